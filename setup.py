@@ -1,0 +1,32 @@
+"""Builds the compiled modules. ``KALSHI_FAST_DEBUG=1`` compiles them with bounds checks and assertions."""
+
+import os
+
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+
+DEBUG = os.environ.get("KALSHI_FAST_DEBUG") == "1"
+MODULES = ("_book", "_columns", "_decode")
+
+setup(
+    ext_modules=cythonize(
+        [
+            Extension(
+                f"kalshi_fast.{module}",
+                [f"src/kalshi_fast/{module}.pyx"],
+                extra_compile_args=["-O1", "-g"] if DEBUG else ["-O3"],
+            )
+            for module in MODULES
+        ],
+        include_path=["src"],
+        compiler_directives={
+            "language_level": 3,
+            "embedsignature": True,
+            "freethreading_compatible": False,
+            "boundscheck": DEBUG,
+            "wraparound": False,
+            "cdivision": True,
+            "initializedcheck": DEBUG,
+        },
+    )
+)

@@ -1,0 +1,42 @@
+from typing import Any, Final
+
+from numpy.typing import NDArray
+
+SNAPSHOT: Final = 0
+DELTA: Final = 1
+CLEAR: Final = 2
+GAP: Final = 3
+
+class EventColumns:
+    capacity: Final[int]
+    n: Final[int]
+    arrays: Final[dict[str, NDArray[Any]]]
+    def __init__(self, capacity: int) -> None: ...
+    def add(
+        self,
+        type: int,  # noqa: A002
+        conn_id: int,
+        sid: int,
+        seq: int,
+        market_ix: int,
+        side: int,
+        price_e4: int,
+        qty_e2: int,
+        ts_us: int,
+        ingest_ns: int,
+    ) -> bool: ...
+    def extend(self, other: EventColumns, start: int, stop: int) -> int: ...
+    def begin(self) -> None: ...
+    def __len__(self) -> int: ...
+
+class LevelColumns:
+    capacity: Final[int]
+    n: Final[int]
+    version: Final[int]
+    arrays: Final[dict[str, NDArray[Any]]]
+    def __init__(self, capacity: int) -> None: ...
+    def set(
+        self, market_ix: int, side: int, price_e4: int, size_e2: int, ts_us: int, ingest_ns: int
+    ) -> bool: ...
+    def begin(self, version: int = 0) -> None: ...
+    def __len__(self) -> int: ...

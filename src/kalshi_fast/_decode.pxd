@@ -1,0 +1,13 @@
+"""Fixed-point text to integers, in C. BAD marks text that is not what it must be."""
+
+from libc.stdint cimport int64_t
+
+cdef enum:
+    PRICE_MAX_E4 = 10000
+
+cdef int64_t BAD
+cdef int64_t QTY_LIMIT_E2
+
+cdef int64_t parse_price_e4(const char* text, Py_ssize_t length) noexcept nogil
+cdef int64_t parse_qty_e2(const char* text, Py_ssize_t length) noexcept nogil
+cdef int64_t parse_rfc3339_us(const char* text, Py_ssize_t length) noexcept nogil

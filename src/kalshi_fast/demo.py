@@ -1,0 +1,279 @@
+"""``kalshi-fast demo``: the whole system against the exchange simulator, and a count of everything.
+
+The simulator runs as a process of its own and is spoken to through a real, TLS-verified WebSocket; what
+was recorded is then counted in both stores and compared with what the simulator knows it sent. Any number
+that disagrees makes the demo fail. Not here: what recording means (``recording``), the exchange
+(``simulator``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import pyarrow.dataset as ds
+
+from kalshi_fast._book import FINEST, OrderBook
+from kalshi_fast.errors import ConfigError, SimulatorError
+from kalshi_fast.progress import ProgressLine, bar
+from kalshi_fast.recording import Recording
+from kalshi_fast.sinks import clickhouse
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from kalshi_fast.config import Settings
+
+_READY_TIMEOUT_S: Final = 30.0
+_DRAIN_TIMEOUT_S: Final = 60.0
+_SHOWN_MARKETS: Final = 5
+
+
+@dataclass(frozen=True, slots=True)
+class DemoOptions:
+    """What the demo plays: a synthetic market, or a recording in one of the two wire forms."""
+
+    directory: Path
+    seconds: int = 8
+    markets: int = 100
+    rate: int = 20_000
+    seed: int = 1
+    recording: Path | None = None
+    form: str = "current"
+    tls: bool = True
+    quiet: bool = False
+
+    def simulator_arguments(self) -> list[str]:
+        """The command line of the simulator process."""
+        arguments = ["--control", "--dir", str(self.directory / "simulator"), "--rate", str(self.rate)]
+        arguments.append("--tls" if self.tls else "--no-tls")
+        if self.recording is not None:
+            return [*arguments, "--recording", str(self.recording), "--form", self.form]
+        return [
+            *arguments,
+            *("--markets", str(self.markets), "--seed", str(self.seed), "--seconds", str(self.seconds)),
+        ]
+
+
+class Simulator:
+    """The simulator process; one JSON line per message on its stdin and stdout."""
+
+    def __init__(self, process: asyncio.subprocess.Process, ready: dict[str, Any]) -> None:
+        self.url: str = ready["url"]
+        self.key_id: str = ready["key_id"]
+        self.key_file: str = ready["key_file"]
+        self.ca_file: str | None = ready["ca_file"]
+        self.tickers: list[str] = ready["tickers"]
+        self._process = process
+
+    @classmethod
+    async def start(cls, arguments: list[str]) -> Simulator:
+        """Raises SimulatorError with the simulator's own sentence when it cannot start."""
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "kalshi_fast.simulator", *arguments),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            limit=256 * 1024 * 1024,
+        )
+        ready = await asyncio.wait_for(_message(process), _READY_TIMEOUT_S)
+        if ready["event"] != "ready":
+            await process.wait()
+            raise SimulatorError(str(ready.get("message", ready)))
+        return cls(process, ready)
+
+    async def finished(self) -> int:
+        """Waits for the end of the play; how many frames were sent until then."""
+        message = await _message(self._process)
+        return int(message["frames_sent"])
+
+    async def report(self) -> dict[str, Any]:
+        """Counts, and the true books: ticker → side → [[price_e4, qty_e2], …]."""
+        self._say(b"report\n")
+        return await _message(self._process)
+
+    async def stop(self) -> None:
+        if self._process.returncode is None:
+            self._say(b"stop\n")
+        await self._process.wait()
+
+    def _say(self, line: bytes) -> None:
+        assert self._process.stdin is not None  # noqa: S101 - asked for at the start
+        self._process.stdin.write(line)
+
+
+async def _message(process: asyncio.subprocess.Process) -> dict[str, Any]:
+    assert process.stdout is not None  # noqa: S101 - asked for at the start
+    line = await process.stdout.readline()
+    if not line:
+        raise SimulatorError(f"the simulator ended early (exit code {await process.wait()})")
+    message: dict[str, Any] = json.loads(line)
+    return message
+
+
+async def run_demo(options: DemoOptions, settings_for: Callable[[Simulator], Settings]) -> dict[str, Any]:
+    """Records the whole play and returns every figure; ``result["agrees"]`` says whether they match."""
+    try:
+        options.directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--dir: {options.directory} cannot be written: {error.strerror or error}") from error
+    line = ProgressLine(quiet=options.quiet)
+    line.show("starting the exchange simulator and the embedded ClickHouse engine …")
+    simulator = await Simulator.start(options.simulator_arguments())
+    try:
+        recording = Recording(settings_for(simulator))
+        recording.open()
+        report = await _record(recording, simulator, options, line)
+    finally:
+        await simulator.stop()
+        line.end()
+    return _figures(recording, report)
+
+
+async def _record(
+    recording: Recording, simulator: Simulator, options: DemoOptions, line: ProgressLine
+) -> dict[str, Any]:
+    """Runs the recording until every frame sent has arrived; the simulator's report, with our books."""
+
+    def progress(recording: Recording) -> None:
+        counts = recording.recorder.counts
+        elapsed = time.monotonic() - recording.started
+        done = elapsed / options.seconds if options.recording is None else 0.0
+        line.show(
+            f"{bar(done)} {elapsed:4.1f} s  {counts.frames:>9,} frames  {counts.events:>9,} events"
+            f"  {recording.sinks[0].rows:>9,} rows in ClickHouse"
+        )
+
+    running = asyncio.ensure_future(recording.run(progress))
+    watching = asyncio.ensure_future(_until_all_arrived(recording, simulator))
+    try:
+        await asyncio.wait({running, watching}, return_when=asyncio.FIRST_COMPLETED)
+        if running.done() and not watching.done():
+            watching.cancel()
+            await running
+            raise SimulatorError("the recording was stopped before the simulator had finished")
+        report = await watching
+    finally:
+        recording.stop()
+        await asyncio.gather(running, return_exceptions=True)
+        line.show("delivering what is buffered …")
+        await asyncio.to_thread(recording.close)
+    await running
+    return report
+
+
+async def _until_all_arrived(recording: Recording, simulator: Simulator) -> dict[str, Any]:
+    started = time.monotonic()
+    sent = await simulator.finished()
+    elapsed = time.monotonic() - started
+    deadline = time.monotonic() + _DRAIN_TIMEOUT_S
+    while recording.recorder.counts.frames < sent and time.monotonic() < deadline:
+        await asyncio.sleep(0.01)
+    report = await simulator.report()
+    report["frames_per_s"] = round(recording.recorder.counts.frames / max(elapsed, 1e-9))
+    # Copies, made while the connection still stands: closing it makes every book unknown.
+    report["our_books"] = {ticker: market.book.copy() for ticker, market in recording.books.by_ticker.items()}
+    report["conn_id"] = recording.recorder.conn_id
+    return report
+
+
+def _figures(recording: Recording, report: dict[str, Any]) -> dict[str, Any]:
+    figures: dict[str, Any] = {"frames_sent": report["frames_sent"], **recording.summary()}
+    truth = {ticker: _book(sides) for ticker, sides in report["books"].items()}
+    ours = report["our_books"]
+    figures["books_compared"] = len(truth)
+    figures["books_equal"] = sum(ours.get(ticker) == book for ticker, book in truth.items())
+    figures["frames_per_s"] = report["frames_per_s"]
+    settings = recording.settings
+    assert settings.clickhouse_url is not None  # noqa: S101 - the demo's settings name both stores
+    assert settings.parquet_dir is not None  # noqa: S101
+    client = clickhouse.connect(
+        settings.clickhouse_url,
+        user=settings.clickhouse_user,
+        password=settings.clickhouse_password,
+        database=settings.clickhouse_database,
+    )
+    try:
+        # Counted in the stores themselves, this recording's rows only: the directory may hold others.
+        figures["clickhouse_rows"] = client.query(
+            "SELECT count() FROM orderbook_events WHERE conn_id = {conn_id:UInt64}",
+            parameters={"conn_id": report["conn_id"]},
+        ).first_row[0]
+        stored = _stored_books(client, list(truth))
+        figures["sql_books_equal"] = sum(stored[ticker] == book for ticker, book in truth.items())
+        figures["best_bid_ask"] = [
+            dict(zip(("market", "yes_bid", "bid_size", "yes_ask", "ask_size"), map(_text, row), strict=True))
+            for row in client.query(
+                "SELECT market_ticker, yes_bid, yes_bid_size, yes_ask, yes_ask_size FROM best_bid_ask"
+                " WHERE market_ticker IN {tickers:Array(String)} ORDER BY market_ticker LIMIT {shown:UInt8}",
+                parameters={"tickers": list(truth), "shown": _SHOWN_MARKETS},
+            ).result_rows
+        ]
+    finally:
+        client.close()
+    files = ds.dataset(settings.parquet_dir / "orderbook", format="parquet")
+    figures["parquet_rows"] = files.count_rows(filter=ds.field("conn_id") == report["conn_id"])
+    figures["agrees"] = (
+        figures["frames_sent"] == figures["frames_received"]
+        and figures["events"] == figures["clickhouse_rows"] == figures["parquet_rows"]
+        and figures["books_compared"] == figures["books_equal"] == figures["sql_books_equal"]
+        and figures["frames_rejected"] == 0
+    )
+    return figures
+
+
+def _book(sides: dict[str, list[tuple[int, int]]]) -> OrderBook:
+    book = OrderBook(FINEST)
+    book.apply_snapshot(sides["yes"], sides["no"])
+    return book
+
+
+def _stored_books(client: Any, tickers: list[str]) -> dict[str, OrderBook]:  # noqa: ANN401
+    """The books as latest_levels has them."""
+    sides: dict[str, dict[str, list[tuple[int, int]]]] = {ticker: {"yes": [], "no": []} for ticker in tickers}
+    rows = client.query(
+        "SELECT market_ticker, side, price_e4, size_e2 FROM latest_levels"
+        " WHERE market_ticker IN {tickers:Array(String)}",
+        parameters={"tickers": tickers},
+    ).result_rows
+    for ticker, side, price, size in rows:
+        sides[ticker][side].append((price, size))
+    return {ticker: _book(found) for ticker, found in sides.items()}
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)
+
+
+def describe(figures: dict[str, Any], directory: Path) -> str:
+    """The figures as the demo prints them."""
+
+    def equal(first: str, *others: str) -> str:
+        return "ok" if all(figures[first] == figures[other] for other in others) else "DIFFERENT"
+
+    lines = [
+        f"frames sent by the exchange   {figures['frames_sent']:>12,}",
+        f"frames received               {figures['frames_received']:>12,}   {equal('frames_sent', 'frames_received')}",
+        f"events                        {figures['events']:>12,}   ({figures['snapshots']:,} snapshots,"
+        f" {figures['deltas']:,} deltas, {figures['gaps']:,} gaps)",
+        f"rows in ClickHouse            {figures['clickhouse_rows']:>12,}   {equal('events', 'clickhouse_rows')}",
+        f"rows in Parquet               {figures['parquet_rows']:>12,}   {equal('events', 'parquet_rows')}",
+        f"books equal to the exchange's {figures['books_equal']:>12,}   of {figures['books_compared']:,}"
+        f"   {equal('books_compared', 'books_equal')}",
+        f"  the same asked of ClickHouse{figures['sql_books_equal']:>12,}   of {figures['books_compared']:,}"
+        f"   {equal('books_compared', 'sql_books_equal')}",
+        f"frames per second             {figures['frames_per_s']:>12,}",
+        "",
+        "SELECT market_ticker, yes_bid, yes_bid_size, yes_ask, yes_ask_size FROM kalshi.best_bid_ask:",
+    ]
+    for row in figures["best_bid_ask"]:
+        lines.append("  " + f"{row['market']:<28}" + "".join(f"{row[key] or '-':>14}" for key in list(row)[1:]))
+    lines += ["", f"Everything is in {directory}. Ask it:  kalshi-fast query --dir {directory} \"SELECT …\""]
+    if not figures["agrees"]:
+        lines += ["", "FAILED: the numbers do not agree."]
+    return "\n".join(lines)

@@ -1,0 +1,95 @@
+"""Every error that kalshi-fast raises on purpose. Errors are part of the API.
+
+What reaches this family has been understood: it names the field, the value and what was expected, and
+its text is one sentence fit for a terminal. Anything else that escapes is a bug.
+"""
+
+from __future__ import annotations
+
+_EXCERPT_CHARS = 80
+
+
+def excerpt(value: object) -> str:
+    """The value as a short, printable literal: never longer than a terminal line, never raw bytes."""
+    text = repr(value)
+    return text if len(text) <= _EXCERPT_CHARS else f"{text[: _EXCERPT_CHARS - 1]}…"
+
+
+class KalshiFastError(Exception):
+    """Base of all errors of this package. ``exit_code`` is what the command line ends with."""
+
+    exit_code = 1
+
+
+class ConfigError(KalshiFastError):
+    """A setting, a flag, a key file or a path is wrong; the user has to change something."""
+
+    exit_code = 2
+
+
+class FieldError(KalshiFastError):
+    """A value from outside is not what it must be: names the field, the value, the expectation."""
+
+    def __init__(self, field: str, value: object, expected: str) -> None:
+        super().__init__(f"{field}: expected {expected}, got {excerpt(value)}")
+        self.field = field
+        self.value = value
+        self.expected = expected
+
+
+class FrameError(FieldError):
+    """A frame of the exchange cannot be understood. The frame is counted and kept aside.
+
+    ``sid``, ``seq`` and ``market_ticker`` are what could still be read of it (None: unreadable);
+    ``counted`` says that its seq has been taken into account, ``about_book`` that a book missed it.
+    """
+
+    sid: int | None = None
+    seq: int | None = None
+    market_ticker: str | None = None
+    counted: bool = False
+    about_book: bool = False
+
+
+class BookError(FieldError):
+    """An update that cannot be true of the book. The book is unchanged and marked stale."""
+
+
+class PriceOffGridError(BookError):
+    """The price is not a tick of the market's price grid."""
+
+
+class NegativeLevelError(BookError):
+    """The delta would leave a level below zero: an earlier update is missing."""
+
+
+class LevelLimitError(BookError):
+    """The level would exceed the largest size that a book holds (``MAX_QTY_E2``)."""
+
+
+class DuplicateLevelError(BookError):
+    """A snapshot names one price of one side twice."""
+
+
+class ConnectError(KalshiFastError):
+    """No connection to the exchange: name resolution, TCP, TLS, or the upgrade was refused."""
+
+
+class RefusedError(ConnectError):
+    """The exchange refused the handshake because of the key, the signature or the clock."""
+
+    exit_code = 2
+
+
+class SubscriptionError(KalshiFastError):
+    """The exchange rejected a subscription for good."""
+
+    exit_code = 2
+
+
+class SinkError(KalshiFastError):
+    """A store (ClickHouse, Parquet) cannot take the rows."""
+
+
+class SimulatorError(KalshiFastError):
+    """The exchange simulator cannot start or was asked for something it does not have."""

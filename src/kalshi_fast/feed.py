@@ -1,0 +1,286 @@
+"""A live connection to the exchange: picows on an asyncio loop, one connection after the other.
+
+Connects, hands every text frame with its receive time to the recorder, sends what the session has in its
+outbox, and connects again after a loss (exponential back-off with full jitter, a fresh signature each
+time). The receive time is taken once per read from the socket. Reading pauses while the recorder's
+buffers are pressed. What frames mean is not known here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import secrets
+import socket
+import ssl
+import time
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
+
+import picows
+
+from kalshi_fast.errors import ConnectError, KalshiFastError, RefusedError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from kalshi_fast.auth import Signer
+    from kalshi_fast.batch import BatchPool
+    from kalshi_fast.recorder import Recorder
+
+log = logging.getLogger("kalshi_fast.feed")
+
+MAX_FRAME_BYTES: Final = 16 * 1024 * 1024
+HANDSHAKE_TIMEOUT_S: Final = 10.0
+IDLE_S: Final = 10.0  # the exchange pings every 10 s: so long without any frame, and we ask
+REPLY_S: Final = 15.0  # and so long without an answer, and the link is dead
+FIRST_BACKOFF_S: Final = 0.5
+MAX_BACKOFF_S: Final = 30.0
+HEALTHY_S: Final = 60.0
+RESUME_POLL_S: Final = 0.005
+
+
+def new_conn_id() -> int:
+    """Unique for ever, in time order: Unix milliseconds, then 20 random bits."""
+    return (time.time_ns() // 1_000_000 << 20) | secrets.randbits(20)
+
+
+def tls_context(cafile: Path | None) -> ssl.SSLContext:
+    """Verifies the exchange against the system's authorities, or against those of a file."""
+    return ssl.create_default_context(cafile=str(cafile) if cafile is not None else None)
+
+
+class _Listener(picows.WSListener):
+    """Hands the frames of one connection to the recorder."""
+
+    def __init__(self, recorder: Recorder, pool: BatchPool) -> None:
+        self.disconnect_reason = "the exchange closed the connection"
+        self._recorder = recorder
+        self._pool = pool
+        self._transport: picows.WSTransport | None = None
+        self._now_ns = 0
+        self._parts: list[bytes] = []
+        self._parts_bytes = 0
+        self._paused = False
+
+    def on_ws_connected(self, transport: picows.WSTransport) -> None:
+        self._transport = transport
+        self._recorder.on_connected(new_conn_id(), time.time_ns())
+        self._flush()
+
+    def on_ws_frame(self, transport: picows.WSTransport, frame: picows.WSFrame) -> None:
+        if self._now_ns == 0:
+            self._now_ns = time.time_ns()
+        if frame.msg_type == picows.WSMsgType.TEXT and frame.fin:
+            self._recorder.on_frame(frame.get_payload_as_bytes(), self._now_ns)
+        elif frame.msg_type in (
+            picows.WSMsgType.TEXT,
+            picows.WSMsgType.BINARY,
+            picows.WSMsgType.CONTINUATION,
+        ):
+            self._on_part(frame)
+        elif frame.msg_type == picows.WSMsgType.CLOSE:
+            code, reason = frame.get_close_code(), frame.get_close_message()
+            self.disconnect_reason = f"the exchange closed the connection ({code}, {reason!r})"
+            transport.send_close(code)
+            transport.disconnect()
+        if frame.last_in_buffer:
+            self._now_ns = 0
+            self._flush()
+            if self._pool.pressed and not self._paused:
+                self._paused = True
+                transport.underlying_transport.pause_reading()
+                self._resume_when_relieved(transport)
+
+    def on_ws_disconnected(self, transport: picows.WSTransport) -> None:
+        self._recorder.on_disconnected(time.time_ns(), self.disconnect_reason)
+        self._transport = None
+
+    def _on_part(self, frame: picows.WSFrame) -> None:
+        """A message in several frames (or a binary one, which the recorder then reports)."""
+        self._parts.append(frame.get_payload_as_bytes())
+        self._parts_bytes += frame.payload_size
+        if self._parts_bytes > MAX_FRAME_BYTES or frame.fin:
+            self._recorder.on_frame(b"".join(self._parts), self._now_ns)
+            self._parts.clear()
+            self._parts_bytes = 0
+
+    def _flush(self) -> None:
+        outbox = self._recorder.session.outbox
+        if outbox and self._transport is not None:
+            for command in outbox:
+                self._transport.send(picows.WSMsgType.TEXT, command)
+            outbox.clear()
+
+    def _resume_when_relieved(self, transport: picows.WSTransport) -> None:
+        if transport.is_disconnected:
+            return
+        if self._pool.pressed:
+            asyncio.get_running_loop().call_later(RESUME_POLL_S, self._resume_when_relieved, transport)
+        else:
+            self._paused = False
+            transport.underlying_transport.resume_reading()
+
+
+class Feed:
+    """``await run()`` keeps the recorder connected until ``stop`` is called.
+
+    A first connection that fails ends it with ConnectError (or RefusedError): most likely the
+    configuration is wrong. Later failures are retried for ever. ``hostname`` replaces the host of the URL
+    in the Host header and as the name that the certificate must have.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        signer: Signer,
+        recorder: Recorder,
+        pool: BatchPool,
+        *,
+        ssl_context: ssl.SSLContext | None,
+        hostname: str | None = None,
+    ) -> None:
+        self.connected = False
+        self.connections = 0
+        self._url = url
+        self._signer = signer
+        self._recorder = recorder
+        self._pool = pool
+        self._ssl_context = ssl_context
+        self._hostname = hostname
+        self._stop = asyncio.Event()
+
+    def stop(self) -> None:
+        """Closes the connection; ``run`` returns."""
+        self._stop.set()
+
+    async def run(self) -> None:
+        backoff_s = FIRST_BACKOFF_S
+        while not self._stop.is_set():
+            started = time.monotonic()
+            try:
+                reason = await self._one_connection()
+            except ConnectError as error:
+                if self.connections == 0:
+                    raise
+                reason = str(error)
+            if self._recorder.session.fatal is not None:
+                raise self._recorder.session.fatal
+            if self._stop.is_set():
+                return
+            if time.monotonic() - started > HEALTHY_S:
+                backoff_s = FIRST_BACKOFF_S
+            delay_s = random.uniform(0, backoff_s)  # noqa: S311 - spreads reconnects, guards nothing
+            log.warning("%s; connecting again in %.1f s", reason, delay_s)
+            backoff_s = min(2 * backoff_s, MAX_BACKOFF_S)
+            await _wait(self._stop, delay_s)
+
+    async def _one_connection(self) -> str:
+        """Runs one connection to its end and says why it ended."""
+        listener = _Listener(self._recorder, self._pool)
+        transport = await self._connect(lambda: listener)
+        self.connections += 1
+        self.connected = True
+        try:
+            await self._until_over(transport)
+            if self._stop.is_set():
+                listener.disconnect_reason = "stopped"
+                transport.send_close(picows.WSCloseCode.OK)
+        finally:
+            transport.disconnect()
+            await transport.wait_disconnected()
+            self.connected = False
+        return listener.disconnect_reason
+
+    async def _until_over(self, transport: picows.WSTransport) -> None:
+        """Until the connection is lost, ``stop`` is called or the session gives up."""
+        lost = asyncio.ensure_future(transport.wait_disconnected())
+        stopped = asyncio.ensure_future(self._stop.wait())
+        try:
+            while not (lost.done() or stopped.done() or self._recorder.session.fatal is not None):
+                await asyncio.wait({lost, stopped}, timeout=0.1, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            lost.cancel()
+            stopped.cancel()
+            await asyncio.gather(lost, stopped, return_exceptions=True)
+
+    async def _connect(self, factory: Callable[[], picows.WSListener]) -> picows.WSTransport:
+        target = urlsplit(self._url)
+        host = target.hostname or self._url
+        port = target.port or (443 if target.scheme == "wss" else 80)
+        try:
+            transport, _ = await picows.ws_connect(
+                factory,
+                target._replace(netloc=f"{self._hostname or host}:{port}").geturl(),
+                socket_factory=lambda _: _dial(host, port),
+                ssl_context=self._ssl_context,
+                disconnect_on_exception=True,
+                websocket_handshake_timeout=HANDSHAKE_TIMEOUT_S,
+                enable_auto_ping=True,
+                auto_ping_idle_timeout=IDLE_S,
+                auto_ping_reply_timeout=REPLY_S,
+                max_frame_size=MAX_FRAME_BYTES,
+                max_redirects=0,
+                extra_headers=self._signer.headers(time.time_ns() // 1_000_000),
+            )
+        except picows.WSHandshakeError as error:
+            raise _refusal(host, error) from error
+        except ssl.SSLCertVerificationError as error:
+            raise ConnectError(
+                f"WS_URL: the certificate of {host} is not valid: {error.verify_message}"
+            ) from error
+        except ssl.SSLError as error:
+            raise ConnectError(f"WS_URL: no TLS with {host}: {error.reason or error}") from error
+        except socket.gaierror as error:
+            raise ConnectError(f"WS_URL: the host {host} cannot be resolved: {error.strerror}") from error
+        except TimeoutError as error:
+            raise ConnectError(
+                f"WS_URL: {host} does not answer within {HANDSHAKE_TIMEOUT_S:.0f} s"
+            ) from error
+        except OSError as error:
+            raise ConnectError(f"WS_URL: {host} cannot be reached: {error.strerror or error}") from error
+        return transport
+
+
+def _refusal(host: str, error: picows.WSHandshakeError) -> KalshiFastError:
+    status = int(error.response.status) if error.response is not None else 0
+    said = (error.raw_body or b"")[:200].decode("utf-8", "replace").strip()
+    said = f" ({said})" if said else ""
+    if status in (401, 403):
+        return RefusedError(
+            f"{host} refused the key, the signature or the clock: HTTP {status}{said};"
+            " check PROD_KEYID, PROD_KEYFILE and the time of this machine"
+        )
+    if status:
+        return ConnectError(f"WS_URL: {host} refused the WebSocket: HTTP {status}{said}")
+    return ConnectError(f"WS_URL: {host} does not speak WebSocket: {error}")
+
+
+async def _dial(host: str, port: int) -> socket.socket:
+    """A TCP connection to the host of the URL, whatever name the WebSocket then uses."""
+    loop = asyncio.get_running_loop()
+    failure: OSError | None = None
+    for family, kind, proto, _, address in await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+        sock = socket.socket(family, kind, proto)
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        try:
+            await loop.sock_connect(sock, address)
+        except OSError as error:
+            sock.close()
+            failure = error
+        except BaseException:
+            sock.close()
+            raise
+        else:
+            return sock
+    raise failure or OSError(f"{host} has no address")
+
+
+async def _wait(event: asyncio.Event, seconds: float) -> None:
+    try:
+        await asyncio.wait_for(event.wait(), seconds)
+    except TimeoutError:
+        return

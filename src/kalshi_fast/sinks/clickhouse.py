@@ -1,0 +1,220 @@
+"""ClickHouse through clickhouse-connect: one code path for the embedded engine and for a server.
+
+``chdb://DIR`` opens the embedded engine on a directory, ``http(s)://HOST:PORT`` a server. Batches are
+inserted as Arrow with a deduplication token made of the recorder and the batch numbers, so that an insert
+of unknown outcome can be repeated. Not here: when to insert (``writer``), the schema (sql/).
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from datetime import UTC, datetime, timedelta
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+import pyarrow as pa
+
+from kalshi_fast.errors import ConfigError, SinkError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from clickhouse_connect.driver.client import Client
+
+    from kalshi_fast.batch import ArrowViews, Batch
+
+log = logging.getLogger("kalshi_fast.clickhouse")
+
+RETRIES: Final = 6
+FIRST_RETRY_S: Final = 0.25
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_HEALTH_COLUMNS = ["ts", "conn_id", "event", "sid", "seq", "market_ticker", "detail"]
+# A frame may claim any exchange time; a batch with many months must not be refused.
+_INSERT_SETTINGS = {"max_partitions_per_insert_block": 0}
+
+
+def connect(url: str, *, user: str, password: str, database: str) -> Client:
+    """A client whose default database exists and has the schema. Raises ConfigError or SinkError."""
+    client = _open(url, user, password)
+    try:
+        migrate(client, database)
+        client.database = database
+        client.command(f"USE {quote(database)}")
+    except Exception as error:
+        client.close()
+        raise SinkError(
+            f"CLICKHOUSE_URL: the schema cannot be applied at {url}: {first_line(error)}"
+        ) from error
+    return client
+
+
+def _open(url: str, user: str, password: str) -> Client:
+    import clickhouse_connect
+
+    try:
+        if url.startswith("chdb://"):
+            directory = embedded_directory(url)
+            directory.mkdir(parents=True, exist_ok=True)
+            probe = directory / ".kalshi-fast-writable"
+            probe.touch()
+            probe.unlink()
+            return clickhouse_connect.get_client(dsn=f"chdb://{directory}")
+        parts = urlsplit(url)
+        return clickhouse_connect.get_client(
+            host=parts.hostname,
+            port=parts.port or (8443 if parts.scheme == "https" else 8123),
+            secure=parts.scheme == "https",
+            username=user,
+            password=password,
+            connect_timeout=10,
+        )
+    except ImportError as error:
+        raise ConfigError(
+            "CLICKHOUSE_URL: the embedded engine is not installed: pip install 'kalshi-fast[embedded]',"
+            " or give the http(s):// address of a server"
+        ) from error
+    except OSError as error:
+        raise ConfigError(f"CLICKHOUSE_URL: {url} cannot be written: {error.strerror or error}") from error
+    except Exception as error:
+        text = str(error)
+        if "CANNOT_OPEN_FILE" in text or "Cannot lock file" in text:
+            raise ConfigError(
+                f"CLICKHOUSE_URL: {url} is in use by another process: the embedded engine allows one at a time"
+            ) from error
+        raise SinkError(f"CLICKHOUSE_URL: {url} cannot be opened: {first_line(error)}") from error
+
+
+def embedded_directory(url: str) -> Path:
+    """The absolute directory of a ``chdb://`` address, which may be relative."""
+    return Path(url.removeprefix("chdb://")).absolute()
+
+
+def quote(identifier: str) -> str:
+    """An SQL identifier in backquotes."""
+    return "`" + identifier.replace("\\", "\\\\").replace("`", "\\`") + "`"
+
+
+def first_line(error: Exception) -> str:
+    """The gist of a ClickHouse error for a terminal."""
+    return str(error).strip().split("\n")[0][:300]
+
+
+def statements(database: str) -> list[str]:
+    """Every statement of sql/ in order, for a database of any name."""
+    scripts = sorted(
+        (
+            entry
+            for entry in resources.files("kalshi_fast").joinpath("sql").iterdir()
+            if entry.name.endswith(".sql")
+        ),
+        key=lambda entry: entry.name,
+    )
+    found = []
+    for script in scripts:
+        code = re.sub(r"--[^\n]*", "", script.read_text("utf-8"))
+        found += [part.strip() for part in code.split(";") if part.strip()]
+    name = quote(database)
+    return [
+        re.sub(
+            r"\bkalshi\.", f"{name}.", re.sub(r"(DATABASE IF NOT EXISTS) kalshi\b", rf"\1 {name}", statement)
+        )
+        for statement in found
+    ]
+
+
+def migrate(client: Client, database: str) -> None:
+    """Applies sql/; every statement may run again and again."""
+    for statement in statements(database):
+        client.command(statement)
+
+
+class ClickHouseSink:
+    """Inserts events, level states and feed health. Raises SinkError after RETRIES failures in a row."""
+
+    name = "ClickHouse"
+
+    def __init__(
+        self,
+        client: Client,
+        views: ArrowViews,
+        *,
+        recorder_id: str,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.rows = 0
+        self.inserts = 0
+        self._client = client
+        self._views = views
+        self._recorder_id = recorder_id
+        self._sleep = sleep
+
+    def forget_levels(self, tickers: list[str], now_ns: int) -> None:
+        """Nothing is known of these markets until their snapshots: levels of an earlier run end here."""
+        self._client.command(
+            "INSERT INTO level_states SELECT market_id, market_ticker, side, price_e4, 0, ts, ingest_ts,"
+            " {now_ns:UInt64} FROM latest_levels WHERE market_ticker IN {tickers:Array(String)}",
+            parameters={"tickers": tickers, "now_ns": now_ns},
+        )
+
+    def write(self, batches: Sequence[Batch]) -> None:
+        token = f"{self._recorder_id}:{batches[0].number}-{batches[-1].number}"
+        views = self._views
+        self._insert(
+            "orderbook_events",
+            [views.events(batch.events, batch.n_markets) for batch in batches if batch.events.n],
+            token,
+        )
+        self.rows += sum(batch.events.n for batch in batches)
+        self._insert(
+            "level_states",
+            [views.levels(batch.levels, batch.n_markets) for batch in batches if batch.levels.n],
+            token,
+        )
+        health = [
+            [_time(row.ts_ns), row.conn_id, row.event, row.sid, row.seq, row.market_ticker, row.detail]
+            for batch in batches
+            for row in batch.health
+        ]
+        if health:
+            self._retry(
+                lambda: self._client.insert(
+                    "feed_health", health, _HEALTH_COLUMNS, settings={"insert_deduplication_token": token}
+                )
+            )
+
+    def _insert(self, table: str, parts: list[pa.RecordBatch], token: str) -> None:
+        if not parts:
+            return
+        rows = pa.Table.from_batches(parts).unify_dictionaries()
+        settings = {**_INSERT_SETTINGS, "insert_deduplication_token": token}
+        self._retry(lambda: self._client.insert_arrow(table, rows, settings=settings))
+        self.inserts += 1
+
+    def _retry(self, insert: Callable[[], Any]) -> None:
+        """The token makes a repetition harmless, whatever became of the attempt before."""
+        delay_s = FIRST_RETRY_S
+        for attempt in range(RETRIES):
+            try:
+                insert()
+            except Exception as error:
+                if attempt == RETRIES - 1:
+                    raise SinkError(f"ClickHouse takes no rows: {first_line(error)}") from error
+                log.warning("ClickHouse insert failed, again in %.2f s: %s", delay_s, first_line(error))
+                self._sleep(delay_s)
+                delay_s *= 2
+            else:
+                return
+
+    def tick(self) -> None:
+        """Nothing is due by time here."""
+
+    def close(self) -> None:
+        self._client.close()
+
+
+def _time(ts_ns: int) -> datetime:
+    return _EPOCH + timedelta(microseconds=ts_ns // 1000)

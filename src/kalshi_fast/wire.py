@@ -1,0 +1,407 @@
+"""Every message of the exchange's WebSocket protocol, both directions, as msgspec structs.
+
+Source of all facts: Kalshi's published AsyncAPI document 2.0.0 (autumn 2026) and recordings of 2025 for
+the legacy integer-cent fields. JSON key order is free, unknown keys are ignored (``unknown_keys`` finds
+them), an unknown ``type`` decodes to :class:`Unknown`. Values stay as the exchange wrote them: prices
+and sizes are strings here, and become integers in ``_decode``; when a legacy field stands beside its
+fixed-point twin, the fixed-point field wins. Nothing here keeps state.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, TypeAlias
+
+import msgspec
+from msgspec import Meta, Struct
+
+from kalshi_fast.errors import FrameError
+
+Sid: TypeAlias = Annotated[int, Meta(ge=0, le=2**32 - 1)]
+Seq: TypeAlias = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+CommandId: TypeAlias = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+Side: TypeAlias = Literal["yes", "no"]
+UnixMs: TypeAlias = Annotated[int, Meta(ge=0, le=9_223_372_036_854)]  # to 2262: what int64 nanoseconds hold
+
+FixedLevel: TypeAlias = tuple[str, str]  # ("0.0800", "300.00")
+CentLevel: TypeAlias = tuple[int, int]  # (8, 300)
+
+
+# --- exchange → client: order book -----------------------------------------------------------------
+
+
+class SnapshotBody(Struct, gc=False, omit_defaults=True):
+    """All levels of one market. A side without resting orders has no key at all."""
+
+    market_ticker: str
+    market_id: str = ""
+    yes_dollars_fp: list[FixedLevel] | None = None
+    no_dollars_fp: list[FixedLevel] | None = None
+    yes: list[CentLevel] | None = None
+    no: list[CentLevel] | None = None
+
+
+class OrderbookSnapshot(Struct, tag="orderbook_snapshot", gc=False, omit_defaults=True):
+    sid: Sid
+    seq: Seq
+    msg: SnapshotBody
+    id: CommandId = 0
+
+
+class DeltaBody(Struct, gc=False, omit_defaults=True):
+    """A signed change of one level. ``ts`` is RFC 3339 and deprecated; ``ts_ms`` wins."""
+
+    market_ticker: str
+    side: Side
+    market_id: str = ""
+    price_dollars: str | None = None
+    delta_fp: str | None = None
+    price: int | None = None
+    delta: int | None = None
+    ts: str | None = None
+    ts_ms: UnixMs | None = None
+    client_order_id: str | None = None
+    subaccount: int | None = None
+
+
+class OrderbookDelta(Struct, tag="orderbook_delta", gc=False, omit_defaults=True):
+    sid: Sid
+    seq: Seq
+    msg: DeltaBody
+
+
+# --- exchange → client: other public channels -------------------------------------------------------
+
+
+class TradeBody(Struct, gc=False, omit_defaults=True):
+    trade_id: str
+    market_ticker: str
+    taker_side: Side
+    yes_price_dollars: str | None = None
+    no_price_dollars: str | None = None
+    count_fp: str | None = None
+    yes_price: int | None = None
+    no_price: int | None = None
+    count: int | None = None
+    taker_outcome_side: Side | None = None
+    taker_book_side: Literal["bid", "ask"] | None = None
+    is_block_trade: bool = False
+    ts: int | None = None
+    ts_ms: UnixMs | None = None
+
+
+class Trade(Struct, tag="trade", gc=False, omit_defaults=True):
+    sid: Sid
+    seq: Seq
+    msg: TradeBody
+
+
+class TickerBody(Struct, gc=False, omit_defaults=True):
+    market_ticker: str
+    market_id: str = ""
+    price_dollars: str | None = None
+    yes_bid_dollars: str | None = None
+    yes_ask_dollars: str | None = None
+    volume_fp: str | None = None
+    open_interest_fp: str | None = None
+    dollar_volume: int | None = None
+    dollar_open_interest: int | None = None
+    yes_bid_size_fp: str | None = None
+    yes_ask_size_fp: str | None = None
+    last_trade_size_fp: str | None = None
+    price: int | None = None
+    yes_bid: int | None = None
+    yes_ask: int | None = None
+    volume: int | None = None
+    open_interest: int | None = None
+    ts: int | None = None
+    ts_ms: UnixMs | None = None
+    time: str | None = None
+
+
+class TickerUpdate(Struct, tag="ticker", gc=False, omit_defaults=True):
+    """The ``ticker`` channel has no sequence."""
+
+    sid: Sid
+    msg: TickerBody
+
+
+class PriceRange(Struct, gc=False):
+    """One stretch of a market's price grid, in dollar strings."""
+
+    start: str
+    end: str
+    step: str
+
+
+class LifecycleBody(Struct, omit_defaults=True):
+    """One ``market_lifecycle_v2`` event; which optional fields are set depends on ``event_type``."""
+
+    market_ticker: str
+    event_type: str
+    open_ts: int | None = None
+    close_ts: int | None = None
+    price_level_structure: str | None = None
+    price_ranges: list[PriceRange] | None = None
+    additional_metadata: dict[str, Any] | None = None
+    result: str | None = None
+    settlement_value: str | int | None = None
+    determination_ts: int | None = None
+    settled_ts: int | None = None
+
+
+class MarketLifecycle(Struct, tag="market_lifecycle_v2", omit_defaults=True):
+    sid: Sid
+    msg: LifecycleBody
+    seq: Seq | None = None
+
+
+class EventLifecycle(Struct, tag="event_lifecycle", omit_defaults=True):
+    sid: Sid
+    msg: dict[str, Any]
+    seq: Seq | None = None
+
+
+class EventFeeUpdate(Struct, tag="event_fee_update", omit_defaults=True):
+    sid: Sid
+    msg: dict[str, Any]
+    seq: Seq | None = None
+
+
+# --- exchange → client: replies ---------------------------------------------------------------------
+
+
+class ChannelSid(Struct, gc=False):
+    channel: str
+    sid: Sid
+
+
+class Subscribed(Struct, tag="subscribed", gc=False):
+    """One per channel of a subscribe command; carries no ticker and no seq."""
+
+    id: CommandId
+    msg: ChannelSid
+
+
+class OkBody(Struct, gc=False, omit_defaults=True):
+    market_tickers: list[str] | None = None
+
+
+class Ok(Struct, tag="ok", omit_defaults=True):
+    """Reply to update_subscription (with ``sid`` and a ``seq`` that counts) or list_subscriptions."""
+
+    id: CommandId = 0
+    sid: Sid | None = None
+    seq: Seq | None = None
+    msg: OkBody | list[ChannelSid] | None = None
+
+
+class Unsubscribed(Struct, tag="unsubscribed", gc=False, omit_defaults=True):
+    """Its ``seq`` counts in the sid's sequence."""
+
+    sid: Sid
+    id: CommandId = 0
+    seq: Seq | None = None
+
+
+class ErrorBody(Struct, omit_defaults=True):
+    code: int
+    msg: str = ""
+    market_ticker: str | None = None
+    market_tickers: list[str] | None = None
+
+
+class Error(Struct, tag="error", omit_defaults=True):
+    """With a ``sid`` it is scoped to that subscription, and its ``seq`` counts there."""
+
+    msg: ErrorBody
+    id: CommandId = 0
+    sid: Sid | None = None
+    seq: Seq | None = None
+
+
+class Unknown(Struct, omit_defaults=True):
+    """A message of a type that this version does not model. A ``seq`` on it counts all the same."""
+
+    type: str
+    sid: Sid | None = None
+    seq: Seq | None = None
+
+
+Message: TypeAlias = (
+    OrderbookDelta
+    | OrderbookSnapshot
+    | Trade
+    | TickerUpdate
+    | MarketLifecycle
+    | EventLifecycle
+    | EventFeeUpdate
+    | Subscribed
+    | Ok
+    | Unsubscribed
+    | Error
+)
+
+TERMINAL_ERRORS = frozenset({10, 25})
+ERROR_TEXTS = {
+    1: "cannot process the message",
+    2: "params required",
+    3: "channels required",
+    4: "sids required",
+    5: "unknown command",
+    7: "unknown subscription id",
+    8: "unknown channel",
+    9: "authentication required",
+    10: "channel error",
+    11: "invalid parameter",
+    12: "exactly one sid required",
+    13: "unsupported action",
+    14: "market ticker required",
+    15: "action required",
+    18: "command timeout",
+    19: "shard parameters",
+    20: "shard parameters",
+    21: "shard parameters",
+    22: "shard parameters",
+    23: "match ids",
+    24: "index ids",
+    25: "subscription buffer overflow",
+    26: "per-subscription market limit exceeded",
+    27: "command rate limit of the subscription exceeded",
+    28: "underlying tickers",
+}
+
+# --- client → exchange: commands --------------------------------------------------------------------
+
+
+class Params(Struct, omit_defaults=True):
+    """Parameters of every command; which are needed depends on ``cmd`` and ``action``."""
+
+    channels: list[str] | None = None
+    market_ticker: str | None = None
+    market_tickers: list[str] | None = None
+    sid: Sid | None = None
+    sids: list[Sid] | None = None
+    action: str | None = None
+    send_initial_snapshot: bool | None = None
+    skip_ticker_ack: bool | None = None
+    use_yes_price: bool | None = None
+
+
+class Command(Struct, omit_defaults=True):
+    """``id`` is unique in a connection, from 1; 0 means none."""
+
+    cmd: str
+    id: CommandId = 0
+    params: Params | None = None
+
+
+# --- decoding ---------------------------------------------------------------------------------------
+
+_MESSAGES: tuple[type[Struct], ...] = (
+    OrderbookDelta,
+    OrderbookSnapshot,
+    Trade,
+    TickerUpdate,
+    MarketLifecycle,
+    EventLifecycle,
+    EventFeeUpdate,
+    Subscribed,
+    Ok,
+    Unsubscribed,
+    Error,
+)
+_BY_TAG: dict[str, type[Struct]] = {str(s.__struct_config__.tag): s for s in _MESSAGES}
+_BODIES: dict[type[Struct], type[Struct]] = {
+    OrderbookDelta: DeltaBody,
+    OrderbookSnapshot: SnapshotBody,
+    Trade: TradeBody,
+    TickerUpdate: TickerBody,
+    MarketLifecycle: LifecycleBody,
+    Subscribed: ChannelSid,
+    Error: ErrorBody,
+}
+
+
+class _TickerHint(Struct):
+    market_ticker: str | None = None
+
+
+class _MarketHint(Struct):
+    msg: _TickerHint
+
+
+_message: msgspec.json.Decoder[Message] = msgspec.json.Decoder(Message)
+_unknown = msgspec.json.Decoder(Unknown)
+_market_hint = msgspec.json.Decoder(_MarketHint)
+_command = msgspec.json.Decoder(Command)
+_any = msgspec.json.Decoder()
+_encoder = msgspec.json.Encoder()
+
+# RecursionError: a frame may nest deeper than the interpreter's stack.
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+
+def decode(payload: bytes | memoryview) -> Message | Unknown:
+    """One frame's payload as a message.
+
+    Raises FrameError when it is no JSON, or a known type with a wrong field; the error carries what
+    could still be read (sid, seq, market_ticker), so that a bad frame does not cost a good book.
+    """
+    try:
+        return _message.decode(payload)
+    except _UNREADABLE as error:
+        return _second_reading(bytes(payload), error)
+
+
+def _second_reading(payload: bytes, cause: Exception) -> Unknown:
+    try:
+        envelope = _unknown.decode(payload)
+    except _UNREADABLE:
+        raise FrameError("frame", payload, _expectation(cause)) from cause
+    if envelope.type not in _BY_TAG:
+        return envelope
+    error = FrameError(f"{envelope.type} frame", payload, _expectation(cause))
+    error.sid, error.seq = envelope.sid, envelope.seq
+    error.about_book = _BY_TAG[envelope.type] in (OrderbookDelta, OrderbookSnapshot)
+    try:
+        error.market_ticker = _market_hint.decode(payload).msg.market_ticker
+    except _UNREADABLE:
+        error.market_ticker = None
+    raise error from cause
+
+
+def _expectation(cause: Exception) -> str:
+    return f"a message of the exchange's protocol ({cause})"
+
+
+def unknown_keys(payload: bytes) -> list[str]:
+    """Keys of a decodable frame that its struct does not have, as ``type.key`` or ``type.msg.key``.
+
+    For sampling, not for every frame: it decodes the frame a second time into dicts.
+    """
+    frame = _any.decode(payload)
+    tag = frame.get("type")
+    struct = _BY_TAG.get(tag)
+    if struct is None:
+        return []
+    found = [f"{tag}.{key}" for key in frame if key != "type" and key not in struct.__struct_fields__]
+    message = frame.get("msg")
+    if struct in _BODIES and isinstance(message, dict):
+        known = _BODIES[struct].__struct_fields__
+        found += [f"{tag}.msg.{key}" for key in message if key not in known]
+    return found
+
+
+def decode_command(payload: bytes | memoryview) -> Command:
+    """A client's command. Raises FrameError when it is not one."""
+    try:
+        return _command.decode(payload)
+    except _UNREADABLE as error:
+        raise FrameError(
+            "command", bytes(payload), f"a command of the exchange's protocol ({error})"
+        ) from error
+
+
+def encode(message: Message | Command) -> bytes:
+    """A message or command as JSON text, ready for a WebSocket text frame."""
+    return _encoder.encode(message)
