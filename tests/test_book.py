@@ -10,7 +10,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kalshi_fast._book import DECI_CENT, FINEST, GRIDS, LINEAR_CENT, NO, TAPERED_DECI_CENT, YES, Grid, OrderBook
+from kalshi_fast._book import (
+    DECI_CENT,
+    FINEST,
+    GRIDS,
+    LINEAR_CENT,
+    NO,
+    TAPERED_DECI_CENT,
+    YES,
+    Grid,
+    OrderBook,
+)
 from kalshi_fast.errors import (
     BookError,
     DuplicateLevelError,
@@ -43,7 +53,9 @@ def histories(draw: st.DrawFn) -> tuple[Grid, list[tuple[object, ...]]]:
     price = prices(grid)
     levels = st.lists(st.tuples(price, st.one_of(st.integers(0, 1000), SIZES)), max_size=12)
     clean = st.lists(
-        st.tuples(st.sampled_from(grid.prices.tolist()), st.integers(0, 1000)), max_size=12, unique_by=lambda p: p[0]
+        st.tuples(st.sampled_from(grid.prices.tolist()), st.integers(0, 1000)),
+        max_size=12,
+        unique_by=lambda p: p[0],
     )
     step = st.one_of(
         st.tuples(st.just("delta"), SIDES, price, SIZES),
@@ -213,7 +225,9 @@ def test_grids_are_the_exchange_s() -> None:
         assert grid.prices.tolist() == sorted(set(grid.prices.tolist()))
 
 
-@pytest.mark.parametrize("ranges", [[(0, 10_001, 1)], [(5, 5, 1)], [(0, 100, 0)], [(0, 100, 33)], [(-10, 0, 10)]])
+@pytest.mark.parametrize(
+    "ranges", [[(0, 10_001, 1)], [(5, 5, 1)], [(0, 100, 0)], [(0, 100, 33)], [(-10, 0, 10)]]
+)
 def test_impossible_grid_is_refused(ranges: list[tuple[int, int, int]]) -> None:
     with pytest.raises(FieldError, match="price_ranges"):
         Grid("custom", ranges)

@@ -46,13 +46,14 @@ class DemoOptions:
     seed: int = 1
     recording: Path | None = None
     form: str = "current"
+    port: int = 0
     tls: bool = True
     quiet: bool = False
 
     def simulator_arguments(self) -> list[str]:
         """The command line of the simulator process."""
-        arguments = ["--control", "--dir", str(self.directory / "simulator"), "--rate", str(self.rate)]
-        arguments.append("--tls" if self.tls else "--no-tls")
+        arguments = ["--dir", str(self.directory / "simulator"), "--rate", str(self.rate)]
+        arguments += ["--port", str(self.port), "--tls" if self.tls else "--no-tls"]
         if self.recording is not None:
             return [*arguments, "--recording", str(self.recording), "--form", self.form]
         return [
@@ -74,7 +75,7 @@ class Simulator:
 
     @classmethod
     async def start(cls, arguments: list[str]) -> Simulator:
-        """Raises SimulatorError with the simulator's own sentence when it cannot start."""
+        """Raises ConfigError with the simulator's own sentence when it cannot start."""
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "kalshi_fast.simulator", *arguments),
             stdin=subprocess.PIPE,
@@ -84,7 +85,7 @@ class Simulator:
         ready = await asyncio.wait_for(_message(process), _READY_TIMEOUT_S)
         if ready["event"] != "ready":
             await process.wait()
-            raise SimulatorError(str(ready.get("message", ready)))
+            raise ConfigError(str(ready.get("message", ready)))
         return cls(process, ready)
 
     async def finished(self) -> int:
@@ -121,7 +122,9 @@ async def run_demo(options: DemoOptions, settings_for: Callable[[Simulator], Set
     try:
         options.directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(f"--dir: {options.directory} cannot be written: {error.strerror or error}") from error
+        raise ConfigError(
+            f"--dir: {options.directory} cannot be written: {error.strerror or error}"
+        ) from error
     line = ProgressLine(quiet=options.quiet)
     line.show("starting the exchange simulator and the embedded ClickHouse engine …")
     simulator = await Simulator.start(options.simulator_arguments())
@@ -203,7 +206,7 @@ def _figures(recording: Recording, report: dict[str, Any]) -> dict[str, Any]:
         figures["clickhouse_rows"] = client.query(
             "SELECT count() FROM orderbook_events WHERE conn_id = {conn_id:UInt64}",
             parameters={"conn_id": report["conn_id"]},
-        ).first_row[0]
+        ).result_rows[0][0]
         stored = _stored_books(client, list(truth))
         figures["sql_books_equal"] = sum(stored[ticker] == book for ticker, book in truth.items())
         figures["best_bid_ask"] = [
@@ -253,27 +256,30 @@ def _text(value: object) -> str | None:
 def describe(figures: dict[str, Any], directory: Path) -> str:
     """The figures as the demo prints them."""
 
-    def equal(first: str, *others: str) -> str:
-        return "ok" if all(figures[first] == figures[other] for other in others) else "DIFFERENT"
+    def line(what: str, key: str, more: str = "", same_as: str = "") -> str:
+        verdict = "" if not same_as else "ok" if figures[key] == figures[same_as] else "DIFFERENT"
+        return f"{what:<30}{figures[key]:>12,}  {more}{verdict}".rstrip()
 
+    kinds = f"{figures['snapshots']:,} snapshots, {figures['deltas']:,} deltas, {figures['gaps']:,} gaps"
+    of_books = f"of {figures['books_compared']:,}  "
     lines = [
-        f"frames sent by the exchange   {figures['frames_sent']:>12,}",
-        f"frames received               {figures['frames_received']:>12,}   {equal('frames_sent', 'frames_received')}",
-        f"events                        {figures['events']:>12,}   ({figures['snapshots']:,} snapshots,"
-        f" {figures['deltas']:,} deltas, {figures['gaps']:,} gaps)",
-        f"rows in ClickHouse            {figures['clickhouse_rows']:>12,}   {equal('events', 'clickhouse_rows')}",
-        f"rows in Parquet               {figures['parquet_rows']:>12,}   {equal('events', 'parquet_rows')}",
-        f"books equal to the exchange's {figures['books_equal']:>12,}   of {figures['books_compared']:,}"
-        f"   {equal('books_compared', 'books_equal')}",
-        f"  the same asked of ClickHouse{figures['sql_books_equal']:>12,}   of {figures['books_compared']:,}"
-        f"   {equal('books_compared', 'sql_books_equal')}",
-        f"frames per second             {figures['frames_per_s']:>12,}",
+        line("frames sent by the exchange", "frames_sent"),
+        line("frames received", "frames_received", same_as="frames_sent"),
+        line("frames per second", "frames_per_s"),
+        line("events", "events", f"({kinds})"),
+        line("rows in ClickHouse", "clickhouse_rows", same_as="events"),
+        line("rows in Parquet", "parquet_rows", same_as="events"),
+        line("books equal to the exchange's", "books_equal", of_books, "books_compared"),
+        line("  the same asked of ClickHouse", "sql_books_equal", of_books, "books_compared"),
         "",
-        "SELECT market_ticker, yes_bid, yes_bid_size, yes_ask, yes_ask_size FROM kalshi.best_bid_ask:",
+        "SELECT market_ticker, yes_bid, yes_bid_size, yes_ask, yes_ask_size FROM kalshi.best_bid_ask",
+        *(
+            f"  {row['market']:<28}" + "".join(f"{row[key] or '-':>14}" for key in list(row)[1:])
+            for row in figures["best_bid_ask"]
+        ),
+        "",
+        f'Everything is in {directory}. Ask it:  kalshi-fast query --dir {directory} "SELECT …"',
     ]
-    for row in figures["best_bid_ask"]:
-        lines.append("  " + f"{row['market']:<28}" + "".join(f"{row[key] or '-':>14}" for key in list(row)[1:]))
-    lines += ["", f"Everything is in {directory}. Ask it:  kalshi-fast query --dir {directory} \"SELECT …\""]
     if not figures["agrees"]:
         lines += ["", "FAILED: the numbers do not agree."]
     return "\n".join(lines)

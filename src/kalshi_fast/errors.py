@@ -72,13 +72,16 @@ class DuplicateLevelError(BookError):
 
 
 class ConnectError(KalshiFastError):
-    """No connection to the exchange: name resolution, TCP, TLS, or the upgrade was refused."""
+    """No connection to the exchange: name resolution, TCP, TLS, or the upgrade was refused.
+
+    It ends a recording only when the very first connection fails, hence the exit code.
+    """
+
+    exit_code = 2
 
 
 class RefusedError(ConnectError):
     """The exchange refused the handshake because of the key, the signature or the clock."""
-
-    exit_code = 2
 
 
 class SubscriptionError(KalshiFastError):

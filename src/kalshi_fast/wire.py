@@ -379,7 +379,10 @@ def unknown_keys(payload: bytes) -> list[str]:
 
     For sampling, not for every frame: it decodes the frame a second time into dicts.
     """
-    frame = _any.decode(payload)
+    try:
+        frame = _any.decode(payload)
+    except _UNREADABLE:
+        return ["(not UTF-8)"]  # the struct decoder skips what it does not know without looking inside
     tag = frame.get("type")
     struct = _BY_TAG.get(tag)
     if struct is None:

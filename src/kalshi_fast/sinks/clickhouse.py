@@ -39,11 +39,10 @@ _INSERT_SETTINGS = {"max_partitions_per_insert_block": 0}
 
 def connect(url: str, *, user: str, password: str, database: str) -> Client:
     """A client whose default database exists and has the schema. Raises ConfigError or SinkError."""
-    client = _open(url, user, password)
+    client = open_client(url, user=user, password=password)
     try:
         migrate(client, database)
         client.database = database
-        client.command(f"USE {quote(database)}")
     except Exception as error:
         client.close()
         raise SinkError(
@@ -52,7 +51,8 @@ def connect(url: str, *, user: str, password: str, database: str) -> Client:
     return client
 
 
-def _open(url: str, user: str, password: str) -> Client:
+def open_client(url: str, *, user: str, password: str) -> Client:
+    """A client as it is, no schema applied. Raises ConfigError or SinkError."""
     import clickhouse_connect
 
     try:
@@ -83,7 +83,7 @@ def _open(url: str, user: str, password: str) -> Client:
         text = str(error)
         if "CANNOT_OPEN_FILE" in text or "Cannot lock file" in text:
             raise ConfigError(
-                f"CLICKHOUSE_URL: {url} is in use by another process: the embedded engine allows one at a time"
+                f"CLICKHOUSE_URL: {url} is in use by another process, and the embedded engine allows only one"
             ) from error
         raise SinkError(f"CLICKHOUSE_URL: {url} cannot be opened: {first_line(error)}") from error
 
@@ -218,3 +218,14 @@ class ClickHouseSink:
 
 def _time(ts_ns: int) -> datetime:
     return _EPOCH + timedelta(microseconds=ts_ns // 1000)
+
+
+def ask(client: Client, sql: str, output_format: str) -> bytes:
+    """The answer to one statement in any of ClickHouse's formats. Raises SinkError with what is wrong."""
+    if not re.fullmatch(r"[A-Za-z0-9]{1,64}", output_format):
+        raise ConfigError(f"--format: expected the name of a ClickHouse format, got {output_format!r}")
+    try:
+        answer: bytes = client.raw_query(sql.strip().rstrip(";"), fmt=output_format)
+    except Exception as error:
+        raise SinkError(f"ClickHouse: {first_line(error)}") from error
+    return answer

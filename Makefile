@@ -1,0 +1,38 @@
+# The two commands of the README: `make demo` and `make test`. Both set up .venv by themselves.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SOURCES := pyproject.toml setup.py $(wildcard sql/*.sql) \
+	$(wildcard src/kalshi_fast/*.py src/kalshi_fast/*.pyx src/kalshi_fast/*.pxd src/kalshi_fast/*.pyi) \
+	$(wildcard src/kalshi_fast/sinks/*.py src/kalshi_fast/simulator/*.py)
+DEMO_ARGS ?=
+TEST_ARGS ?=
+
+.PHONY: install demo test lint bench clean
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: $(SOURCES)
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' \
+		|| { echo "kalshi-fast needs Python 3.11, 3.12 or 3.13; try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing kalshi-fast and what it needs into $(VENV) …"
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check '.[embedded,dev]'
+	@touch $@
+
+demo: install
+	@$(BIN)/kalshi-fast demo $(DEMO_ARGS)
+
+test: install
+	@$(BIN)/python -m pytest $(TEST_ARGS)
+
+lint: install
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+bench: install
+	@$(BIN)/python -m pytest benchmarks --benchmark-sort=mean --benchmark-columns=min,median,stddev,rounds
+
+clean:
+	rm -rf $(VENV) build demo-data src/*.egg-info src/kalshi_fast/*.c src/kalshi_fast/*.so

@@ -1,0 +1,246 @@
+"""The command line: flags in, one sentence out when something is wrong. No logic of its own.
+
+Exit codes: 0 done; 1 the work failed; 2 the configuration is wrong; 130 interrupted before it began.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kalshi_fast import __version__
+from kalshi_fast.config import SETTINGS, Loaded, describe, load
+from kalshi_fast.errors import ConfigError, KalshiFastError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from kalshi_fast.demo import Simulator
+    from kalshi_fast.recording import Recording
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    top = argparse.ArgumentParser(prog="kalshi-fast", description="Records Kalshi's order books, exactly.")
+    top.add_argument("--version", action="version", version=f"kalshi-fast {__version__}")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    run = commands.add_parser("run", help="record live", description="Records until SIGINT or SIGTERM.")
+    _add_settings(run)
+    run.add_argument("--seconds", type=_positive, help="stop after so many seconds")
+    _add_output(run)
+
+    demo = commands.add_parser(
+        "demo",
+        help="the whole system against an exchange simulator",
+        description="Records from a simulated exchange, counts everything, and fails if any number disagrees.",
+    )
+    demo.add_argument("--seconds", type=_positive, default=8, help="length of the synthetic play (8)")
+    demo.add_argument("--markets", type=_positive, default=100, help="synthetic markets (100)")
+    demo.add_argument(
+        "--rate", type=_natural, help="frames per second, 0: as fast as can be (20000; recordings: 0)"
+    )
+    demo.add_argument("--seed", type=int, default=1, help="of the synthetic markets (1)")
+    demo.add_argument("--recording", type=Path, help="play the recordings in this directory instead")
+    demo.add_argument(
+        "--form", choices=("current", "legacy"), default="current", help="wire form of a recording"
+    )
+    demo.add_argument("--dir", type=Path, default=Path("demo-data"), help="where everything goes (demo-data)")
+    demo.add_argument("--port", type=_natural, default=0, help="port of the simulator (any free one)")
+    demo.add_argument("--tls", action=argparse.BooleanOptionalAction, default=True, help="encrypt, as live")
+    _add_output(demo)
+
+    query = commands.add_parser("query", help="ask ClickHouse", description="Runs one SQL statement.")
+    query.add_argument("sql", help="the statement")
+    query.add_argument("--dir", type=Path, help="ask the recording of `demo --dir`")
+    query.add_argument("--format", default="PrettyCompactMonoBlock", help="any output format of ClickHouse")
+    _add_settings(query)
+
+    config = commands.add_parser("config", help="show every setting and where it comes from")
+    config.add_argument("--json", action="store_true", help="as one JSON object")
+    _add_settings(config)
+    return top
+
+
+def _positive(text: str) -> int:
+    number = _natural(text)
+    if number == 0:
+        raise argparse.ArgumentTypeError(f"expected a whole number above 0, got {text!r}")
+    return number
+
+
+def _natural(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= 9):
+        raise argparse.ArgumentTypeError(f"expected a whole number, got {text!r}")
+    return int(text)
+
+
+def _add_output(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--json", action="store_true", help="the figures as one JSON object on the last line"
+    )
+    command.add_argument("--quiet", action="store_true", help="no progress")
+
+
+def _add_settings(command: argparse.ArgumentParser) -> None:
+    group = command.add_argument_group("settings (also from the environment, .env and kalshi-fast.toml)")
+    for setting in SETTINGS:
+        # A password on the command line is seen by every process of the machine.
+        if not setting.secret or setting.name == "PROD_KEYID":
+            group.add_argument(setting.flag, dest=setting.name, metavar="VALUE", help=setting.help)
+    group.add_argument("--env-file", type=Path, default=Path(".env"), help="instead of .env")
+    group.add_argument("--toml", type=Path, help="instead of kalshi-fast.toml")
+
+
+def _load(options: argparse.Namespace) -> Loaded:
+    flags = {setting.name: getattr(options, setting.name, None) for setting in SETTINGS}
+    return load(flags, environ=os.environ, env_file=options.env_file, toml_file=options.toml)
+
+
+# --- commands ---------------------------------------------------------------------------------------
+
+
+def _run(options: argparse.Namespace) -> int:
+    from kalshi_fast.progress import ProgressLine
+    from kalshi_fast.recording import Recording
+
+    recording = Recording(_load(options).settings)
+    line = ProgressLine(quiet=options.quiet)
+    line.show("opening the stores …")
+    recording.open()
+
+    def progress(recording: Recording) -> None:
+        figures = recording.summary()
+        line.show(
+            f"{figures['frames_received']:,} frames  {figures['events']:,} events  {figures['gaps']:,} gaps"
+            f"  {figures['clickhouse_rows']:,} rows in ClickHouse"
+        )
+
+    try:
+        _on_uvloop(_record(recording, options.seconds, progress))
+    finally:
+        line.show("delivering what is buffered …")
+        recording.close()
+        line.end()
+    unknown = recording.session.unknown_tickers
+    if unknown:
+        sys.stderr.write(f"kalshi-fast: MARKET_TICKERS: not known to the exchange: {', '.join(unknown)}\n")
+    figures = recording.summary()
+    if options.json:
+        sys.stdout.write(json.dumps(figures) + "\n")
+    else:
+        sys.stdout.write(
+            "".join(f"{name.replace('_', ' '):<20}{value:>14,}\n" for name, value in figures.items())
+        )
+    return 0
+
+
+async def _record(recording: Recording, seconds: int | None, progress: Any) -> None:  # noqa: ANN401
+    if seconds is not None:
+        asyncio.get_running_loop().call_later(seconds, recording.stop)
+    await recording.run(progress)
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from kalshi_fast.demo import DemoOptions, describe, run_demo
+
+    rate = options.rate
+    if rate is None:
+        rate = 0 if options.recording is not None else 20_000
+    demo = DemoOptions(
+        directory=options.dir,
+        seconds=options.seconds,
+        markets=options.markets,
+        rate=rate,
+        seed=options.seed,
+        recording=options.recording,
+        form=options.form,
+        port=options.port,
+        tls=options.tls,
+        quiet=options.quiet,
+    )
+
+    def settings_for(simulator: Simulator) -> Any:  # noqa: ANN401
+        flags = {
+            "PROD_KEYID": simulator.key_id,
+            "PROD_KEYFILE": simulator.key_file,
+            "MARKET_TICKERS": ",".join(simulator.tickers),
+            "WS_URL": simulator.url,
+            "WS_CAFILE": simulator.ca_file,
+            "CLICKHOUSE_URL": _demo_database(options.dir),
+            "PARQUET_DIR": str(options.dir / "parquet"),
+        }
+        # Whatever is configured for live recording does not concern the demo.
+        return load(flags, environ={}, env_file=None, toml_file=Path(os.devnull)).settings
+
+    figures = _on_uvloop(run_demo(demo, settings_for))
+    sys.stdout.write(describe(figures, options.dir) + "\n")
+    if options.json:
+        sys.stdout.write(json.dumps(figures) + "\n")
+    return 0 if figures["agrees"] else 1
+
+
+def _demo_database(directory: Path) -> str:
+    return f"chdb://{directory.absolute()}/clickhouse"
+
+
+def _query(options: argparse.Namespace) -> int:
+    from kalshi_fast.sinks import clickhouse
+
+    settings = _load(options).settings
+    url = settings.clickhouse_url if options.dir is None else _demo_database(options.dir)
+    if url is None:
+        raise ConfigError("CLICKHOUSE_URL is off: there is nothing to ask")
+    if url.startswith("chdb://") and not clickhouse.embedded_directory(url).is_dir():
+        raise ConfigError(f"CLICKHOUSE_URL: nothing has been recorded at {url}")
+    client = clickhouse.open_client(url, user=settings.clickhouse_user, password=settings.clickhouse_password)
+    try:
+        answer = clickhouse.ask(client, options.sql, options.format)
+    finally:
+        client.close()
+    sys.stdout.flush()
+    sys.stdout.buffer.write(answer)
+    return 0
+
+
+def _config(options: argparse.Namespace) -> int:
+    rows = describe(_load(options))
+    if options.json:
+        sys.stdout.write(json.dumps({name: {"value": v, "source": s} for name, v, s, _ in rows}) + "\n")
+        return 0
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    for name, value, source, text in rows:
+        sys.stdout.write(f"{name:<{widths[0]}}  {value:<{widths[1]}}  {source:<{widths[2]}}  {text}\n")
+    return 0
+
+
+def _on_uvloop(work: Any) -> Any:  # noqa: ANN401
+    import uvloop
+
+    return uvloop.run(work)
+
+
+_COMMANDS = {"run": _run, "demo": _demo, "query": _query, "config": _config}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; returns its exit code."""
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    options = parser().parse_args(arguments)
+    try:
+        return _COMMANDS[options.command](options)
+    except KalshiFastError as error:
+        sys.stderr.write(f"kalshi-fast: {error}\n")
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # Whoever read us has read enough; the interpreter must not complain at exit either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0

@@ -1,0 +1,379 @@
+"""Settings: one table of what can be set, read from flags, environment, ``.env``, TOML and defaults.
+
+That is also their precedence. The names are the environment's (``BATCH_ROWS``); as a flag a name is
+``--batch-rows``, in ``kalshi-fast.toml`` it may be written in any case. An empty value counts as not set.
+Every error names the setting, what was given, what was expected and where it came from; a secret's value
+is never shown. The process's environment is not changed.
+"""
+
+from __future__ import annotations
+
+import difflib
+import io
+import ipaddress
+import re
+import tomllib
+from dataclasses import dataclass, field, fields
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+from dotenv.parser import parse_stream
+
+from kalshi_fast.errors import ConfigError, excerpt
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+DEFAULT_WS_URL: Final = "wss://external-api-ws.kalshi.com/trade-api/ws/v2"
+TOML_NAME: Final = "kalshi-fast.toml"
+OFF: Final = "off"
+_MAX_FILE_BYTES: Final = 1024 * 1024
+_TICKER = re.compile(r"[A-Z0-9.-]{1,128}\Z")
+_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}\Z")
+
+
+class _BadValueError(Exception):
+    """What was expected instead; becomes a ConfigError with name, value and source."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All settings, parsed. None: not set, or (for a store) off. Times are integer nanoseconds or seconds."""
+
+    prod_keyid: str | None = field(default=None, repr=False)
+    prod_keyfile: Path | None = None
+    market_tickers: tuple[str, ...] = ()
+    ws_url: str = DEFAULT_WS_URL
+    ws_hostname: str | None = None
+    ws_cafile: Path | None = None
+    clickhouse_url: str | None = None
+    clickhouse_user: str = "default"
+    clickhouse_password: str = field(default="", repr=False)
+    clickhouse_database: str = "kalshi"
+    batch_rows: int = 2000
+    batch_flush_ns: int = 10_000_000
+    parquet_dir: Path | None = None
+    parquet_max_bytes: int = 104_857_600
+    parquet_max_secs: int = 900
+    buffer_max_rows: int = 2_000_000
+    use_orjson: str | None = None
+
+
+def _text(text: str) -> str:
+    return text
+
+
+def _path(text: str) -> Path:
+    return Path(text).expanduser()
+
+
+def _existing_file(text: str) -> Path:
+    path = _path(text)
+    if not path.is_file():
+        raise _BadValueError("a file that exists")
+    return path
+
+
+def _tickers(text: str) -> tuple[str, ...]:
+    found = list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    for ticker in found:
+        if not _TICKER.match(ticker):
+            upper = ticker.upper()
+            hint = f" (did you mean {upper}?)" if upper != ticker and _TICKER.match(upper) else ""
+            raise _BadValueError(
+                f"tickers of A-Z, 0-9, '.' and '-' with commas between, but {excerpt(ticker)} is none{hint}"
+            )
+    return tuple(found)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _ws_url(text: str) -> str:
+    parts = _url(text)
+    if parts.scheme not in ("ws", "wss") or not parts.hostname:
+        raise _BadValueError("a WebSocket address such as " + DEFAULT_WS_URL)
+    if parts.scheme == "ws" and not _is_loopback(parts.hostname):
+        raise _BadValueError("wss://: a connection without TLS is allowed to this machine only")
+    return text
+
+
+def _clickhouse_url(text: str) -> str | None:
+    if text.lower() == OFF:
+        return None
+    parts = _url(text)
+    embedded = parts.scheme == "chdb" and text.removeprefix("chdb://").strip("/")
+    if not embedded and not (parts.scheme in ("http", "https") and parts.hostname):
+        raise _BadValueError("chdb://DIRECTORY, http://HOST:PORT, https://HOST:PORT or 'off'")
+    return text
+
+
+def _url(text: str) -> Any:  # noqa: ANN401 - urlsplit's result
+    try:
+        parts = urlsplit(text)
+        parts.port  # noqa: B018 - reading it checks it
+    except ValueError as error:
+        raise _BadValueError(f"an address ({error})") from None
+    if parts.username or parts.password:
+        raise _BadValueError("an address without user and password in it")
+    return parts
+
+
+def _directory(text: str) -> Path | None:
+    return None if text.lower() == OFF else _path(text)
+
+
+def _identifier(text: str) -> str:
+    if not _IDENTIFIER.match(text):
+        raise _BadValueError("letters, digits and '_', not starting with a digit, at most 64")
+    return text
+
+
+def _integer(low: int, high: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        expected = f"an integer from {low} to {high}"
+        if not re.fullmatch(r"[+-]?[0-9]{1,20}", text):
+            raise _BadValueError(expected)
+        if not low <= int(text) <= high:
+            raise _BadValueError(expected)
+        return int(text)
+
+    return parse
+
+
+def _seconds_ns(text: str) -> int:
+    try:
+        value = Decimal(text)
+        if not 0 < value <= 60:  # NaN compares false or raises InvalidOperation
+            raise _BadValueError("seconds, more than 0 and at most 60")
+    except InvalidOperation:
+        raise _BadValueError("seconds, more than 0 and at most 60") from None
+    return max(1, int(value * 1_000_000_000))
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One row of the table: everything else about a setting is derived from it."""
+
+    name: str
+    attribute: str
+    parse: Callable[[str], Any]
+    default: str
+    help: str
+    secret: bool = False
+
+    @property
+    def flag(self) -> str:
+        return "--" + self.name.lower().replace("_", "-")
+
+    def shown(self, text: str) -> str:
+        if not text:
+            return "(not set)"
+        if self.name == "PROD_KEYID":
+            return f"…{text[-4:]}" if len(text) > 8 else "***"
+        return "***" if self.secret else text
+
+
+SETTINGS: Final = (
+    Setting("PROD_KEYID", "prod_keyid", _text, "", "API key id of the exchange", secret=True),
+    Setting("PROD_KEYFILE", "prod_keyfile", _path, "", "file of the RSA private key (PEM, mode 0600)"),
+    Setting("MARKET_TICKERS", "market_tickers", _tickers, "", "markets to record, with commas between"),
+    Setting("WS_URL", "ws_url", _ws_url, DEFAULT_WS_URL, "WebSocket address of the exchange"),
+    Setting("WS_HOSTNAME", "ws_hostname", _text, "", "host name to ask for and verify, instead of WS_URL's"),
+    Setting(
+        "WS_CAFILE",
+        "ws_cafile",
+        _existing_file,
+        "",
+        "authorities to verify TLS with, instead of the system's",
+    ),
+    Setting(
+        "CLICKHOUSE_URL",
+        "clickhouse_url",
+        _clickhouse_url,
+        "chdb://data/clickhouse",
+        "chdb://DIRECTORY (embedded), http(s)://HOST:PORT, or off",
+    ),
+    Setting("CLICKHOUSE_USER", "clickhouse_user", _text, "default", "user of the ClickHouse server"),
+    Setting("CLICKHOUSE_PASSWORD", "clickhouse_password", _text, "", "its password", secret=True),
+    Setting("CLICKHOUSE_DATABASE", "clickhouse_database", _identifier, "kalshi", "database of the tables"),
+    Setting("BATCH_ROWS", "batch_rows", _integer(1, 1_000_000), "2000", "rows after which a batch is sealed"),
+    Setting(
+        "BATCH_FLUSH_SECS", "batch_flush_ns", _seconds_ns, "0.010", "seconds after which a batch is sealed"
+    ),
+    Setting("PARQUET_DIR", "parquet_dir", _directory, "./data", "directory of the Parquet files, or off"),
+    Setting(
+        "PARQUET_MAX_BYTES",
+        "parquet_max_bytes",
+        _integer(4096, 2**40),
+        "104857600",
+        "size at which a Parquet file is closed",
+    ),
+    Setting(
+        "PARQUET_MAX_SECS",
+        "parquet_max_secs",
+        _integer(1, 86_400),
+        "900",
+        "age in seconds at which a Parquet file is closed",
+    ),
+    Setting(
+        "BUFFER_MAX_ROWS",
+        "buffer_max_rows",
+        _integer(1, 2**30),
+        "2000000",
+        "rows held in memory while a store is slow; then reading pauses",
+    ),
+    Setting("USE_ORJSON", "use_orjson", _text, "", "accepted for old .env files, without effect"),
+)
+assert {setting.attribute for setting in SETTINGS} == {f.name for f in fields(Settings)}  # noqa: S101
+
+_BY_NAME: Final = {setting.name: setting for setting in SETTINGS}
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """Settings, and for each name the text it came from and where that stood."""
+
+    settings: Settings
+    texts: dict[str, str] = field(repr=False)
+    sources: dict[str, str]
+
+
+def load(
+    flags: Mapping[str, str | None],
+    *,
+    environ: Mapping[str, str],
+    env_file: Path | None = Path(".env"),
+    toml_file: Path | None = None,
+) -> Loaded:
+    """Reads and checks all settings; ``flags`` has setting names as keys. Raises ConfigError.
+
+    A missing ``.env`` or ``kalshi-fast.toml`` is fine; a ``toml_file`` that was asked for must exist.
+    """
+    layers: list[tuple[str, Mapping[str, str | None]]] = [
+        ("flag", flags),
+        ("environment", environ),
+        (f".env file {env_file}", _read_env(env_file) if env_file is not None else {}),
+        (f"TOML file {toml_file or TOML_NAME}", _read_toml(toml_file)),
+        ("default", {setting.name: setting.default for setting in SETTINGS}),
+    ]
+    texts: dict[str, str] = {}
+    sources: dict[str, str] = {}
+    values: dict[str, Any] = {}
+    for setting in SETTINGS:
+        source, text = next(
+            (
+                (source, given.strip())
+                for source, layer in layers
+                if (given := layer.get(setting.name) or "").strip()
+            ),
+            ("default", ""),
+        )
+        texts[setting.name], sources[setting.name] = text, source
+        if not text:
+            continue
+        try:
+            values[setting.attribute] = setting.parse(text)
+        except _BadValueError as error:
+            shown = "***" if setting.secret else excerpt(text)
+            raise ConfigError(f"{setting.name}: expected {error}, got {shown} (from the {source})") from None
+    settings = Settings(**values)
+    if settings.buffer_max_rows < settings.batch_rows:
+        raise ConfigError(
+            f"BUFFER_MAX_ROWS: expected at least BATCH_ROWS ({settings.batch_rows}), got"
+            f" {settings.buffer_max_rows} (from the {sources['BUFFER_MAX_ROWS']})"
+        )
+    return Loaded(settings, texts, sources)
+
+
+def _read_file(path: Path, what: str) -> str | None:
+    """The text of a small file, None when there is none."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(_MAX_FILE_BYTES + 1)
+        if len(content) > _MAX_FILE_BYTES:
+            raise ConfigError(f"{what} {path}: larger than {_MAX_FILE_BYTES} bytes")
+        return content.decode("utf-8-sig")
+    except FileNotFoundError:
+        return None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{what} {path}: not UTF-8 at byte {error.start}") from None
+    except OSError as error:
+        raise ConfigError(f"{what} {path}: cannot be read: {error.strerror or error}") from None
+
+
+def _read_env(path: Path) -> dict[str, str | None]:
+    text = _read_file(path, ".env file")
+    if text is None:
+        return {}
+    found: dict[str, str | None] = {}
+    for binding in parse_stream(io.StringIO(text)):
+        if binding.error or (binding.key is not None and binding.value is None):
+            # Only what stands before the '=': the rest may be a secret.
+            first = binding.original.string.strip().split("=")[0].split("\n")[0]
+            raise ConfigError(
+                f".env file {path}, line {binding.original.line}: expected NAME=value,"
+                f" got a line that begins {excerpt(first[:40])}"
+            )
+        if binding.key is not None:
+            found[binding.key] = binding.value
+    return found
+
+
+def _read_toml(path: Path | None) -> dict[str, str | None]:
+    text = _read_file(path or Path(TOML_NAME), "TOML file")
+    if text is None:
+        if path is not None:
+            raise ConfigError(f"TOML file {path}: does not exist")
+        return {}
+    path = path or Path(TOML_NAME)
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"TOML file {path}: {error}") from None
+    found: dict[str, str | None] = {}
+    for key, value in table.items():
+        name = key.upper().replace("-", "_")
+        if name not in _BY_NAME:
+            close = difflib.get_close_matches(name, _BY_NAME, n=1)
+            hint = f" (did you mean {close[0]}?)" if close else ""
+            raise ConfigError(f"TOML file {path}: no setting is named {excerpt(key)}{hint}")
+        if isinstance(value, list):
+            value = ",".join(str(item) for item in value)
+        if isinstance(value, bool) or not isinstance(value, str | int | float):
+            raise ConfigError(
+                f"TOML file {path}: {key}: expected text or a number, got {excerpt(type(value).__name__)}"
+            )
+        found[name] = str(value)
+    return found
+
+
+def require_live(settings: Settings) -> None:
+    """What a recording cannot do without. Raises ConfigError."""
+    for value, name, what in (
+        (settings.prod_keyid, "PROD_KEYID", "the id of your API key"),
+        (settings.prod_keyfile, "PROD_KEYFILE", "the path of its private key"),
+        (settings.market_tickers, "MARKET_TICKERS", "the markets to record"),
+    ):
+        if not value:
+            flag = _BY_NAME[name].flag
+            raise ConfigError(f"{name} is not set: give {what} in the environment, in .env or with {flag}")
+
+
+def describe(loaded: Loaded) -> list[tuple[str, str, str, str]]:
+    """(name, value with secrets redacted, source, help) of every setting."""
+    return [
+        (
+            setting.name,
+            setting.shown(loaded.texts[setting.name]),
+            loaded.sources[setting.name],
+            setting.help,
+        )
+        for setting in SETTINGS
+    ]

@@ -1,0 +1,104 @@
+"""Invented markets: books around a wandering mid price, fractional sizes, all three price structures.
+
+Deterministic from the seed, apart from the times in the frames.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+import uuid
+
+from kalshi_fast.errors import SimulatorError
+from kalshi_fast.simulator.frames import Form, TrueBook, delta_body
+from kalshi_fast.simulator.source import DELTA, Change
+
+MAX_MARKETS = 100_000
+_LEVELS_AT_START = 12
+# Price structures of the exchange, written out a second time on purpose: the simulator is independent.
+_STRUCTURES: tuple[list[int], ...] = (
+    list(range(100, 10_000, 100)),
+    [*range(10, 1000, 10), *range(1000, 9000, 100), *range(9000, 10_000, 10)],
+    list(range(10, 10_000, 10)),
+)
+
+
+class _Market:
+    __slots__ = ("book", "leaving", "mid", "prices", "wide")
+
+    def __init__(self, book: TrueBook, prices: list[int], rng: random.Random) -> None:
+        self.book = book
+        self.prices = prices
+        self.wide = 3 if len(prices) < 200 else 12
+        self.mid = rng.randrange(len(prices) // 5, 4 * len(prices) // 5)
+        self.leaving: list[tuple[int, int]] = []  # levels that the mid has passed: they go next
+
+    def bid(self, side: int, below: int) -> int:
+        """The price ``below`` ticks away from the mid, on either side's own scale."""
+        at = self.mid - 1 - below if side == 0 else len(self.prices) - 2 - self.mid - below
+        return self.prices[max(0, min(at, len(self.prices) - 1))]
+
+
+class SyntheticMarkets:
+    """A :class:`Source` without an end. Raises SimulatorError for an impossible number of markets."""
+
+    form: Form = "current"
+
+    def __init__(self, n_markets: int, seed: int) -> None:
+        if not 1 <= n_markets <= MAX_MARKETS:
+            raise SimulatorError(f"--markets: expected 1 to {MAX_MARKETS}, got {n_markets}")
+        self._rng = rng = random.Random(seed)  # noqa: S311 - a simulation
+        self.books: dict[str, TrueBook] = {}
+        self._markets: list[_Market] = []
+        self._second = -1
+        self._ts = b""
+        for number in range(n_markets):
+            ticker = f"KXSIM-26DEC31-T{number:04d}"
+            book = self.books[ticker] = TrueBook(ticker, str(uuid.UUID(int=rng.getrandbits(128), version=4)))
+            market = _Market(book, _STRUCTURES[number % len(_STRUCTURES)], rng)
+            self._markets.append(market)
+            for side in (0, 1):
+                for below in range(_LEVELS_AT_START):
+                    book.sides[side][market.bid(side, below)] = rng.randrange(100, 5_000_000)
+
+    def step(self, now_ns: int) -> Change:
+        rng = self._rng
+        # The square makes some markets much busier than others.
+        market = self._markets[int(rng.random() ** 2 * len(self._markets))]
+        side, price, change = self._change(market, rng)
+        market.book.change(side, price, change)
+        return Change(
+            market.book.ticker, DELTA, delta_body(market.book, side, price, change, self._times(now_ns))
+        )
+
+    def _change(self, market: _Market, rng: random.Random) -> tuple[int, int, int]:
+        while market.leaving:
+            side, price = market.leaving.pop()
+            if size := market.book.sides[side].get(price):
+                return side, price, -size
+        if rng.random() < 0.01:
+            self._move(market, 1 if rng.random() < 0.5 else -1)
+        side = int(rng.random() * 2)
+        price = market.bid(side, int(rng.expovariate(1 / market.wide)))
+        size = market.book.sides[side].get(price, 0)
+        kind = rng.random()
+        if size and kind < 0.25:
+            return side, price, -size
+        if size > 1 and kind < 0.55:
+            return side, price, -int(rng.random() * (size - 1)) - 1
+        # Mostly whole contracts, as on the exchange, and now and then hundredths of one.
+        whole = int(rng.expovariate(1 / 200)) + 1
+        return side, price, whole * 100 + (int(rng.random() * 100) if kind > 0.9 else 0)
+
+    def _move(self, market: _Market, ticks: int) -> None:
+        market.mid = max(2, min(market.mid + ticks, len(market.prices) - 3))
+        for side in (0, 1):
+            best = market.bid(side, 0)
+            market.leaving += [(side, price) for price in market.book.sides[side] if price > best]
+
+    def _times(self, now_ns: int) -> bytes:
+        second, rest = divmod(now_ns, 1_000_000_000)
+        if second != self._second:
+            self._second = second
+            self._ts = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(second)).encode()
+        return b',"ts":"%b","ts_ms":%d' % (self._ts, second * 1000 + rest // 1_000_000)
