@@ -1,0 +1,62 @@
+"""What several test modules share: the recordings, one embedded ClickHouse engine, throw-away keys."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from kalshi_fast.simulator.tls import make_key
+from kalshi_fast.sinks import clickhouse
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from clickhouse_connect.driver.client import Client
+
+RECORDINGS = Path(__file__).resolve().parents[2] / "shared" / "data" / "recorded-2025"
+
+
+@pytest.fixture(scope="session")
+def recordings() -> Path:
+    """The real recordings of 2025, which lie beside the repository."""
+    if not RECORDINGS.is_dir():
+        pytest.skip(f"no recordings at {RECORDINGS}")
+    return RECORDINGS
+
+
+@pytest.fixture(scope="session")
+def engine_url(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The embedded engine allows one directory per process: all tests share it."""
+    return f"chdb://{tmp_path_factory.mktemp('engine')}"
+
+
+@pytest.fixture(scope="session")
+def _databases() -> Iterator[int]:
+    return itertools.count()
+
+
+@pytest.fixture
+def open_database(engine_url: str, _databases: Iterator[int]) -> Iterator[Callable[[], Client]]:
+    """Clients of one fresh database with the schema applied."""
+    database = f"test {next(_databases)}`s"  # a name that needs its quotes
+    clients: list[Client] = []
+
+    def connect() -> Client:
+        client = clickhouse.connect(engine_url, user="default", password="", database=database)
+        clients.append(client)
+        return client
+
+    yield connect
+    for client in clients:
+        client.close()
+
+
+@pytest.fixture
+def key_file(tmp_path: Path) -> Path:
+    """An RSA private key as it must be."""
+    path = tmp_path / "key.pem"
+    make_key(path)
+    return path

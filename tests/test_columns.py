@@ -1,0 +1,173 @@
+"""Columns hold what was written, in order; Arrow sees the same memory, not a copy of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kalshi_fast._columns import EventColumns, LevelColumns
+from kalshi_fast.batch import EVENT_SCHEMA, LEVEL_SCHEMA, ArrowViews, BatchPool
+from kalshi_fast.errors import FieldError
+
+TICKERS = ["A", "B-26.5", "C"]
+IDS = [
+    "9b0f6b43-5b68-4f9f-9f02-9a2d1b8ac1a1",
+    "00000000-0000-0000-0000-000000000000",
+    "d91bc706-ee49-470d-82d8-11418bda6fed",
+]
+I64 = st.integers(-(2**63), 2**63 - 1)
+EVENT_ROWS = st.lists(
+    st.tuples(
+        st.integers(0, 3),
+        st.integers(0, 2**64 - 1),
+        st.integers(0, 2**32 - 1),
+        st.integers(0, 2**64 - 1),
+        st.integers(0, 2),
+        st.integers(0, 1),
+        st.integers(0, 10_000),
+        I64,
+        st.integers(0, 2**62),
+        st.integers(0, 2**62),
+    ),
+    max_size=40,
+)
+LEVEL_ROWS = st.lists(
+    st.tuples(
+        st.integers(0, 2),
+        st.integers(0, 1),
+        st.sampled_from([0, 1, 9999, 10_000, 5000]),
+        st.integers(0, 2**62),
+        st.integers(0, 2**62),
+        st.integers(0, 2**40),
+    ),
+    max_size=60,
+)
+
+
+def filled(rows: list[tuple[int, ...]], capacity: int = 64) -> EventColumns:
+    columns = EventColumns(capacity)
+    for row in rows:
+        assert columns.add(*row)
+    return columns
+
+
+@given(EVENT_ROWS)
+def test_events_come_out_as_they_went_in(rows: list[tuple[int, ...]]) -> None:
+    columns = filled(rows)
+    view = ArrowViews(TICKERS, IDS).events(columns, 3)
+    assert view.schema == EVENT_SCHEMA
+    view.validate(full=True)
+    raw = view.set_column(9, "ts", view["ts"].cast(pa.int64())).set_column(
+        10, "ingest_ts", view["ingest_ts"].cast(pa.int64())
+    )
+    kinds, sides = ["snapshot", "delta", "clear", "gap"], ["yes", "no"]
+    expected = [
+        (kinds[kind], conn, sid, seq, IDS[ix], TICKERS[ix], sides[side], price, qty, ts, ingest)
+        for kind, conn, sid, seq, ix, side, price, qty, ts, ingest in rows
+    ]
+    assert [tuple(row.values()) for row in raw.to_pylist()] == expected
+
+
+@given(LEVEL_ROWS, st.integers(0, 2**41))
+def test_levels_keep_the_last_state_and_a_growing_version(rows: list[tuple[int, ...]], start: int) -> None:
+    columns = LevelColumns(64)
+    columns.begin(start)
+    model: dict[tuple[int, ...], tuple[int, ...]] = {}
+    last = start
+    for row in rows:
+        assert columns.set(*row)
+        assert columns.version > last
+        assert columns.version >= row[5]
+        last = columns.version
+        model[row[:3]] = (*row[3:], last)
+    view = ArrowViews(TICKERS, IDS).levels(columns, 3)
+    assert view.schema == LEVEL_SCHEMA
+    arrays = {name: values[: columns.n].tolist() for name, values in columns.arrays.items()}
+    found = {
+        row[:3]: row[3:]
+        for row in zip(
+            *(
+                arrays[name]
+                for name in ("market_ix", "side", "price_e4", "size_e2", "ts_us", "ingest_ns", "version")
+            ),
+            strict=True,
+        )
+    }
+    assert columns.n == len(model)
+    assert found == model
+    assert list(found) == list(model), "rows stand in the order in which their level first changed"
+
+
+def test_levels_start_afresh_in_every_batch_even_when_the_generations_wrap() -> None:
+    columns = LevelColumns(4)
+    for _ in range(70_000):
+        columns.begin()
+        assert columns.set(1, 1, 5000, 7, 0, 0)
+        assert columns.n == 1
+    assert columns.version == 70_000
+
+
+def test_arrow_shares_the_memory_of_the_columns() -> None:
+    columns = filled([(1, 2, 3, 4, 0, 1, 5, 6, 7, 8)])
+    view = ArrowViews(TICKERS, IDS).events(columns, 3)
+    names = {"ts": "ts_us", "ingest_ts": "ingest_ns", "market_id": "market_ix", "market_ticker": "market_ix"}
+    for column in EVENT_SCHEMA.names:
+        array = view[column]
+        codes = array.indices if isinstance(array, pa.DictionaryArray) else array
+        assert codes.buffers()[1].address == columns.arrays[names.get(column, column)].ctypes.data, column
+    columns.arrays["qty_e2"][0] = 99
+    assert view["qty_e2"].to_pylist() == [99]
+
+
+def test_a_full_buffer_says_so_and_stays_as_it_is() -> None:
+    events, levels = filled([(0,) * 10] * 2, capacity=2), LevelColumns(2)
+    assert not events.add(*(1,) * 10)
+    assert len(events) == 2
+    assert events.arrays["type"].tolist() == [0, 0]
+    assert levels.set(0, 0, 1, 1, 1, 1)
+    assert levels.set(0, 0, 2, 1, 1, 1)
+    assert not levels.set(0, 0, 3, 1, 1, 1)
+    assert levels.set(0, 0, 2, 5, 1, 1), "a level that has its row is always writable"
+    assert levels.arrays["size_e2"].tolist() == [1, 5]
+    events.begin()
+    assert len(events) == 0
+
+
+@given(EVENT_ROWS, st.integers(1, 50), st.data())
+def test_extend_copies_what_fits(rows: list[tuple[int, ...]], capacity: int, data: st.DataObject) -> None:
+    source, target = filled(rows), EventColumns(capacity)
+    start = data.draw(st.integers(0, len(rows)))
+    stop = data.draw(st.integers(start, len(rows)))
+    assert target.extend(source, start, stop) == min(stop - start, capacity)
+    copied = list(zip(*(values[: target.n].tolist() for values in target.arrays.values()), strict=True))
+    assert copied == [tuple(row) for row in rows[start:stop]][:capacity]
+    with pytest.raises(FieldError):
+        target.extend(source, 0, len(rows) + 1)
+
+
+@pytest.mark.parametrize("columns", [EventColumns, LevelColumns])
+@pytest.mark.parametrize("capacity", [0, -1, 2**25])
+def test_impossible_capacity(columns: Any, capacity: int) -> None:  # noqa: ANN401
+    with pytest.raises(FieldError, match="capacity"):
+        columns(capacity)
+
+
+def test_pool_uses_buffers_again_and_says_when_it_is_pressed() -> None:
+    pool = BatchPool(10, 2)
+    first, second = pool.acquire(5), pool.acquire(0)
+    assert pool.pressed
+    first.events.add(*(1,) * 10)
+    first.levels.set(0, 0, 1, 1, 1, 1)
+    assert first.levels.version == 6
+    assert not first.empty
+    pool.release(first)
+    assert not pool.pressed
+    again = pool.acquire(first.levels.version)
+    assert again is first
+    assert again.empty
+    assert pool.made == 2
+    assert second.empty

@@ -1,0 +1,416 @@
+"""Frames become rows exactly once; whatever makes a book doubtful is said in the rows; bad frames cost no
+good data. The rows alone, read by the simplest rules, give the same books as the recorder's."""
+
+from __future__ import annotations
+
+import json
+import random
+from typing import Any
+
+from frames import EXAMPLES, MARKET_ID, delta, frame, snapshot
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_wire import mutated
+
+from kalshi_fast._book import DECI_CENT, LINEAR_CENT, NO, YES, Grid
+from kalshi_fast.batch import Batch, BatchPool
+from kalshi_fast.books import NIL_ID, Books
+from kalshi_fast.recorder import Recorder
+from kalshi_fast.session import Session
+
+KINDS = ("snapshot", "delta", "clear", "gap")
+
+
+class Rig:
+    """A recorder whose batches are read out and released as a store would."""
+
+    def __init__(self, seal_rows: int = 1000, tickers: tuple[str, ...] = ("A", "B")) -> None:
+        self.books = Books()
+        self.session = Session(list(tickers))
+        self.pool = BatchPool(seal_rows, 4)
+        self.events: list[dict[str, Any]] = []
+        self.levels: dict[tuple[str, int, int], tuple[int, int]] = {}
+        self.rejected: list[Any] = []
+        self.health: list[Any] = []
+        self.numbers: list[int] = []
+        self.recorder = Recorder(self.session, self.books, self.pool, self.store, seal_rows=seal_rows)
+        self.now = 1_000_000_000_000_000_000
+        self.recorder.on_connected(99, self.now)
+        self.session.outbox.clear()
+
+    def store(self, batch: Batch) -> None:
+        columns = {name: values[: batch.events.n].tolist() for name, values in batch.events.arrays.items()}
+        for values in zip(*columns.values(), strict=True):
+            row = dict(zip(columns, values, strict=True))
+            row["type"] = KINDS[row["type"]]
+            row["ticker"] = self.books.tickers[row["market_ix"]]
+            self.events.append(row)
+        columns = {name: values[: batch.levels.n].tolist() for name, values in batch.levels.arrays.items()}
+        for values in zip(*columns.values(), strict=True):
+            row = dict(zip(columns, values, strict=True))
+            key = (self.books.tickers[row["market_ix"]], row["side"], row["price_e4"])
+            assert row["version"] > self.levels.get(key, (0, 0))[1]
+            self.levels[key] = (row["size_e2"], row["version"])
+        self.rejected += batch.rejected
+        self.health += batch.health
+        self.numbers.append(batch.number)
+        self.pool.release(batch)
+
+    def feed(self, *payloads: bytes) -> None:
+        for payload in payloads:
+            self.now += 1000
+            self.recorder.on_frame(payload, self.now)
+
+    def sealed(self) -> list[dict[str, Any]]:
+        self.recorder.seal()
+        return self.events
+
+    def kinds(self) -> list[str]:
+        return [row["type"] for row in self.sealed()]
+
+    def asked(self) -> list[Any]:
+        commands = [json.loads(command)["params"] for command in self.session.outbox]
+        self.session.outbox.clear()
+        return [(params["action"], params["sid"], params["market_tickers"]) for params in commands]
+
+    def check(self) -> None:
+        """What a reader makes of the rows is what the recorder holds; the level states say the same."""
+        rebuilt: dict[str, dict[tuple[int, int], int] | None] = {}
+        for row in self.sealed():
+            ticker, level = row["ticker"], (row["side"], row["price_e4"])
+            match row["type"]:
+                case "clear":
+                    rebuilt[ticker] = {}
+                case "gap":
+                    rebuilt[ticker] = None
+                case _:
+                    book = rebuilt.get(ticker)
+                    if book is not None:
+                        book[level] = book.get(level, 0) + row["qty_e2"]
+                        assert book[level] >= 0
+        for ticker, market in self.books.by_ticker.items():
+            known = rebuilt.get(ticker)
+            assert market.book.stale == (known is None) == (not market.known)
+            held = {
+                (side, price): size
+                for side in (YES, NO)
+                for price, size in zip(*(array.tolist() for array in market.book.ladder(side)), strict=True)
+            }
+            if known is not None:
+                assert {level: size for level, size in known.items() if size} == held
+            states = {
+                key[1:]: state[0] for key, state in self.levels.items() if key[0] == ticker and state[0]
+            }
+            assert states == held
+        assert self.numbers == list(range(1, len(self.numbers) + 1))
+        assert len(self.events) == self.recorder.counts.events
+
+
+START = (
+    snapshot(1, "A", yes=[("0.0800", "300.00")], no=[("0.5400", "20.00")]),
+    snapshot(2, "B", no=[("0.50", "1.00")]),
+)
+
+
+def test_snapshot_and_delta_become_rows() -> None:
+    rig = Rig()
+    rig.feed(*START, delta(3, "0.0800", "-54.50", ts_ms=1669149841123), delta(4, "0.0900", "1.00", side="no"))
+    rows = rig.sealed()
+    assert [
+        (row["type"], row["ticker"], row["side"], row["price_e4"], row["qty_e2"], row["seq"]) for row in rows
+    ] == [
+        ("clear", "A", YES, 0, 0, 1),
+        ("snapshot", "A", YES, 800, 30_000, 1),
+        ("snapshot", "A", NO, 5400, 2000, 1),
+        ("clear", "B", YES, 0, 0, 2),
+        ("snapshot", "B", NO, 5000, 100, 2),
+        ("delta", "A", YES, 800, -5450, 3),
+        ("delta", "A", NO, 900, 100, 4),
+    ]
+    assert {row["conn_id"] for row in rows} == {99}
+    assert rows[5]["ts_us"] == 1669149841123000
+    assert rows[6]["ts_us"] == rig.now // 1000, "no time of the exchange: the receive time"
+    assert rig.books.ids == [MARKET_ID, MARKET_ID]
+    assert rig.books.by_ticker["A"].book.size_at(YES, 800) == 24_550
+    rig.check()
+
+
+def test_one_sid_many_markets_each_with_its_own_book() -> None:
+    rig = Rig()
+    rig.feed(*START, delta(3, "0.50", "7.00", side="no", ticker="B"), delta(4, "0.0800", "1.00"))
+    assert rig.books.by_ticker["A"].book.size_at(YES, 800) == 30_100
+    assert rig.books.by_ticker["B"].book.size_at(NO, 5000) == 800
+    assert rig.recorder.counts.gaps == 0
+    rig.check()
+
+
+def test_an_empty_book_is_recorded_too() -> None:
+    rig = Rig()
+    rig.feed(snapshot(1, "A"))
+    assert rig.kinds() == ["clear"]
+    assert not rig.books.by_ticker["A"].book.stale
+    rig.check()
+
+
+def test_gap_makes_every_book_of_the_sid_unknown_until_its_own_snapshot() -> None:
+    rig = Rig()
+    rig.feed(*START, snapshot(1, "C", sid=2))
+    rig.feed(delta(5, "0.0800", "1.00"))  # 3 and 4 are missing
+    assert rig.asked() == [("get_snapshot", 1, ["A", "B"])]
+    books = rig.books.by_ticker
+    assert books["A"].book.stale
+    assert books["B"].book.stale
+    assert not books["C"].book.stale
+    rig.feed(
+        snapshot(6, "A", yes=[("0.0900", "5.00")]),
+        delta(7, "0.0900", "1.00"),
+        delta(8, "0.5", "1.00", ticker="B"),
+    )
+    assert not books["A"].book.stale
+    assert books["A"].book.size_at(YES, 900) == 600
+    assert books["A"].book.size_at(YES, 800) == 0
+    assert books["B"].book.stale
+    rows = rig.sealed()
+    gaps = [(row["ticker"], row["seq"]) for row in rows if row["type"] == "gap"]
+    assert gaps == [("A", 3), ("B", 3)], "with the first missing number"
+    assert [row["seq"] for row in rows if row["type"] == "delta"] == [5, 7, 8], "deltas are kept all the same"
+    assert rig.recorder.counts.gaps == 1
+    assert rig.levels["A", YES, 800][0] == 0, "a level that vanished in the resync is written as 0"
+    rig.check()
+
+
+def test_repeated_frames_are_counted_and_not_used_again() -> None:
+    rig = Rig()
+    rig.feed(*START, delta(3, "0.0800", "1.00"), delta(3, "0.0800", "1.00"), delta(2, "0.0800", "1.00"))
+    assert rig.books.by_ticker["A"].book.size_at(YES, 800) == 30_100
+    assert rig.recorder.counts.repeated == 2
+    assert rig.recorder.counts.deltas == 1
+    rig.check()
+
+
+def test_ok_unsubscribed_and_scoped_errors_take_numbers_too() -> None:
+    rig = Rig()
+    rig.feed(
+        *START,
+        b'{"id":2,"type":"ok","sid":1,"seq":3,"msg":{"market_tickers":["A"]}}',
+        b'{"id":3,"type":"error","sid":1,"seq":4,"msg":{"code":11,"msg":"bad"}}',
+        b'{"type":"pyth_value","sid":1,"seq":5,"msg":{}}',
+        b'{"id":1,"type":"subscribed","msg":{"channel":"orderbook_delta","sid":1}}',
+        delta(6, "0.0800", "1.00"),
+        b'{"id":4,"type":"unsubscribed","sid":1,"seq":7}',
+    )
+    assert rig.recorder.counts.gaps == 0
+    assert rig.recorder.counts.unknown_types == {"pyth_value": 1}
+    rig.check()
+
+
+def test_a_delta_that_cannot_be_true_costs_that_book_only() -> None:
+    for change in ("-300.01", "-0.01"):
+        rig = Rig()
+        rig.feed(*START, delta(3, "0.0800" if change == "-300.01" else "0.0900", change))
+        assert rig.asked() == [("get_snapshot", 1, ["A"])]
+        rig.feed(delta(4, "0.0800", "1.00"), delta(5, "0.50", "1.00", side="no", ticker="B"))
+        assert rig.kinds()[5:] == ["gap", "delta", "delta"]
+        assert rig.rejected[0].payload == delta(3, "0.0800" if change == "-300.01" else "0.0900", change)
+        assert "A" in rig.rejected[0].reason
+        assert not rig.books.by_ticker["B"].book.stale
+        assert rig.asked() == [], "asked once"
+        rig.feed(snapshot(6, "A"), delta(7, "0.01", "1.00"))
+        rig.check()
+        assert rig.recorder.counts.rejected == 1
+
+
+def test_bad_fields_are_named_and_the_book_is_unknown() -> None:
+    bad = [
+        delta(3, "1.5", "1.00"),
+        delta(3, "0.08001", "1.00"),
+        delta(3, "0.08", "1.001"),
+        delta(3, "0.08", "1.00", ts="yesterday"),
+        frame("orderbook_delta", 1, 3, market_ticker="A", side="yes", price=101, delta=1),
+        frame("orderbook_delta", 1, 3, market_ticker="A", side="yes", price=8),
+        frame("orderbook_delta", 1, 3, market_ticker="A", side="yes"),
+        frame("orderbook_delta", 1, 3, market_ticker="A", side="both", price=8, delta=1),
+        frame(
+            "orderbook_delta", 1, 3, market_ticker="A", market_id="not a uuid", side="yes", price=8, delta=1
+        ),
+        snapshot(3, "A", yes=[("0.08", "-1.00")]),
+        snapshot(3, "A", yes=[("0.08", "1.00"), ("0.0800", "2.00")]),
+        snapshot(3, "A", no=[("2", "1.00")]),
+    ]
+    for payload in bad:
+        rig = Rig()
+        rig.feed(*START, payload)
+        assert rig.recorder.counts.rejected == 1, payload
+        assert rig.books.by_ticker["A"].book.stale, payload
+        assert not rig.books.by_ticker["B"].book.stale, payload
+        assert rig.kinds()[-1] == "gap"
+        assert rig.asked() == [("get_snapshot", 1, ["A"])]
+        rig.feed(snapshot(4, "A", yes=[("0.0800", "1.00")]))
+        assert rig.recorder.counts.gaps == 0, "its number was counted"
+        rig.check()
+
+
+def test_a_frame_without_a_readable_ticker_makes_the_whole_sid_unknown() -> None:
+    rig = Rig()
+    rig.feed(*START, frame("orderbook_delta", 1, 3, market_ticker=5, side="yes"))
+    assert rig.kinds()[-2:] == ["gap", "gap"]
+    rig.check()
+
+
+def test_an_unreadable_frame_shows_as_a_gap_at_the_next_number() -> None:
+    rig = Rig()
+    rig.feed(*START, b'{"type":"orderbook_delta","sid":1,"se\xff')
+    assert not rig.books.by_ticker["A"].book.stale
+    rig.feed(delta(4, "0.0800", "1.00"))
+    assert rig.books.by_ticker["A"].book.stale
+    assert rig.recorder.counts.gaps == 1
+    assert rig.rejected or rig.sealed()
+    rig.check()
+
+
+def test_a_frame_of_a_market_that_cannot_exist_harms_nobody() -> None:
+    rig = Rig()
+    rig.feed(*START, delta(3, "0.08", "1.00", ticker="lower'; DROP"), delta(4, "0.0800", "1.00"))
+    assert rig.recorder.counts.rejected == 1
+    assert set(rig.books.by_ticker) == {"A", "B"}
+    assert not rig.books.by_ticker["A"].book.stale
+    rig.check()
+
+
+def test_bad_frames_of_other_channels_leave_the_books_alone() -> None:
+    rig = Rig()
+    rig.feed(*START, b'{"type":"trade","sid":1,"seq":3,"msg":{"trade_id":1}}', delta(4, "0.0800", "1.00"))
+    assert rig.recorder.counts.rejected == 1
+    assert not rig.books.by_ticker["A"].book.stale
+    assert rig.recorder.counts.gaps == 0
+
+
+def test_disconnect_makes_everything_unknown_once() -> None:
+    rig = Rig()
+    rig.feed(*START)
+    rig.recorder.on_disconnected(rig.now + 1, "gone")
+    rig.recorder.on_disconnected(rig.now + 2, "gone")
+    assert rig.kinds()[5:] == ["gap", "gap"]
+    rig.recorder.on_connected(100, rig.now + 3)
+    rig.feed(snapshot(1, "A"), delta(2, "0.08", "2.00"))
+    assert rig.sealed()[-1]["conn_id"] == 100
+    assert rig.books.by_ticker["A"].book.size_at(YES, 800) == 200
+    assert [event.event for event in rig.health] == ["connect", "disconnect", "disconnect", "connect"]
+    rig.check()
+
+
+def test_terminal_error_makes_the_books_unknown_and_subscribes_again() -> None:
+    rig = Rig()
+    rig.feed(b'{"id":1,"type":"subscribed","msg":{"channel":"orderbook_delta","sid":1}}', *START)
+    rig.feed(b'{"type":"error","sid":1,"seq":3,"msg":{"code":25,"msg":"buffer overflow"}}')
+    assert rig.kinds()[-2:] == ["gap", "gap"]
+    assert json.loads(rig.session.outbox[0])["cmd"] == "subscribe"
+    rig.check()
+
+
+def test_sub_penny_prices_widen_an_undeclared_grid_and_a_declared_one_is_kept() -> None:
+    rig = Rig()
+    rig.feed(*START)
+    book = rig.books.by_ticker["A"].book
+    assert book.grid == LINEAR_CENT
+    rig.feed(delta(3, "0.0805", "1.25"))
+    assert book.size_at(YES, 805) == 125
+    lifecycle = {"event_type": "price_level_structure_updated", "price_level_structure": "linear_cent"}
+    rig.feed(frame("market_lifecycle_v2", 5, 1, market_ticker="B", **lifecycle))
+    rig.feed(delta(4, "0.0810", "1.00", ticker="B"))
+    assert rig.books.by_ticker["B"].book.stale, "off the declared grid"
+    ranges = [{"start": "0.0000", "end": "1.0000", "step": "0.0010"}]
+    rig.feed(frame("market_lifecycle_v2", 5, 2, market_ticker="B", event_type="x", price_ranges=ranges))
+    rig.feed(snapshot(5, "B", yes=[("0.0810", "1.00")]))
+    assert rig.books.by_ticker["B"].book.grid == Grid("same", DECI_CENT.ranges)
+    rig.check()
+
+
+def test_a_grid_that_the_resting_levels_do_not_fit_makes_the_book_unknown() -> None:
+    rig = Rig()
+    rig.feed(*START, delta(3, "0.0805", "1.00"))
+    body = {"event_type": "price_level_structure_updated", "price_level_structure": "linear_cent"}
+    rig.feed(frame("market_lifecycle_v2", 5, 1, market_ticker="A", **body))
+    assert rig.kinds()[-1] == "gap"
+    assert rig.asked() == [("get_snapshot", 1, ["A"])]
+    rig.check()
+
+
+def test_legacy_frames_without_market_id() -> None:
+    rig = Rig()
+    rig.feed(
+        frame("orderbook_snapshot", 1, 1, market_ticker="A", yes=[[8, 300]], no=[[54, 20]]),
+        frame(
+            "orderbook_delta",
+            1,
+            2,
+            market_ticker="A",
+            side="yes",
+            price=8,
+            delta=-54,
+            ts="2025-11-04T01:10:36.31Z",
+        ),
+    )
+    rows = rig.sealed()
+    assert [row["qty_e2"] for row in rows] == [0, 30_000, 2000, -5400]
+    assert rows[-1]["ts_us"] == 1762218636310000
+    assert rig.books.ids == [NIL_ID]
+    rig.feed(delta(3, "0.08", "1.00"))
+    assert rig.books.ids == [NIL_ID, MARKET_ID], "an id that becomes known gives the market a new number"
+    rig.check()
+
+
+def test_small_batches_hold_the_same_rows() -> None:
+    levels = [(f"0.{cents:02d}", "1.00") for cents in range(1, 90)]
+    frames = [snapshot(1, "A", yes=levels), *(delta(seq, "0.50", "1.00") for seq in range(2, 40))]
+    rigs = [Rig(seal_rows=size) for size in (1, 3, 1000)]
+    for rig in rigs:
+        rig.feed(*frames)
+        rig.check()
+    assert rigs[0].events == rigs[1].events == rigs[2].events
+    assert rigs[0].pool.made <= 4
+
+
+@st.composite
+def sequences(draw: st.DrawFn) -> list[bytes]:
+    """A believable stream of one sid, with frames lost, doubled and damaged."""
+    rng = draw(st.randoms(use_true_random=False))
+    frames: list[bytes] = []
+    for seq in range(1, draw(st.integers(1, 60))):
+        ticker = rng.choice("AB")
+        price = rng.choice(["0.05", "0.0510", "0.95", "0.4805"])
+        if rng.random() < 0.25:
+            payload = snapshot(seq, ticker, yes=[(price, f"{rng.randrange(500)}.{rng.randrange(100):02d}")])
+        else:
+            size = f"{rng.randrange(-5, 40)}.{rng.randrange(100):02d}"
+            payload = delta(seq, price, size, side=rng.choice(["yes", "no"]), ticker=ticker)
+        fate = rng.random()
+        if fate < 0.05:
+            continue
+        frames.append(mutated(rng, payload) if fate < 0.12 else payload)
+        if fate > 0.95:
+            frames.append(payload)
+    return frames
+
+
+@settings(max_examples=300, deadline=None)
+@given(sequences(), st.sampled_from([1, 7, 500]))
+def test_rows_always_rebuild_the_books(frames: list[bytes], seal_rows: int) -> None:
+    rig = Rig(seal_rows)
+    rig.feed(*frames)
+    rig.check()
+
+
+def test_a_hundred_thousand_mutated_frames_never_corrupt_a_book() -> None:
+    rng = random.Random(1124)
+    rig = Rig(seal_rows=500)
+    examples = list(EXAMPLES.values())
+    for number in range(100_000):
+        if number % 50 == 0:
+            rig.check()
+            rig = Rig(seal_rows=500)
+            rig.feed(*START)
+        seq = rig.session.subscriptions[1].next_seq
+        original = delta(seq, "0.0800", "1.00") if rng.random() < 0.5 else rng.choice(examples)
+        rig.feed(mutated(rng, original) if rng.random() < 0.9 else original)
+    rig.check()
