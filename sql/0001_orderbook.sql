@@ -31,7 +31,7 @@ ORDER BY (market_id, side, price_e4, ts, seq)
 SETTINGS index_granularity = 8192, non_replicated_deduplication_window = 10000;
 
 -- Every state a level had at the end of a batch; the largest version is the truth, size 0 means no level.
--- The ticker is part of the key because old frames carry no market_id: two such markets must not be one.
+-- The key is the ticker: old frames carry no market_id, and two such markets must not become one.
 CREATE TABLE IF NOT EXISTS kalshi.level_states
 (
     market_id     UUID CODEC(ZSTD(1)),
@@ -44,7 +44,7 @@ CREATE TABLE IF NOT EXISTS kalshi.level_states
     version       UInt64 CODEC(Delta, ZSTD(1))
 )
 ENGINE = ReplacingMergeTree(version)
-ORDER BY (market_id, market_ticker, side, price_e4)
+ORDER BY (market_ticker, side, price_e4)
 SETTINGS index_granularity = 8192, non_replicated_deduplication_window = 10000;
 
 -- The levels as they are, whatever client asks: a plain read of a ReplacingMergeTree would also show the

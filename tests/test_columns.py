@@ -19,6 +19,7 @@ IDS = [
     "00000000-0000-0000-0000-000000000000",
     "d91bc706-ee49-470d-82d8-11418bda6fed",
 ]
+NAMES = (len(TICKERS), len(IDS))
 I64 = st.integers(-(2**63), 2**63 - 1)
 EVENT_ROWS = st.lists(
     st.tuples(
@@ -26,6 +27,7 @@ EVENT_ROWS = st.lists(
         st.integers(0, 2**64 - 1),
         st.integers(0, 2**32 - 1),
         st.integers(0, 2**64 - 1),
+        st.integers(0, 2),
         st.integers(0, 2),
         st.integers(0, 1),
         st.integers(0, 10_000),
@@ -38,6 +40,7 @@ EVENT_ROWS = st.lists(
 LEVEL_ROWS = st.lists(
     st.tuples(
         st.integers(0, 2),
+        st.just(1),
         st.integers(0, 1),
         st.sampled_from([0, 1, 9999, 10_000, 5000]),
         st.integers(0, 2**62),
@@ -58,7 +61,7 @@ def filled(rows: list[tuple[int, ...]], capacity: int = 64) -> EventColumns:
 @given(EVENT_ROWS)
 def test_events_come_out_as_they_went_in(rows: list[tuple[int, ...]]) -> None:
     columns = filled(rows)
-    view = ArrowViews(TICKERS, IDS).events(columns, 3)
+    view = ArrowViews(TICKERS, IDS).events(columns, NAMES)
     assert view.schema == EVENT_SCHEMA
     view.validate(full=True)
     raw = view.set_column(9, "ts", view["ts"].cast(pa.int64())).set_column(
@@ -66,8 +69,8 @@ def test_events_come_out_as_they_went_in(rows: list[tuple[int, ...]]) -> None:
     )
     kinds, sides = ["snapshot", "delta", "clear", "gap"], ["yes", "no"]
     expected = [
-        (kinds[kind], conn, sid, seq, IDS[ix], TICKERS[ix], sides[side], price, qty, ts, ingest)
-        for kind, conn, sid, seq, ix, side, price, qty, ts, ingest in rows
+        (kinds[kind], conn, sid, seq, IDS[ids], TICKERS[ix], sides[side], price, qty, ts, ingest)
+        for kind, conn, sid, seq, ix, ids, side, price, qty, ts, ingest in rows
     ]
     assert [tuple(row.values()) for row in raw.to_pylist()] == expected
 
@@ -81,18 +84,27 @@ def test_levels_keep_the_last_state_and_a_growing_version(rows: list[tuple[int, 
     for row in rows:
         assert columns.set(*row)
         assert columns.version > last
-        assert columns.version >= row[5]
+        assert columns.version >= row[6]
         last = columns.version
-        model[row[:3]] = (*row[3:], last)
-    view = ArrowViews(TICKERS, IDS).levels(columns, 3)
+        model[row[:4]] = (*row[4:], last)
+    view = ArrowViews(TICKERS, IDS).levels(columns, NAMES)
     assert view.schema == LEVEL_SCHEMA
     arrays = {name: values[: columns.n].tolist() for name, values in columns.arrays.items()}
     found = {
-        row[:3]: row[3:]
+        row[:4]: row[4:]
         for row in zip(
             *(
                 arrays[name]
-                for name in ("market_ix", "side", "price_e4", "size_e2", "ts_us", "ingest_ns", "version")
+                for name in (
+                    "market_ix",
+                    "id_ix",
+                    "side",
+                    "price_e4",
+                    "size_e2",
+                    "ts_us",
+                    "ingest_ns",
+                    "version",
+                )
             ),
             strict=True,
         )
@@ -106,15 +118,15 @@ def test_levels_start_afresh_in_every_batch_even_when_the_generations_wrap() -> 
     columns = LevelColumns(4)
     for _ in range(70_000):
         columns.begin()
-        assert columns.set(1, 1, 5000, 7, 0, 0)
+        assert columns.set(1, 1, 1, 5000, 7, 0, 0)
         assert columns.n == 1
     assert columns.version == 70_000
 
 
 def test_arrow_shares_the_memory_of_the_columns() -> None:
-    columns = filled([(1, 2, 3, 4, 0, 1, 5, 6, 7, 8)])
-    view = ArrowViews(TICKERS, IDS).events(columns, 3)
-    names = {"ts": "ts_us", "ingest_ts": "ingest_ns", "market_id": "market_ix", "market_ticker": "market_ix"}
+    columns = filled([(1, 2, 3, 4, 0, 1, 1, 5, 6, 7, 8)])
+    view = ArrowViews(TICKERS, IDS).events(columns, NAMES)
+    names = {"ts": "ts_us", "ingest_ts": "ingest_ns", "market_id": "id_ix", "market_ticker": "market_ix"}
     for column in EVENT_SCHEMA.names:
         array = view[column]
         codes = array.indices if isinstance(array, pa.DictionaryArray) else array
@@ -124,14 +136,14 @@ def test_arrow_shares_the_memory_of_the_columns() -> None:
 
 
 def test_a_full_buffer_says_so_and_stays_as_it_is() -> None:
-    events, levels = filled([(0,) * 10] * 2, capacity=2), LevelColumns(2)
-    assert not events.add(*(1,) * 10)
+    events, levels = filled([(0,) * 11] * 2, capacity=2), LevelColumns(2)
+    assert not events.add(*(1,) * 11)
     assert len(events) == 2
     assert events.arrays["type"].tolist() == [0, 0]
-    assert levels.set(0, 0, 1, 1, 1, 1)
-    assert levels.set(0, 0, 2, 1, 1, 1)
-    assert not levels.set(0, 0, 3, 1, 1, 1)
-    assert levels.set(0, 0, 2, 5, 1, 1), "a level that has its row is always writable"
+    assert levels.set(0, 0, 0, 1, 1, 1, 1)
+    assert levels.set(0, 0, 0, 2, 1, 1, 1)
+    assert not levels.set(0, 0, 0, 3, 1, 1, 1)
+    assert levels.set(0, 0, 0, 2, 5, 1, 1), "a level that has its row is always writable"
     assert levels.arrays["size_e2"].tolist() == [1, 5]
     events.begin()
     assert len(events) == 0
@@ -160,8 +172,8 @@ def test_pool_uses_buffers_again_and_says_when_it_is_pressed() -> None:
     pool = BatchPool(10, 2)
     first, second = pool.acquire(5), pool.acquire(0)
     assert pool.pressed
-    first.events.add(*(1,) * 10)
-    first.levels.set(0, 0, 1, 1, 1, 1)
+    first.events.add(*(1,) * 11)
+    first.levels.set(0, 0, 0, 1, 1, 1, 1)
     assert first.levels.version == 6
     assert not first.empty
     pool.release(first)

@@ -130,7 +130,8 @@ def test_snapshot_and_delta_become_rows() -> None:
     assert {row["conn_id"] for row in rows} == {99}
     assert rows[5]["ts_us"] == 1669149841123000
     assert rows[6]["ts_us"] == rig.now // 1000, "no time of the exchange: the receive time"
-    assert rig.books.ids == [MARKET_ID, MARKET_ID]
+    assert rig.books.ids == [NIL_ID, MARKET_ID]
+    assert {row["id_ix"] for row in rows} == {1}
     assert rig.books.by_ticker["A"].book.size_at(YES, 800) == 24_550
     rig.check()
 
@@ -356,7 +357,8 @@ def test_legacy_frames_without_market_id() -> None:
     assert rows[-1]["ts_us"] == 1762218636310000
     assert rig.books.ids == [NIL_ID]
     rig.feed(delta(3, "0.08", "1.00"))
-    assert rig.books.ids == [NIL_ID, MARKET_ID], "an id that becomes known gives the market a new number"
+    assert [row["id_ix"] for row in rig.sealed()] == [0, 0, 0, 0, 1], "known from now on"
+    assert rig.books.ids == [NIL_ID, MARKET_ID]
     rig.check()
 
 

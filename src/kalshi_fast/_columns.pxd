@@ -11,6 +11,7 @@ cdef class EventColumns:
     cdef uint32_t* sid
     cdef uint64_t* seq
     cdef int32_t* market_ix
+    cdef int32_t* id_ix
     cdef int8_t* side
     cdef uint16_t* price_e4
     cdef int64_t* qty_e2
@@ -18,8 +19,8 @@ cdef class EventColumns:
     cdef int64_t* ingest_ns
 
     cdef bint append(
-        self, int8_t type, uint64_t conn_id, uint32_t sid, uint64_t seq, int32_t market_ix, int8_t side,
-        uint16_t price_e4, int64_t qty_e2, int64_t ts_us, int64_t ingest_ns,
+        self, int8_t type, uint64_t conn_id, uint32_t sid, uint64_t seq, int32_t market_ix, int32_t id_ix,
+        int8_t side, uint16_t price_e4, int64_t qty_e2, int64_t ts_us, int64_t ingest_ns,
     ) noexcept nogil
 
 cdef class LevelColumns:
@@ -28,6 +29,7 @@ cdef class LevelColumns:
     cdef readonly int64_t version
     cdef readonly dict arrays
     cdef int32_t* market_ix
+    cdef int32_t* id_ix
     cdef int8_t* side
     cdef uint16_t* price_e4
     cdef int64_t* size_e2
@@ -40,6 +42,6 @@ cdef class LevelColumns:
     cdef int32_t* rows
 
     cdef bint append(
-        self, int32_t market_ix, int8_t side, uint16_t price_e4, int64_t size_e2, int64_t ts_us,
-        int64_t ingest_ns,
+        self, int32_t market_ix, int32_t id_ix, int8_t side, uint16_t price_e4, int64_t size_e2,
+        int64_t ts_us, int64_t ingest_ns,
     ) noexcept nogil

@@ -19,6 +19,7 @@ class EventColumns:
         sid: int,
         seq: int,
         market_ix: int,
+        id_ix: int,
         side: int,
         price_e4: int,
         qty_e2: int,
@@ -36,7 +37,14 @@ class LevelColumns:
     arrays: Final[dict[str, NDArray[Any]]]
     def __init__(self, capacity: int) -> None: ...
     def set(
-        self, market_ix: int, side: int, price_e4: int, size_e2: int, ts_us: int, ingest_ns: int
+        self,
+        market_ix: int,
+        id_ix: int,
+        side: int,
+        price_e4: int,
+        size_e2: int,
+        ts_us: int,
+        ingest_ns: int,
     ) -> bool: ...
     def begin(self, version: int = 0) -> None: ...
     def __len__(self) -> int: ...

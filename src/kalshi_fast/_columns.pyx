@@ -3,7 +3,7 @@
 ``EventColumns`` holds rows of orderbook_events, ``LevelColumns`` the last state of every level that
 changed while the buffer was filled. ``arrays`` are the numpy arrays themselves (``capacity`` long, the
 first ``n`` entries valid), which ``batch`` wraps as Arrow arrays without copying. Text columns hold
-codes: an index into the list of markets, ``type`` and ``side`` an index into their names.
+codes: ``market_ix`` and ``id_ix`` index the lists of tickers and ids, ``type`` and ``side`` an index into their names.
 
 Not here: names, schemas, when a buffer is full enough, who reads it.
 """
@@ -45,6 +45,7 @@ cdef class EventColumns:
             "sid": np.zeros(capacity, np.uint32),
             "seq": np.zeros(capacity, np.uint64),
             "market_ix": np.zeros(capacity, np.int32),
+            "id_ix": np.zeros(capacity, np.int32),
             "side": np.zeros(capacity, np.int8),
             "price_e4": np.zeros(capacity, np.uint16),
             "qty_e2": np.zeros(capacity, np.int64),
@@ -56,6 +57,7 @@ cdef class EventColumns:
         self.sid = <uint32_t*>_address(self.arrays["sid"])
         self.seq = <uint64_t*>_address(self.arrays["seq"])
         self.market_ix = <int32_t*>_address(self.arrays["market_ix"])
+        self.id_ix = <int32_t*>_address(self.arrays["id_ix"])
         self.side = <int8_t*>_address(self.arrays["side"])
         self.price_e4 = <uint16_t*>_address(self.arrays["price_e4"])
         self.qty_e2 = <int64_t*>_address(self.arrays["qty_e2"])
@@ -63,8 +65,8 @@ cdef class EventColumns:
         self.ingest_ns = <int64_t*>_address(self.arrays["ingest_ns"])
 
     cdef bint append(
-        self, int8_t type, uint64_t conn_id, uint32_t sid, uint64_t seq, int32_t market_ix, int8_t side,
-        uint16_t price_e4, int64_t qty_e2, int64_t ts_us, int64_t ingest_ns,
+        self, int8_t type, uint64_t conn_id, uint32_t sid, uint64_t seq, int32_t market_ix, int32_t id_ix,
+        int8_t side, uint16_t price_e4, int64_t qty_e2, int64_t ts_us, int64_t ingest_ns,
     ) noexcept nogil:
         cdef Py_ssize_t row = self.n
         if row == self.capacity:
@@ -74,6 +76,7 @@ cdef class EventColumns:
         self.sid[row] = sid
         self.seq[row] = seq
         self.market_ix[row] = market_ix
+        self.id_ix[row] = id_ix
         self.side[row] = side
         self.price_e4[row] = price_e4
         self.qty_e2[row] = qty_e2
@@ -83,11 +86,13 @@ cdef class EventColumns:
         return True
 
     def add(
-        self, int8_t type, uint64_t conn_id, uint32_t sid, uint64_t seq, int32_t market_ix, int8_t side,
-        uint16_t price_e4, int64_t qty_e2, int64_t ts_us, int64_t ingest_ns,
+        self, int8_t type, uint64_t conn_id, uint32_t sid, uint64_t seq, int32_t market_ix, int32_t id_ix,
+        int8_t side, uint16_t price_e4, int64_t qty_e2, int64_t ts_us, int64_t ingest_ns,
     ):
         """Appends one event; False when the buffer is full (nothing written)."""
-        return self.append(type, conn_id, sid, seq, market_ix, side, price_e4, qty_e2, ts_us, ingest_ns)
+        return self.append(
+            type, conn_id, sid, seq, market_ix, id_ix, side, price_e4, qty_e2, ts_us, ingest_ns
+        )
 
     def extend(self, EventColumns other not None, Py_ssize_t start, Py_ssize_t stop):
         """Copies rows ``start`` to ``stop`` of another buffer as far as there is room; returns how many."""
@@ -119,6 +124,7 @@ cdef class LevelColumns:
         self.capacity = _checked(capacity)
         self.arrays = {
             "market_ix": np.zeros(capacity, np.int32),
+            "id_ix": np.zeros(capacity, np.int32),
             "side": np.zeros(capacity, np.int8),
             "price_e4": np.zeros(capacity, np.uint16),
             "size_e2": np.zeros(capacity, np.int64),
@@ -127,6 +133,7 @@ cdef class LevelColumns:
             "version": np.zeros(capacity, np.uint64),
         }
         self.market_ix = <int32_t*>_address(self.arrays["market_ix"])
+        self.id_ix = <int32_t*>_address(self.arrays["id_ix"])
         self.side = <int8_t*>_address(self.arrays["side"])
         self.price_e4 = <uint16_t*>_address(self.arrays["price_e4"])
         self.size_e2 = <int64_t*>_address(self.arrays["size_e2"])
@@ -148,8 +155,8 @@ cdef class LevelColumns:
         free(self.rows)
 
     cdef bint append(
-        self, int32_t market_ix, int8_t side, uint16_t price_e4, int64_t size_e2, int64_t ts_us,
-        int64_t ingest_ns,
+        self, int32_t market_ix, int32_t id_ix, int8_t side, uint16_t price_e4, int64_t size_e2,
+        int64_t ts_us, int64_t ingest_ns,
     ) noexcept nogil:
         # 31 bits market, 1 bit side, 14 bits price; the 16 bits above hold the generation.
         cdef uint64_t key = (
@@ -172,6 +179,7 @@ cdef class LevelColumns:
             self.price_e4[row] = price_e4
             self.n = row + 1
         self.version = ingest_ns if ingest_ns > self.version else self.version + 1
+        self.id_ix[row] = id_ix
         self.size_e2[row] = size_e2
         self.ts_us[row] = ts_us
         self.ingest_ns[row] = ingest_ns
@@ -179,11 +187,11 @@ cdef class LevelColumns:
         return True
 
     def set(
-        self, int32_t market_ix, int8_t side, uint16_t price_e4, int64_t size_e2, int64_t ts_us,
-        int64_t ingest_ns,
+        self, int32_t market_ix, int32_t id_ix, int8_t side, uint16_t price_e4, int64_t size_e2,
+        int64_t ts_us, int64_t ingest_ns,
     ):
         """Writes the state of one level; False when the buffer is full (nothing written)."""
-        return self.append(market_ix, side, price_e4, size_e2, ts_us, ingest_ns)
+        return self.append(market_ix, id_ix, side, price_e4, size_e2, ts_us, ingest_ns)
 
     def begin(self, int64_t version=0):
         """Empties the buffer for its next use; versions go on after the given one."""

@@ -59,7 +59,7 @@ LEVEL_SCHEMA: Final = pa.schema(
 _BUFFER_NAMES = {
     "ts": "ts_us",
     "ingest_ts": "ingest_ns",
-    "market_id": "market_ix",
+    "market_id": "id_ix",
     "market_ticker": "market_ix",
 }
 
@@ -89,12 +89,15 @@ class RejectedFrame:
 
 @dataclass(slots=True)
 class Batch:
-    """Buffers with rows, and the rarer records of the same stretch of time."""
+    """Buffers with rows, and the rarer records of the same stretch of time.
+
+    ``names``: how many tickers and ids the rows may refer to.
+    """
 
     events: EventColumns
     levels: LevelColumns
     number: int = 0
-    n_markets: int = 0
+    names: tuple[int, int] = (0, 0)
     health: list[HealthEvent] = field(default_factory=list)
     rejected: list[RejectedFrame] = field(default_factory=list)
 
@@ -144,26 +147,29 @@ class ArrowViews:
     def __init__(self, tickers: Sequence[str], ids: Sequence[str]) -> None:
         self._tickers = tickers
         self._ids = ids
-        self._names: dict[str, pa.Array] = {"market_ticker": pa.array([], pa.string())}
+        self._dictionaries = {
+            "type": _TYPES,
+            "side": _SIDES,
+            "market_ticker": pa.array([], pa.string()),
+            "market_id": pa.array([], pa.string()),
+        }
 
-    def events(self, columns: EventColumns, n_markets: int) -> pa.RecordBatch:
+    def events(self, columns: EventColumns, names: tuple[int, int]) -> pa.RecordBatch:
         """The valid rows as a record batch of EVENT_SCHEMA over the same memory."""
-        return self._view(EVENT_SCHEMA, columns.arrays, columns.n, n_markets)
+        return self._view(EVENT_SCHEMA, columns.arrays, columns.n, names)
 
-    def levels(self, columns: LevelColumns, n_markets: int) -> pa.RecordBatch:
+    def levels(self, columns: LevelColumns, names: tuple[int, int]) -> pa.RecordBatch:
         """The valid rows as a record batch of LEVEL_SCHEMA over the same memory."""
-        return self._view(LEVEL_SCHEMA, columns.arrays, columns.n, n_markets)
+        return self._view(LEVEL_SCHEMA, columns.arrays, columns.n, names)
 
     def _view(
-        self, schema: pa.Schema, arrays: dict[str, NDArray[Any]], rows: int, n_markets: int
+        self, schema: pa.Schema, arrays: dict[str, NDArray[Any]], rows: int, names: tuple[int, int]
     ) -> pa.RecordBatch:
-        if len(self._names["market_ticker"]) < n_markets:
-            self._names = {
-                "market_ticker": pa.array(self._tickers[:n_markets], pa.string()),
-                "market_id": pa.array(self._ids[:n_markets], pa.string()),
-                "type": _TYPES,
-                "side": _SIDES,
-            }
+        for column, growing, known in zip(
+            ("market_ticker", "market_id"), (self._tickers, self._ids), names, strict=True
+        ):
+            if len(self._dictionaries[column]) < known:
+                self._dictionaries[column] = pa.array(growing[:known], pa.string())
         return pa.RecordBatch.from_arrays(
             [
                 self._column(column, arrays[_BUFFER_NAMES.get(column.name, column.name)], rows)
@@ -177,4 +183,4 @@ class ArrowViews:
         if not pa.types.is_dictionary(column.type):
             return pa.Array.from_buffers(column.type, rows, buffers)
         codes = pa.Array.from_buffers(column.type.index_type, rows, buffers)
-        return pa.DictionaryArray.from_arrays(codes, self._names[column.name], safe=False)
+        return pa.DictionaryArray.from_arrays(codes, self._dictionaries[column.name], safe=False)

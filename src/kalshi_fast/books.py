@@ -22,18 +22,19 @@ _COARSE_TO_FINE = (LINEAR_CENT, TAPERED_DECI_CENT, DECI_CENT, FINEST)
 
 
 class Market:
-    """One market: its names, its number, its book, and the subscription that last carried it.
+    """One market: its names, their numbers, its book, and the subscription that last carried it.
 
     ``known``: the rows written so far say what the book is (a clear without a gap after it).
     ``resyncing``: a fresh snapshot has been asked for and has not come yet.
     """
 
-    __slots__ = ("book", "grid_declared", "ix", "known", "market_id", "resyncing", "sid", "ticker")
+    __slots__ = ("book", "grid_declared", "id_ix", "ix", "known", "market_id", "resyncing", "sid", "ticker")
 
-    def __init__(self, ticker: str, market_id: str, ix: int) -> None:
+    def __init__(self, ticker: str, ix: int) -> None:
         self.ticker = ticker
-        self.market_id = market_id
         self.ix = ix
+        self.market_id = ""  # as the exchange last wrote it
+        self.id_ix = 0
         self.sid = 0
         self.book = OrderBook(stale=True)
         self.grid_declared = False
@@ -56,44 +57,50 @@ class Market:
 
 
 class Books:
-    """All markets seen, by ticker. ``tickers`` and ``ids`` only ever grow: entry ``ix`` never changes."""
+    """All markets seen, by ticker.
+
+    ``tickers`` and ``ids`` hold each value once and only ever grow: what stands at a number never changes.
+    """
 
     def __init__(self) -> None:
         self.by_ticker: dict[str, Market] = {}
         self.tickers: list[str] = []
-        self.ids: list[str] = []
+        self.ids: list[str] = [NIL_ID]
+        self._id_numbers = {NIL_ID: 0}
 
     def market(self, ticker: str, market_id: str) -> Market:
         """The market of a book frame, made on first sight (``market_id`` may be empty: not known).
 
-        A market whose id becomes known, or changes, gets a new number and keeps its book. Raises
-        FrameError when ticker or id are not what the exchange promises.
+        Raises FrameError when ticker or id are not what the exchange promises.
         """
         market = self.by_ticker.get(ticker)
-        if market is not None and (not market_id or market.market_id == market_id):
-            return market
+        if market is None:
+            market = self._new(ticker)
+        if market_id and market.market_id != market_id:
+            market.id_ix = self._id_number(market_id)
+            market.market_id = market_id
+        return market
+
+    def _new(self, ticker: str) -> Market:
         if not _TICKER.match(ticker):
             raise FrameError("market_ticker", ticker, "1 to 128 of A-Z, 0-9, '.' and '-'")
         if len(self.tickers) >= MAX_MARKETS:
             raise FrameError("market_ticker", ticker, f"no more than {MAX_MARKETS} markets in one process")
-        ix = len(self.tickers)
-        self.ids.append(_canonical_id(market_id))
+        market = self.by_ticker[ticker] = Market(ticker, len(self.tickers))
         self.tickers.append(ticker)
-        if market is None:
-            market = self.by_ticker[ticker] = Market(ticker, market_id, ix)
-        else:
-            market.market_id, market.ix = market_id, ix
         return market
+
+    def _id_number(self, market_id: str) -> int:
+        try:
+            canonical = str(uuid.UUID(market_id))
+        except ValueError:
+            raise FrameError("market_id", market_id, "a UUID") from None
+        number = self._id_numbers.get(canonical)
+        if number is None:
+            number = self._id_numbers[canonical] = len(self.ids)
+            self.ids.append(canonical)
+        return number
 
     def of_sid(self, sid: int) -> list[Market]:
         """The markets that this subscription carries."""
         return [market for market in self.by_ticker.values() if market.sid == sid]
-
-
-def _canonical_id(market_id: str) -> str:
-    if not market_id:
-        return NIL_ID
-    try:
-        return str(uuid.UUID(market_id))
-    except ValueError:
-        raise FrameError("market_id", market_id, "a UUID") from None

@@ -11,6 +11,7 @@ from __future__ import annotations
 import difflib
 import io
 import ipaddress
+import os
 import re
 import tomllib
 from dataclasses import dataclass, field, fields
@@ -66,7 +67,9 @@ def _text(text: str) -> str:
 
 
 def _path(text: str) -> Path:
-    return Path(text).expanduser()
+    if "\0" in text:
+        raise _BadValueError("a path")
+    return Path(os.path.expanduser(text))  # noqa: PTH111 - Path's own raises when there is no such user
 
 
 def _existing_file(text: str) -> Path:

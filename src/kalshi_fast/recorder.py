@@ -300,16 +300,17 @@ class Recorder:
         ts_us: int,
         ingest_ns: int,
     ) -> None:
-        row = (kind, self.conn_id, sid, seq, market.ix, side, price, qty, ts_us, ingest_ns)
+        row = (kind, self.conn_id, sid, seq, market.ix, market.id_ix, side, price, qty, ts_us, ingest_ns)
         if not self._batch.events.add(*row):
             self.seal()
             self._batch.events.add(*row)
         self.counts.events += 1
 
     def _level(self, market: Market, side: int, price: int, size: int, ts_us: int, ingest_ns: int) -> None:
-        if not self._batch.levels.set(market.ix, side, price, size, ts_us, ingest_ns):
+        row = (market.ix, market.id_ix, side, price, size, ts_us, ingest_ns)
+        if not self._batch.levels.set(*row):
             self.seal()
-            self._batch.levels.set(market.ix, side, price, size, ts_us, ingest_ns)
+            self._batch.levels.set(*row)
 
     def _health(
         self, ts_ns: int, event: str, *, sid: int = 0, seq: int = 0, market_ticker: str = "", detail: str = ""
@@ -325,7 +326,7 @@ class Recorder:
             return
         self.counts.batches += 1
         batch.number = self.counts.batches
-        batch.n_markets = len(self.books.tickers)
+        batch.names = (len(self.books.tickers), len(self.books.ids))
         self._batch = self._pool.acquire(batch.levels.version)
         self._deliver(batch)
 

@@ -165,13 +165,13 @@ class ClickHouseSink:
         views = self._views
         self._insert(
             "orderbook_events",
-            [views.events(batch.events, batch.n_markets) for batch in batches if batch.events.n],
+            [views.events(batch.events, batch.names) for batch in batches if batch.events.n],
             token,
         )
         self.rows += sum(batch.events.n for batch in batches)
         self._insert(
             "level_states",
-            [views.levels(batch.levels, batch.n_markets) for batch in batches if batch.levels.n],
+            [views.levels(batch.levels, batch.names) for batch in batches if batch.levels.n],
             token,
         )
         health = [

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import time
 from datetime import UTC, datetime
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Final
 
 import pyarrow as pa
@@ -63,6 +64,7 @@ class _OpenFile:
         self._writer.add_key_value_metadata(
             {
                 "kalshi_fast.schema_version": str(SCHEMA_VERSION),
+                "kalshi_fast.version": version("kalshi-fast"),
                 "kalshi_fast.recorder": self._recorder,
                 "kalshi_fast.batches": f"{self.first_batch}-{self.last_batch}",
             }
@@ -104,7 +106,7 @@ class ParquetSink:
         self._max_secs = max_secs
         self._clock = clock
         self._pending = EventColumns(row_group_rows)
-        self._n_markets = 0
+        self._names = (0, 0)
         self._day = 0
         self._opened = 0.0
         self._file: _OpenFile | None = None
@@ -127,7 +129,7 @@ class ParquetSink:
 
     def _take(self, batch: Batch) -> None:
         arrived_ns = batch.events.arrays["ingest_ns"]
-        self._n_markets = batch.n_markets
+        self._names = batch.names
         start, rows = 0, batch.events.n
         while start < rows:
             day = int(arrived_ns[start]) // _DAY_NS
@@ -172,7 +174,7 @@ class ParquetSink:
 
     def _flush(self) -> None:
         if self._file is not None and self._pending.n:
-            self._file.write(self._views.events(self._pending, self._n_markets))
+            self._file.write(self._views.events(self._pending, self._names))
         self._pending.begin()
 
     def _finish(self) -> None:
