@@ -6,7 +6,7 @@ from Cython.Build import cythonize
 from setuptools import Extension, setup
 
 DEBUG = os.environ.get("KALSHI_FAST_DEBUG") == "1"
-MODULES = ("_book", "_columns", "_decode")
+MODULES = ("_book", "_columns", "_decode", "_delta")
 
 setup(
     ext_modules=cythonize(

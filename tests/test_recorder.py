@@ -7,16 +7,16 @@ import json
 import random
 from typing import Any
 
-from frames import EXAMPLES, MARKET_ID, delta, frame, snapshot
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_wire import mutated
 
+from frames import EXAMPLES, MARKET_ID, delta, frame, snapshot
 from kalshi_fast._book import DECI_CENT, LINEAR_CENT, NO, YES, Grid
 from kalshi_fast.batch import Batch, BatchPool
 from kalshi_fast.books import NIL_ID, Books
 from kalshi_fast.recorder import Recorder
 from kalshi_fast.session import Session
+from test_wire import mutated
 
 KINDS = ("snapshot", "delta", "clear", "gap")
 

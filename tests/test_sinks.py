@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import pyarrow.parquet as pq
 import pytest
-from frames import MARKET_ID, delta, snapshot
 
+from frames import MARKET_ID, delta, snapshot
 from kalshi_fast import __version__
 from kalshi_fast.batch import ArrowViews, Batch, BatchPool
 from kalshi_fast.books import Books

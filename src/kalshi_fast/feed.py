@@ -57,6 +57,7 @@ class _Listener(picows.WSListener):
 
     def __init__(self, recorder: Recorder, pool: BatchPool) -> None:
         self.disconnect_reason = "the exchange closed the connection"
+        self.upgraded = False
         self._recorder = recorder
         self._pool = pool
         self._transport: picows.WSTransport | None = None
@@ -67,6 +68,7 @@ class _Listener(picows.WSListener):
 
     def on_ws_connected(self, transport: picows.WSTransport) -> None:
         self._transport = transport
+        self.upgraded = True
         self._recorder.on_connected(new_conn_id(), time.time_ns())
         self._flush()
 
@@ -81,21 +83,35 @@ class _Listener(picows.WSListener):
             picows.WSMsgType.CONTINUATION,
         ):
             self._on_part(frame)
+        elif frame.msg_type == picows.WSMsgType.PING:
+            transport.send_pong(frame.get_payload_as_bytes())
         elif frame.msg_type == picows.WSMsgType.CLOSE:
             code, reason = frame.get_close_code(), frame.get_close_message()
             self.disconnect_reason = f"the exchange closed the connection ({code}, {reason!r})"
             transport.send_close(code)
             transport.disconnect()
         if frame.last_in_buffer:
-            self._now_ns = 0
-            self._flush()
-            if self._pool.pressed and not self._paused:
-                self._paused = True
-                transport.underlying_transport.pause_reading()
-                self._resume_when_relieved(transport)
+            self._end_of_read(transport)
+
+    def is_user_specific_pong(self, frame: picows.WSFrame) -> bool:
+        """picows keeps the pongs to itself; one that ends a read must end it here too."""
+        if frame.msg_type != picows.WSMsgType.PONG:
+            return False
+        if frame.last_in_buffer and self._transport is not None:
+            self._end_of_read(self._transport)
+        return True
+
+    def _end_of_read(self, transport: picows.WSTransport) -> None:
+        self._now_ns = 0
+        self._flush()
+        if self._pool.pressed and not self._paused:
+            self._paused = True
+            transport.underlying_transport.pause_reading()
+            self._resume_when_relieved(transport)
 
     def on_ws_disconnected(self, transport: picows.WSTransport) -> None:
-        self._recorder.on_disconnected(time.time_ns(), self.disconnect_reason)
+        if self.upgraded:
+            self._recorder.on_disconnected(time.time_ns(), self.disconnect_reason)
         self._transport = None
 
     def _on_part(self, frame: picows.WSFrame) -> None:
@@ -181,6 +197,9 @@ class Feed:
         """Runs one connection to its end and says why it ended."""
         listener = _Listener(self._recorder, self._pool)
         transport = await self._connect(lambda: listener)
+        if not listener.upgraded:
+            transport.disconnect()
+            raise ConnectError(f"WS_URL: {self._url} ended the connection before it became a WebSocket")
         self.connections += 1
         self.connected = True
         try:
@@ -219,6 +238,7 @@ class Feed:
                 disconnect_on_exception=True,
                 websocket_handshake_timeout=HANDSHAKE_TIMEOUT_S,
                 enable_auto_ping=True,
+                enable_auto_pong=False,  # the listener answers: it has to see every end of a read
                 auto_ping_idle_timeout=IDLE_S,
                 auto_ping_reply_timeout=REPLY_S,
                 max_frame_size=MAX_FRAME_BYTES,

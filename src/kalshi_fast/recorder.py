@@ -16,6 +16,7 @@ from kalshi_fast import wire
 from kalshi_fast._book import GRIDS, NO, YES, Grid
 from kalshi_fast._columns import CLEAR, DELTA, GAP, SNAPSHOT
 from kalshi_fast._decode import cents_e4, contracts_e2, price_e4, qty_e2, rfc3339_us
+from kalshi_fast._delta import DeltaPath
 from kalshi_fast.batch import Batch, BatchPool, HealthEvent, RejectedFrame
 from kalshi_fast.errors import BookError, FieldError, FrameError
 from kalshi_fast.session import Session, Verdict
@@ -63,22 +64,24 @@ class Recorder:
         deliver: Callable[[Batch], None],
         *,
         seal_rows: int,
-        first_version: int = 0,
     ) -> None:
         self.session = session
         self.books = books
-        self.counts = Counts()
         self.conn_id = 0
+        self._counts = Counts()
         self._pool = pool
         self._deliver = deliver
         self._seal_rows = min(seal_rows, pool.rows)
-        self._batch = pool.acquire(first_version)
+        self._batch = pool.acquire(0)
+        self._path = DeltaPath(session.subscriptions, books.by_ticker)
+        self._aim()
 
     # --- the connection ---------------------------------------------------------------------------
 
     def on_connected(self, conn_id: int, now_ns: int) -> None:
         """A new connection is up; what to send waits in the session's outbox."""
         self.conn_id = conn_id
+        self._aim()
         self.session.opened()
         self._health(now_ns, "connect")
 
@@ -89,16 +92,26 @@ class Recorder:
             market.resyncing = False
             self._lose(market, 0, now_ns)
 
+    @property
+    def counts(self) -> Counts:
+        """What has been seen so far."""
+        self._counts.deltas += self._path.taken
+        self._counts.events += self._path.taken
+        self._path.taken = 0
+        return self._counts
+
     # --- frames -----------------------------------------------------------------------------------
 
     def on_frame(self, payload: bytes, ingest_ns: int) -> None:
         """One text frame as it came, and the time it was read from the socket."""
-        counts = self.counts
+        counts = self._counts
         counts.frames += 1
         try:
             message = wire.decode(payload)
             if type(message) is wire.OrderbookDelta:
-                self._on_delta(message, ingest_ns)
+                rows = self._path.take(message, ingest_ns)
+                if rows == 0:
+                    self._on_delta(message, ingest_ns)
             elif type(message) is wire.OrderbookSnapshot:
                 self._on_snapshot(message, ingest_ns)
             else:
@@ -112,6 +125,7 @@ class Recorder:
             self.seal()
 
     def _on_delta(self, message: wire.OrderbookDelta, ingest_ns: int) -> None:
+        """Every delta that DeltaPath has left alone: the same steps, and what can go wrong in them."""
         if not self._in_sequence(message.sid, message.seq, ingest_ns):
             return
         body = message.msg
@@ -139,7 +153,7 @@ class Recorder:
         except FieldError as error:
             raise _of_market(error, message, market) from error
         self._event(DELTA, market, message.sid, message.seq, side, price, change, ts_us, ingest_ns)
-        self.counts.deltas += 1
+        self._counts.deltas += 1
 
     def _on_snapshot(self, message: wire.OrderbookSnapshot, ingest_ns: int) -> None:
         if not self._in_sequence(message.sid, message.seq, ingest_ns):
@@ -174,7 +188,7 @@ class Recorder:
                     self._level(market, side, price, size, ts_us, ingest_ns)
         market.known = True
         market.resyncing = False
-        self.counts.snapshots += 1
+        self._counts.snapshots += 1
 
     def _on_other(self, message: wire.Message | wire.Unknown, ingest_ns: int) -> None:
         """Everything that is no book frame: its seq counts, replies go to the session."""
@@ -193,7 +207,7 @@ class Recorder:
         elif isinstance(message, wire.MarketLifecycle):
             self._on_lifecycle(message, ingest_ns)
         elif isinstance(message, wire.Unknown):
-            self.counts.unknown_types[message.type] += 1
+            self._counts.unknown_types[message.type] += 1
 
     def _on_lifecycle(self, message: wire.MarketLifecycle, ingest_ns: int) -> None:
         """The exchange says which prices a market uses: its book moves to that grid."""
@@ -216,10 +230,10 @@ class Recorder:
         if verdict is Verdict.IN_ORDER:
             return True
         if verdict is Verdict.REPEATED:
-            self.counts.repeated += 1
+            self._counts.repeated += 1
             return False
         missing = self.session.first_missing_seq
-        self.counts.gaps += 1
+        self._counts.gaps += 1
         self._health(
             ingest_ns, "gap", sid=sid, seq=missing, detail=f"numbers {missing} to {seq - 1} are missing"
         )
@@ -231,7 +245,7 @@ class Recorder:
 
     def _reject(self, payload: bytes, ingest_ns: int, error: FieldError) -> None:
         """Keeps the frame aside and draws the consequence for the books that it was about."""
-        self.counts.rejected += 1
+        self._counts.rejected += 1
         frame_error = (
             error if isinstance(error, FrameError) else FrameError(error.field, error.value, error.expected)
         )
@@ -265,7 +279,7 @@ class Recorder:
             return
         market.known = False
         self._event(GAP, market, market.sid, seq, YES, 0, 0, ingest_ns // 1000, ingest_ns)
-        self.counts.gap_events += 1
+        self._counts.gap_events += 1
 
     def _resync(self, sid: int, markets: list[Market], ingest_ns: int) -> None:
         tickers = [market.ticker for market in markets if not market.resyncing]
@@ -304,7 +318,7 @@ class Recorder:
         if not self._batch.events.add(*row):
             self.seal()
             self._batch.events.add(*row)
-        self.counts.events += 1
+        self._counts.events += 1
 
     def _level(self, market: Market, side: int, price: int, size: int, ts_us: int, ingest_ns: int) -> None:
         row = (market.ix, market.id_ix, side, price, size, ts_us, ingest_ns)
@@ -324,11 +338,15 @@ class Recorder:
         batch = self._batch
         if batch.empty:
             return
-        self.counts.batches += 1
-        batch.number = self.counts.batches
+        self._counts.batches += 1
+        batch.number = self._counts.batches
         batch.names = (len(self.books.tickers), len(self.books.ids))
         self._batch = self._pool.acquire(batch.levels.version)
+        self._aim()
         self._deliver(batch)
+
+    def _aim(self) -> None:
+        self._path.aim(self.conn_id, self._batch.events, self._batch.levels)
 
 
 def _grid(body: wire.LifecycleBody) -> Grid | None:

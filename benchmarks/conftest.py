@@ -1,0 +1,48 @@
+"""The workload of the benchmarks: generated frames of 500 markets, 99.8 % deltas, about 260 bytes each."""
+
+from __future__ import annotations
+
+import pytest
+
+from kalshi_fast.simulator.frames import snapshot_body
+from kalshi_fast.simulator.synthetic import SyntheticMarkets
+
+N_MARKETS = 500
+N_DELTAS = 50_000
+
+
+@pytest.fixture(scope="session")
+def frames() -> list[bytes]:
+    """Snapshots of all markets, then deltas; one sid, numbered from 1."""
+    source = SyntheticMarkets(N_MARKETS, seed=1)
+    made = [
+        b'{"type":"orderbook_snapshot","sid":1,"seq":%d,"msg":%b}' % (seq, snapshot_body(book))
+        for seq, book in enumerate(source.books.values(), 1)
+    ]
+    for seq in range(N_MARKETS + 1, N_MARKETS + N_DELTAS + 1):
+        change = source.step(1_795_000_000_000_000_000 + seq * 1_000_000)
+        made.append(b'{"type":"orderbook_delta","sid":1,"seq":%d,"msg":%b}' % (seq, change.body))
+    return made
+
+
+@pytest.fixture(scope="session")
+def deltas(frames: list[bytes]) -> list[bytes]:
+    return frames[N_MARKETS:]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """ns per frame and the ratio to the first of each group: what the claims in the README rest on."""
+    session = getattr(config, "_benchmarksession", None)
+    if session is None or not session.benchmarks:
+        return
+    terminalreporter.section("ns per frame (median of the rounds, their spread, ratio within the group)")
+    first: dict[str | None, float] = {}
+    for bench in session.benchmarks:
+        ns = bench.extra_info.get("ns_per_frame")
+        if not ns or not bench.stats:
+            continue
+        base = first.setdefault(bench.group, ns)
+        low, high = (ns * edge / bench.stats.median for edge in (bench.stats.min, bench.stats.max))
+        terminalreporter.write_line(
+            f"{bench.group[:20]:<22}{bench.name:<40}{ns:>8}  ({low:.0f}-{high:.0f})  x{ns / base:.1f}"
+        )

@@ -1,0 +1,226 @@
+"""The live connection against a real exchange simulator: real sockets, TLS and signatures."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from client import KEY_ID, exchange
+from kalshi_fast import feed as feed_module
+from kalshi_fast.auth import Signer
+from kalshi_fast.batch import Batch, BatchPool
+from kalshi_fast.books import Books
+from kalshi_fast.errors import ConnectError, RefusedError, SubscriptionError
+from kalshi_fast.feed import Feed, new_conn_id, tls_context
+from kalshi_fast.recorder import Recorder
+from kalshi_fast.session import Session
+from kalshi_fast.simulator.tls import make_tls
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+TICKERS = [f"KXSIM-26DEC31-T{n:04d}" for n in range(3)]
+
+
+class Rig:
+    """A feed and what it leads to; ``keep`` holds the batches back as a slow store would."""
+
+    def __init__(self, directory: Path, url: str, tickers: list[str] = TICKERS, **options: Any) -> None:  # noqa: ANN401
+        self.held: list[Batch] = []
+        self.keep = False
+        self.rows: list[tuple[int, int, int]] = []  # conn_id, seq, ingest_ns
+        self.pool = BatchPool(100, options.pop("max_batches", 50))
+        self.books = Books()
+        self.recorder = Recorder(Session(tickers), self.books, self.pool, self.store, seal_rows=100)
+        options.setdefault("ssl_context", tls_context(directory / "ca.pem"))
+        signer = Signer.from_file(options.pop("key_id", KEY_ID), directory / "client.pem")
+        self.feed = Feed(url, signer, self.recorder, self.pool, **options)
+
+    def store(self, batch: Batch) -> None:
+        arrays = [
+            batch.events.arrays[name][: batch.events.n].tolist() for name in ("conn_id", "seq", "ingest_ns")
+        ]
+        self.rows += zip(*arrays, strict=True)
+        if self.keep:
+            self.held.append(batch)
+        else:
+            self.pool.release(batch)
+
+    async def until_received(self, frames: int) -> None:
+        async with asyncio.timeout(10):
+            while self.recorder.counts.frames < frames:
+                await asyncio.sleep(0.005)
+
+
+def test_every_frame_arrives_and_the_books_are_the_exchange_s(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with exchange(tmp_path, rate=5000, seconds=0.5, heartbeat_s=0.02) as running:
+            rig = Rig(tmp_path, running.url)
+            task = asyncio.ensure_future(rig.feed.run())
+            await running.finished.wait()
+            await rig.until_received(running.stats.frames_sent)
+            for ticker, sides in running.books().items():
+                book = rig.books.by_ticker[ticker].book
+                for side, name in enumerate(("yes", "no")):
+                    ladder = list(zip(*(array.tolist() for array in book.ladder(side)), strict=True))
+                    assert ladder == sides[name][::-1]
+                assert not book.stale
+            rig.feed.stop()
+            await task
+            rig.recorder.seal()
+            times = [row[2] for row in rig.rows]
+            assert times == sorted(times)
+            assert len(set(times)) > 20, "a receive time for every read, heartbeats or not"
+            assert rig.recorder.counts.rejected == 0
+            assert all(market.book.stale for market in rig.books.by_ticker.values())
+
+    asyncio.run(run())
+
+
+def test_connects_again_with_a_fresh_session_after_a_loss(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(feed_module, "FIRST_BACKOFF_S", 0.01)
+
+    async def run() -> None:
+        async with exchange(tmp_path, rate=1000) as running:
+            rig = Rig(tmp_path, running.url)
+            task = asyncio.ensure_future(rig.feed.run())
+            await rig.until_received(50)
+            for client in list(running.clients):
+                client.close()
+            before = rig.recorder.counts.frames
+            await rig.until_received(before + 50)
+            assert rig.feed.connections == 2
+            assert not any(market.book.stale for market in rig.books.by_ticker.values())
+            rig.feed.stop()
+            await task
+            rig.recorder.seal()
+            assert len({row[0] for row in rig.rows}) == 2
+            assert rig.recorder.counts.gap_events == 6, "every book was unknown at the loss and at the end"
+            assert rig.recorder.counts.gaps == 0
+
+    with caplog.at_level(logging.WARNING):
+        asyncio.run(run())
+    assert "connecting again" in caplog.text
+
+
+def test_a_slow_store_pauses_reading_and_nothing_is_lost(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with exchange(tmp_path, seconds=1.2) as running:
+            rig = Rig(tmp_path, running.url, max_batches=20)
+            rig.keep = True
+            task = asyncio.ensure_future(rig.feed.run())
+            await asyncio.sleep(0.5)
+            held = rig.recorder.counts.frames
+            await asyncio.sleep(0.3)
+            assert rig.recorder.counts.frames == held, "reading pauses"
+            assert rig.pool.made <= 20 + 40, "what one read had in it, and no more"
+            rig.keep = False
+            for batch in rig.held:
+                rig.pool.release(batch)
+            await running.finished.wait()
+            await rig.until_received(running.stats.frames_sent)
+            assert rig.recorder.counts.frames > held
+            assert rig.recorder.counts.gaps == 0
+            rig.feed.stop()
+            await task
+
+    asyncio.run(run())
+
+
+def against(tmp_path: Path, **options: Any) -> BaseException:  # noqa: ANN401
+    async def run() -> BaseException:
+        async with exchange(tmp_path) as running:
+            url = options.pop("url", running.url)
+            rig = Rig(tmp_path, url.format(port=running.port), **options)
+            with pytest.raises((ConnectError, SubscriptionError)) as caught:
+                async with asyncio.timeout(20):
+                    await rig.feed.run()
+            return caught.value
+
+    return asyncio.run(run())
+
+
+def test_wrong_key_is_told_apart(tmp_path: Path) -> None:
+    error = against(tmp_path, key_id="somebody")
+    assert isinstance(error, RefusedError)
+    assert error.exit_code == 2
+    assert "PROD_KEYID" in str(error)
+    assert "HTTP 401" in str(error)
+    assert "unknown_key" in str(error)
+
+
+def test_certificate_of_a_stranger_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    make_tls(tmp_path / "other")
+    error = against(tmp_path, ssl_context=tls_context(tmp_path / "other" / "ca.pem"))
+    assert "certificate of 127.0.0.1 is not valid" in str(error)
+
+
+def test_certificate_of_another_name_is_refused_and_the_hostname_is_what_counts(tmp_path: Path) -> None:
+    error = against(tmp_path, hostname="kalshi.example")
+    assert "certificate" in str(error)
+
+    async def run() -> None:
+        async with exchange(tmp_path, rate=100) as running:
+            rig = Rig(tmp_path, running.url, hostname="localhost")
+            task = asyncio.ensure_future(rig.feed.run())
+            await rig.until_received(3)
+            rig.feed.stop()
+            await task
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("url", "sentence"),
+    [
+        ("wss://127.0.0.1:9/trade-api/ws/v2", "127.0.0.1 cannot be reached"),
+        ("wss://no-such-host.invalid/trade-api/ws/v2", "cannot be resolved"),
+        ("wss://127.0.0.1:{port}/nowhere", "HTTP 404"),
+        ("ws://127.0.0.1:{port}/trade-api/ws/v2", "127.0.0.1"),
+    ],
+)
+def test_unreachable_exchange_is_one_sentence(tmp_path: Path, url: str, sentence: str) -> None:
+    options: dict[str, Any] = {"ssl_context": None} if url.startswith("ws://") else {}
+    error = against(tmp_path, url=url, **options)
+    assert isinstance(error, ConnectError)
+    assert sentence in str(error)
+    assert "WS_URL" in str(error)
+    assert error.exit_code == 2
+
+
+def test_unknown_tickers(tmp_path: Path) -> None:
+    error = against(tmp_path, tickers=["NOPE-1", "NOPE-2"])
+    assert isinstance(error, SubscriptionError)
+    assert "NOPE-1, NOPE-2" in str(error)
+
+    async def run() -> None:
+        async with exchange(tmp_path, rate=100) as running:
+            rig = Rig(tmp_path, running.url, tickers=["NOPE-1", TICKERS[0]])
+            task = asyncio.ensure_future(rig.feed.run())
+            await rig.until_received(4)
+            assert set(rig.books.by_ticker) == {TICKERS[0]}
+            assert rig.recorder.session.unknown_tickers == ["NOPE-1"]
+            rig.feed.stop()
+            await task
+
+    asyncio.run(run())
+
+
+def test_conn_ids_are_unique_and_in_time_order() -> None:
+    ids = [new_conn_id() for _ in range(100)]
+    assert len(set(ids)) == 100
+    assert all(number < 2**63 for number in ids)
+    assert sorted(number >> 20 for number in ids) == [number >> 20 for number in ids]
+
+
+def test_tls_verifies_by_default() -> None:
+    context = tls_context(None)
+    assert context.verify_mode is ssl.CERT_REQUIRED
+    assert context.check_hostname
