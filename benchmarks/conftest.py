@@ -36,13 +36,15 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     if session is None or not session.benchmarks:
         return
     terminalreporter.section("ns per frame (median of the rounds, their spread, ratio within the group)")
+    group = ""
     first: dict[str | None, float] = {}
     for bench in session.benchmarks:
         ns = bench.extra_info.get("ns_per_frame")
         if not ns or not bench.stats:
             continue
+        if bench.group != group:
+            group = bench.group
+            terminalreporter.write_line(group)
         base = first.setdefault(bench.group, ns)
         low, high = (ns * edge / bench.stats.median for edge in (bench.stats.min, bench.stats.max))
-        terminalreporter.write_line(
-            f"{bench.group[:20]:<22}{bench.name:<40}{ns:>8}  ({low:.0f}-{high:.0f})  x{ns / base:.1f}"
-        )
+        terminalreporter.write_line(f"  {bench.name:<44}{ns:>8}  ({low:.0f}-{high:.0f})  x{ns / base:.1f}")

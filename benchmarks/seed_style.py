@@ -1,19 +1,22 @@
 """The usual Python recorder, rebuilt for comparison: JSON to dicts, a book of dicts, rows as dicts.
 
 It does per frame what the system before kalshi-fast did: decode, keep a dict book per market, make one
-event row, one level row and one archive row as dicts with datetimes, and turn them into columns when a batch is full. No
-I/O. Prices and sizes go through Decimal, since fixed-point strings have to become exact somehow.
+event row, one level row and one archive row as dicts with datetimes, and turn them into columns when a
+batch is full. No I/O. Prices and sizes go through Decimal, since fixed-point strings have to become exact
+somehow.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-BATCH_ROWS = 2000
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 Row = dict[str, Any]
+BATCH_ROWS = 2000
 
 
 class SeedStyleRecorder:
@@ -53,7 +56,7 @@ class SeedStyleRecorder:
     def _rows(
         self,
         kind: str,
-        frame: Any,
+        frame: Row,
         ticker: str,
         side: str,
         price: int,

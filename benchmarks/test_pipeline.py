@@ -7,13 +7,11 @@ the summary after the run divide by that. ``make bench`` runs them; no test asse
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import orjson
 import pytest
-from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks.seed_style import SeedStyleRecorder
 from kalshi_fast import wire
@@ -24,16 +22,22 @@ from kalshi_fast.books import Books
 from kalshi_fast.recorder import Recorder
 from kalshi_fast.session import Session
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pytest_benchmark.fixture import BenchmarkFixture
+
 ROUNDS = 7
-Timed = Callable[..., None]
 
 
 @pytest.fixture
-def timed(benchmark: BenchmarkFixture) -> Timed:
+def timed(benchmark: BenchmarkFixture) -> Callable[..., None]:
     """Runs ``work(*setup())`` in rounds of ``frames`` frames each."""
 
     def run(work: Callable[..., Any], frames: int, setup: Callable[[], tuple[Any, ...]] = tuple) -> None:
-        benchmark.pedantic(work, setup=lambda: (setup(), {}), rounds=ROUNDS, warmup_rounds=1)
+        benchmark.pedantic(  # type: ignore[no-untyped-call]
+            work, setup=lambda: (setup(), {}), rounds=ROUNDS, warmup_rounds=1
+        )
         if benchmark.stats is not None:
             benchmark.extra_info["ns_per_frame"] = round(benchmark.stats.stats.median / frames * 1e9)
 
@@ -42,12 +46,13 @@ def timed(benchmark: BenchmarkFixture) -> Timed:
 
 @pytest.mark.benchmark(group="1 decode")
 @pytest.mark.parametrize("decoder", ["msgspec_structs", "orjson", "json"])
-def test_decode(timed: Timed, deltas: list[bytes], decoder: str) -> None:
-    decode: Callable[[bytes], Any] = {
+def test_decode(timed: Callable[..., None], deltas: list[bytes], decoder: str) -> None:
+    decoders: dict[str, Callable[[bytes], Any]] = {
         "msgspec_structs": wire.decode,
         "orjson": orjson.loads,
         "json": json.loads,
-    }[decoder]
+    }
+    decode = decoders[decoder]
 
     def work() -> None:
         for frame in deltas:
@@ -71,7 +76,7 @@ def updates() -> list[tuple[int, int, int, int]]:
 
 @pytest.mark.benchmark(group="2 book")
 @pytest.mark.parametrize("layout", ["array_cent_grid", "array_finest_grid", "dict"])
-def test_book(timed: Timed, layout: str) -> None:
+def test_book(timed: Callable[..., None], layout: str) -> None:
     changes = updates()
 
     def arrays(books: list[OrderBook]) -> None:
@@ -96,7 +101,7 @@ def test_book(timed: Timed, layout: str) -> None:
 
 @pytest.mark.benchmark(group="3 columns")
 @pytest.mark.parametrize("kind", ["numpy_columns", "row_dicts"])
-def test_columns(timed: Timed, kind: str) -> None:
+def test_columns(timed: Callable[..., None], kind: str) -> None:
     changes = updates()
 
     def columns(events: EventColumns, levels: LevelColumns) -> None:
@@ -139,7 +144,7 @@ def test_columns(timed: Timed, kind: str) -> None:
 
 
 @pytest.mark.benchmark(group="4 whole path: decode, sequence, book, columns, Arrow")
-def test_whole_path_kalshi_fast(timed: Timed, frames: list[bytes]) -> None:
+def test_whole_path_kalshi_fast(timed: Callable[..., None], frames: list[bytes]) -> None:
     def setup() -> tuple[Recorder, Books]:
         books, pool = Books(), BatchPool(2000, 100)
         views = ArrowViews(books.tickers, books.ids)
@@ -167,7 +172,9 @@ def test_whole_path_kalshi_fast(timed: Timed, frames: list[bytes]) -> None:
 
 @pytest.mark.benchmark(group="4 whole path: decode, sequence, book, columns, Arrow")
 @pytest.mark.parametrize("loads", [orjson.loads, json.loads], ids=["orjson", "json"])
-def test_whole_path_seed_style(timed: Timed, frames: list[bytes], loads: Callable[[bytes], Any]) -> None:
+def test_whole_path_seed_style(
+    timed: Callable[..., None], frames: list[bytes], loads: Callable[[bytes], Any]
+) -> None:
     def work(recorder: SeedStyleRecorder) -> None:
         for frame in frames:
             recorder.on_frame(frame)

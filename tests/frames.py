@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - frames as they are
 """The exchange's own example messages, and short forms for the frames that tests need many of."""
 
 from __future__ import annotations

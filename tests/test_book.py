@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 import sys
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given, settings
@@ -31,6 +32,9 @@ from kalshi_fast.errors import (
 )
 from model import LIMIT, ModelBook, ModelError
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 SIDES = st.sampled_from([YES, NO])
 
 
@@ -48,7 +52,7 @@ SIZES = st.one_of(st.integers(-500, 500), st.integers(-(2**62), 2**62), st.sampl
 
 
 @st.composite
-def histories(draw: st.DrawFn) -> tuple[Grid, list[tuple[object, ...]]]:
+def histories(draw: st.DrawFn) -> tuple[Grid, list[tuple[Any, ...]]]:
     grid = draw(st.sampled_from(list(GRIDS.values())))
     price = prices(grid)
     levels = st.lists(st.tuples(price, st.one_of(st.integers(0, 1000), SIZES)), max_size=12)
@@ -71,7 +75,7 @@ def histories(draw: st.DrawFn) -> tuple[Grid, list[tuple[object, ...]]]:
 
 def assert_same(book: OrderBook, model: ModelBook) -> None:
     assert book.stale == model.stale
-    best = []
+    best: list[int | None] = []
     for side in (YES, NO):
         expected = model.levels(side)
         ladder_prices, sizes = book.ladder(side)
@@ -83,17 +87,18 @@ def assert_same(book: OrderBook, model: ModelBook) -> None:
         assert book.best_ask(1 - side) == (None if best[side] is None else 10_000 - best[side])
         assert [book.size_at(side, price) for price, _ in expected] == [size for _, size in expected]
         assert book.ladder(side, 2)[0].tolist() == [price for price, _ in expected[:2]]
-    if best[YES] is None or best[NO] is None:
+    yes, no = best
+    if yes is None or no is None:
         assert book.spread_e4 is None
         assert book.mid_half_e4 is None
     else:
-        assert book.spread_e4 == 10_000 - best[NO] - best[YES]
-        assert book.mid_half_e4 == best[YES] + 10_000 - best[NO]
+        assert book.spread_e4 == 10_000 - no - yes
+        assert book.mid_half_e4 == yes + 10_000 - no
 
 
 @settings(max_examples=600, deadline=None)
 @given(histories())
-def test_never_differs_from_the_model(history: tuple[Grid, list[tuple[object, ...]]]) -> None:
+def test_never_differs_from_the_model(history: tuple[Grid, list[tuple[Any, ...]]]) -> None:
     grid, steps = history
     book, model = OrderBook(grid), ModelBook(set(grid.prices.tolist()))
     for kind, *arguments in steps:
@@ -103,30 +108,25 @@ def test_never_differs_from_the_model(history: tuple[Grid, list[tuple[object, ..
         elif kind == "copy":
             book = book.copy()
         elif kind == "snapshot":
-            run(lambda: book.apply_snapshot(*arguments), lambda: model.snapshot(*arguments))  # type: ignore[arg-type]
+            same_answer(book.apply_snapshot, model.snapshot, arguments)
+        elif kind == "delta":
+            same_answer(book.apply_delta, model.delta, arguments)
         else:
-            side, price, *change = arguments
-            if kind == "remove":
-                resting = model.levels(side)  # type: ignore[arg-type]
-                if not resting:
-                    continue
-                price, size = resting[price % len(resting)]  # type: ignore[operator]
-                change = [-size]
-            run(
-                lambda: book.apply_delta(side, price, change[0]),  # type: ignore[arg-type]
-                lambda: model.delta(side, price, change[0]),  # type: ignore[arg-type]
-            )
+            side, number = arguments
+            if resting := model.levels(side):
+                price, size = resting[number % len(resting)]
+                same_answer(book.apply_delta, model.delta, [side, price, -size])
         assert_same(book, model)
 
 
-def run(ours, theirs) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
+def same_answer(ours: Callable[..., Any], theirs: Callable[..., Any], arguments: list[Any]) -> None:
     try:
-        expected = theirs()
+        expected = theirs(*arguments)
     except ModelError:
         with pytest.raises(BookError):
-            ours()
+            ours(*arguments)
     else:
-        assert ours() == expected
+        assert ours(*arguments) == expected
 
 
 def some_book(grid: Grid = LINEAR_CENT) -> OrderBook:

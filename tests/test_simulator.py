@@ -62,8 +62,9 @@ def test_handshake_is_refused(tmp_path: Path, header: str, value: str, code: str
         async with exchange(tmp_path) as running:
             with pytest.raises(picows.WSHandshakeError) as caught:
                 await connect(tmp_path, running.url, **{header: value})
+            assert caught.value.response is not None
             assert caught.value.response.status == 401
-            assert json.loads(caught.value.raw_body)["error"]["code"] == code
+            assert json.loads(caught.value.raw_body or b"")["error"]["code"] == code
             assert running.stats.handshakes_refused == 1
 
     asyncio.run(run())
@@ -74,6 +75,7 @@ def test_other_paths_are_not_found(tmp_path: Path) -> None:
         async with exchange(tmp_path) as running:
             with pytest.raises(picows.WSHandshakeError) as caught:
                 await connect(tmp_path, running.url + "/other")
+            assert caught.value.response is not None
             assert caught.value.response.status == 404
 
     asyncio.run(run())

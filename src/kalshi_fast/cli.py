@@ -39,13 +39,11 @@ def parser() -> argparse.ArgumentParser:
     demo = commands.add_parser(
         "demo",
         help="the whole system against an exchange simulator",
-        description="Records from a simulated exchange, counts everything, and fails if any number disagrees.",
+        description="Records from a simulated exchange, counts everything, fails if any number disagrees.",
     )
     demo.add_argument("--seconds", type=_positive, default=8, help="length of the synthetic play (8)")
     demo.add_argument("--markets", type=_positive, default=100, help="synthetic markets (100)")
-    demo.add_argument(
-        "--rate", type=_natural, help="frames per second, 0: as fast as can be (20000; recordings: 0)"
-    )
+    demo.add_argument("--rate", type=_natural, help="frames per second, 0: no limit (20000; recordings: 0)")
     demo.add_argument("--seed", type=int, default=1, help="of the synthetic markets (1)")
     demo.add_argument("--recording", type=Path, help="play the recordings in this directory instead")
     demo.add_argument(

@@ -14,7 +14,7 @@ import json
 import signal
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import uvloop
 
@@ -22,9 +22,11 @@ from kalshi_fast.errors import SimulatorError
 from kalshi_fast.simulator.exchange import Exchange
 from kalshi_fast.simulator.frames import FORMS
 from kalshi_fast.simulator.recorded import RecordedMarkets
-from kalshi_fast.simulator.source import Source
 from kalshi_fast.simulator.synthetic import SyntheticMarkets
 from kalshi_fast.simulator.tls import make_key, make_tls
+
+if TYPE_CHECKING:
+    from kalshi_fast.simulator.source import Source
 
 
 def parser() -> argparse.ArgumentParser:
