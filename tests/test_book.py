@@ -82,9 +82,10 @@ def assert_same(book: OrderBook, model: ModelBook) -> None:
         assert list(zip(ladder_prices.tolist(), sizes.tolist(), strict=True)) == expected
         assert book.depth(side) == len(expected)
         assert book.total(side) == sum(size for _, size in expected)
-        best.append(expected[0][0] if expected else None)
-        assert book.best_bid(side) == best[side]
-        assert book.best_ask(1 - side) == (None if best[side] is None else 10_000 - best[side])
+        top = expected[0][0] if expected else None
+        best.append(top)
+        assert book.best_bid(side) == top
+        assert book.best_ask(1 - side) == (None if top is None else 10_000 - top)
         assert [book.size_at(side, price) for price, _ in expected] == [size for _, size in expected]
         assert book.ladder(side, 2)[0].tolist() == [price for price, _ in expected[:2]]
     yes, no = best
