@@ -71,6 +71,7 @@ class Simulator:
         self.key_file: str = ready["key_file"]
         self.ca_file: str | None = ready["ca_file"]
         self.tickers: list[str] = ready["tickers"]
+        self.frames: int | None = ready["frames"]  # of a recording
         self._process = process
 
     @classmethod
@@ -146,7 +147,7 @@ async def _record(
     def progress(recording: Recording) -> None:
         counts = recording.recorder.counts
         elapsed = time.monotonic() - recording.started
-        done = elapsed / options.seconds if options.recording is None else 0.0
+        done = elapsed / options.seconds if simulator.frames is None else counts.frames / simulator.frames
         line.show(
             f"{bar(done)} {elapsed:4.1f} s  {counts.frames:>9,} frames  {counts.events:>9,} events"
             f"  {recording.sinks[0].rows:>9,} rows in ClickHouse"
@@ -278,7 +279,7 @@ def describe(figures: dict[str, Any], directory: Path) -> str:
             for row in figures["best_bid_ask"]
         ),
         "",
-        f'Everything is in {directory}. Ask it:  kalshi-fast query --dir {directory} "SELECT …"',
+        f'Everything is in {directory}. Ask it:  {sys.argv[0]} query --dir {directory} "SELECT …"',
     ]
     if not figures["agrees"]:
         lines += ["", "FAILED: the numbers do not agree."]

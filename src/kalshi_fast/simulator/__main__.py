@@ -81,6 +81,7 @@ async def serve(options: argparse.Namespace) -> None:
         key_file=str(key_file),
         ca_file=None if ca_file is None else str(ca_file),
         tickers=list(source.books),
+        frames=len(source) if isinstance(source, RecordedMarkets) else None,
     )
     finished = asyncio.ensure_future(_tell_when_finished(exchange))
     try:
