@@ -1,4 +1,8 @@
-"""Builds the compiled modules. ``KALSHI_FAST_DEBUG=1`` compiles them with bounds checks and assertions."""
+"""Builds the compiled modules.
+
+``KALSHI_FAST_DEBUG=1`` compiles them with bounds checks and the address and undefined-behaviour sanitizers;
+``tests/test_sanitizers.py`` says how such a build is run.
+"""
 
 import os
 
@@ -6,6 +10,7 @@ from Cython.Build import cythonize
 from setuptools import Extension, setup
 
 DEBUG = os.environ.get("KALSHI_FAST_DEBUG") == "1"
+SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer"]
 MODULES = ("_book", "_columns", "_decode", "_delta")
 
 setup(
@@ -14,7 +19,8 @@ setup(
             Extension(
                 f"kalshi_fast.{module}",
                 [f"src/kalshi_fast/{module}.pyx"],
-                extra_compile_args=["-O1", "-g"] if DEBUG else ["-O3"],
+                extra_compile_args=["-O1", "-g", *SANITIZE] if DEBUG else ["-O3"],
+                extra_link_args=SANITIZE if DEBUG else [],
             )
             for module in MODULES
         ],

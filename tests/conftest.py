@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 from kalshi_fast.simulator.tls import make_key
 from kalshi_fast.sinks import clickhouse
@@ -15,6 +17,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from clickhouse_connect.driver.client import Client
+
+# Under the sanitizers everything is many times slower: fewer examples there, on the same tests.
+settings.register_profile("few", max_examples=40, deadline=None)
+settings.register_profile("usual", deadline=None)
+FEW = os.environ.get("KALSHI_FAST_FEW") == "1"
+settings.load_profile("few" if FEW else "usual")
 
 RECORDINGS = Path(__file__).resolve().parents[2] / "shared" / "data" / "recorded-2025"
 

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from conftest import FEW
 from kalshi_fast._book import (
     DECI_CENT,
     FINEST,
@@ -97,7 +98,7 @@ def assert_same(book: OrderBook, model: ModelBook) -> None:
         assert book.mid_half_e4 == yes + 10_000 - no
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=60 if FEW else 600)
 @given(histories())
 def test_never_differs_from_the_model(history: tuple[Grid, list[tuple[Any, ...]]]) -> None:
     grid, steps = history

@@ -137,7 +137,8 @@ def test_legacy_form_gives_the_same_rows(played: Path, recordings: Path, tmp_pat
     )
     sql = (
         "SELECT type, sid, seq, market_id, market_ticker, side, price_e4, qty_e2, "
-        "if(type = 'delta', toString(ts), '') FROM kalshi.orderbook_events ORDER BY seq, type, market_ticker, side, price_e4"
+        "if(type = 'delta', toString(ts), '') FROM kalshi.orderbook_events"
+        " ORDER BY seq, type, market_ticker, side, price_e4"
     )
     assert query(tmp_path, sql) == query(played, sql)
 

@@ -10,6 +10,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from conftest import FEW
 from frames import EXAMPLES, MARKET_ID, delta, frame, snapshot
 from kalshi_fast._book import DECI_CENT, LINEAR_CENT, NO, YES, Grid
 from kalshi_fast.batch import Batch, BatchPool
@@ -395,7 +396,7 @@ def sequences(draw: st.DrawFn) -> list[bytes]:
     return frames
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=40 if FEW else 300)
 @given(sequences(), st.sampled_from([1, 7, 500]))
 def test_rows_always_rebuild_the_books(frames: list[bytes], seal_rows: int) -> None:
     rig = Rig(seal_rows)
@@ -407,7 +408,7 @@ def test_a_hundred_thousand_mutated_frames_never_corrupt_a_book() -> None:
     rng = random.Random(1124)
     rig = Rig(seal_rows=500)
     examples = list(EXAMPLES.values())
-    for number in range(100_000):
+    for number in range(5_000 if FEW else 100_000):
         if number % 50 == 0:
             rig.check()
             rig = Rig(seal_rows=500)
