@@ -211,6 +211,7 @@ def test_run_delivers_everything_when_it_is_stopped(tmp_path: Path, signum: sign
                 assert time.monotonic() < deadline
                 time.sleep(0.05)
             time.sleep(1)
+            assert "in use by another process" in refused("query", "SELECT 1", cwd=tmp_path)
             recorder.send_signal(signum)
             out, err = recorder.communicate(timeout=30)
     assert recorder.returncode == 0, err

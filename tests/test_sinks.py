@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING
@@ -325,3 +326,11 @@ def test_rejected_frames_are_kept_as_they_came_up_to_a_limit(tmp_path: Path) -> 
     assert lines[0]["conn_id"] == 77
     assert "expected" in lines[1]["reason"]
     assert (sink.rows, sink.dropped) == (2, 1)
+
+
+def test_a_directory_that_disappears_is_one_sentence(tmp_path: Path) -> None:
+    source = Source()
+    sink = parquet(source, tmp_path)
+    shutil.rmtree(tmp_path / "orderbook")
+    with pytest.raises(SinkError, match="Parquet takes no rows: No such file"):
+        sink.write(source.feed(*START))

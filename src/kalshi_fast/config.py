@@ -369,6 +369,17 @@ def require_live(settings: Settings) -> None:
             raise ConfigError(f"{name} is not set: give {what} in the environment, in .env or with {flag}")
 
 
+def writable_directory(name: str, directory: Path) -> None:
+    """Makes the directory that setting ``name`` asks for and tries it. Raises ConfigError."""
+    probe = directory / ".kalshi-fast-writable"
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise ConfigError(f"{name}: {directory} cannot be written: {error.strerror or error}") from error
+
+
 def describe(loaded: Loaded) -> list[tuple[str, str, str, str]]:
     """(name, value with secrets redacted, source, help) of every setting."""
     return [

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pyarrow.dataset as ds
 
 from kalshi_fast._book import FINEST, OrderBook
+from kalshi_fast.config import writable_directory
 from kalshi_fast.errors import ConfigError, SimulatorError
 from kalshi_fast.progress import ProgressLine, bar
 from kalshi_fast.recording import Recording
@@ -120,12 +121,7 @@ async def _message(process: asyncio.subprocess.Process) -> dict[str, Any]:
 
 async def run_demo(options: DemoOptions, settings_for: Callable[[Simulator], Settings]) -> dict[str, Any]:
     """Records the whole play and returns every figure; ``result["agrees"]`` says whether they match."""
-    try:
-        options.directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(
-            f"--dir: {options.directory} cannot be written: {error.strerror or error}"
-        ) from error
+    writable_directory("--dir", options.directory)
     line = ProgressLine(quiet=options.quiet)
     line.show("starting the exchange simulator and the embedded ClickHouse engine …")
     simulator = await Simulator.start(options.simulator_arguments())

@@ -7,6 +7,7 @@ of unknown outcome can be repeated. Not here: when to insert (``writer``), the s
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import re
 import time
@@ -18,6 +19,7 @@ from urllib.parse import urlsplit
 
 import pyarrow as pa
 
+from kalshi_fast.config import writable_directory
 from kalshi_fast.errors import ConfigError, SinkError
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ log = logging.getLogger("kalshi_fast.clickhouse")
 RETRIES: Final = 6
 FIRST_RETRY_S: Final = 0.25
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_opened: set[Path] = set()  # by this process, which may open its own directory as often as it likes
 _HEALTH_COLUMNS = ["ts", "conn_id", "event", "sid", "seq", "market_ticker", "detail"]
 # A frame may claim any exchange time; a batch with many months must not be refused.
 _INSERT_SETTINGS = {"max_partitions_per_insert_block": 0}
@@ -53,39 +56,48 @@ def connect(url: str, *, user: str, password: str, database: str) -> Client:
 
 def open_client(url: str, *, user: str, password: str) -> Client:
     """A client as it is, no schema applied. Raises ConfigError or SinkError."""
-    import clickhouse_connect
+    import clickhouse_connect  # half a second that only those who store have to wait
 
-    try:
-        if url.startswith("chdb://"):
-            directory = embedded_directory(url)
-            directory.mkdir(parents=True, exist_ok=True)
-            probe = directory / ".kalshi-fast-writable"
-            probe.touch()
-            probe.unlink()
-            return clickhouse_connect.get_client(dsn=f"chdb://{directory}")
+    if url.startswith("chdb://"):
+        target: dict[str, Any] = {"dsn": f"chdb://{_prepared(url)}"}
+    else:
         parts = urlsplit(url)
-        return clickhouse_connect.get_client(
-            host=parts.hostname,
-            port=parts.port or (8443 if parts.scheme == "https" else 8123),
-            secure=parts.scheme == "https",
-            username=user,
-            password=password,
-            connect_timeout=10,
-        )
+        target = {
+            "host": parts.hostname,
+            "port": parts.port or (8443 if parts.scheme == "https" else 8123),
+            "secure": parts.scheme == "https",
+            "username": user,
+            "password": password,
+            "connect_timeout": 10,
+        }
+    try:
+        return clickhouse_connect.get_client(**target)
     except ImportError as error:
         raise ConfigError(
             "CLICKHOUSE_URL: the embedded engine is not installed: pip install 'kalshi-fast[embedded]',"
             " or give the http(s):// address of a server"
         ) from error
-    except OSError as error:
-        raise ConfigError(f"CLICKHOUSE_URL: {url} cannot be written: {error.strerror or error}") from error
     except Exception as error:
-        text = str(error)
-        if "CANNOT_OPEN_FILE" in text or "Cannot lock file" in text:
-            raise ConfigError(
-                f"CLICKHOUSE_URL: {url} is in use by another process, and the embedded engine allows only one"
-            ) from error
         raise SinkError(f"CLICKHOUSE_URL: {url} cannot be opened: {first_line(error)}") from error
+
+
+def _prepared(url: str) -> Path:
+    """The engine's directory: there, writable, and not another process's at this moment."""
+    directory = embedded_directory(url)
+    writable_directory("CLICKHOUSE_URL", directory)
+    if directory in _opened:
+        return directory
+    # The engine locks its status file; alone it would report the conflict on stderr and not say what it is.
+    with (directory / "status").open("ab") as status:
+        try:
+            fcntl.flock(status, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(
+                f"CLICKHOUSE_URL: {url} is in use by another process (a recording?), and the embedded engine"
+                " admits one at a time"
+            ) from None
+    _opened.add(directory)
+    return directory
 
 
 def embedded_directory(url: str) -> Path:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Final
@@ -19,10 +20,11 @@ import pyarrow.parquet as pq
 
 from kalshi_fast._columns import EventColumns
 from kalshi_fast.batch import EVENT_SCHEMA, SCHEMA_VERSION
-from kalshi_fast.errors import ConfigError, SinkError
+from kalshi_fast.config import writable_directory
+from kalshi_fast.errors import SinkError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
     from typing import BinaryIO
 
@@ -38,7 +40,6 @@ class _OpenFile:
 
     def __init__(self, final: Path, recorder: str) -> None:
         self.final = final
-        self.opened = time.monotonic()
         self.first_batch = 0
         self.last_batch = 0
         self._recorder = recorder
@@ -110,20 +111,17 @@ class ParquetSink:
         self._day = 0
         self._opened = 0.0
         self._file: _OpenFile | None = None
-        try:
-            self._root.mkdir(parents=True, exist_ok=True)
-            probe = self._root / ".kalshi-fast-writable"
-            probe.touch()
-            probe.unlink()
-        except OSError as error:
-            raise ConfigError(
-                f"PARQUET_DIR: {directory} cannot be written: {error.strerror or error}"
-            ) from error
+        writable_directory("PARQUET_DIR", self._root)
 
     def write(self, batches: Sequence[Batch]) -> None:
-        try:
+        with self._disk():
             for batch in batches:
                 self._take(batch)
+
+    @contextmanager
+    def _disk(self) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
             raise SinkError(f"Parquet takes no rows: {error.strerror or error} ({self._root})") from error
 
@@ -188,8 +186,10 @@ class ParquetSink:
     def tick(self) -> None:
         """Closes the file that has been open for ``max_secs``."""
         if self._file is not None and self._clock() - self._opened >= self._max_secs:
-            self._finish()
+            with self._disk():
+                self._finish()
 
     def close(self) -> None:
         """Completes the open file."""
-        self._finish()
+        with self._disk():
+            self._finish()
