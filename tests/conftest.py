@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 import os
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
 
+import front
 from kalshi_fast.simulator.tls import make_key
 from kalshi_fast.sinks import clickhouse
 
@@ -46,20 +48,24 @@ def _databases() -> Iterator[int]:
     return itertools.count()
 
 
-@pytest.fixture
-def open_database(engine_url: str, _databases: Iterator[int]) -> Iterator[Callable[[], Client]]:
-    """Clients of one fresh database with the schema applied."""
+@pytest.fixture(params=["embedded", "server"])
+def open_database(
+    request: pytest.FixtureRequest, engine_url: str, _databases: Iterator[int]
+) -> Iterator[Callable[[], Client]]:
+    """Clients of one fresh database with the schema applied: of the engine itself, and over HTTP."""
     database = f"test {next(_databases)}`s"  # a name that needs its quotes
     clients: list[Client] = []
+    with front.server(engine_url) if request.param == "server" else nullcontext(engine_url) as url:
 
-    def connect() -> Client:
-        client = clickhouse.connect(engine_url, user="default", password="", database=database)
-        clients.append(client)
-        return client
+        def connect() -> Client:
+            clients.append(
+                clickhouse.connect(url, user=front.USER, password=front.PASSWORD, database=database)
+            )
+            return clients[-1]
 
-    yield connect
-    for client in clients:
-        client.close()
+        yield connect
+        for client in clients:
+            client.close()
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pyarrow.parquet as pq
 import pytest
 
+import front
 from frames import MARKET_ID, delta, snapshot
 from kalshi_fast import __version__
 from kalshi_fast.batch import ArrowViews, Batch, BatchPool
@@ -196,9 +197,12 @@ def test_migrations_may_run_again(open_database: Callable[[], Client]) -> None:
     assert {"market_lifecycle", "feed_health", "best_bid_ask", "ladder", "book_at", "gaps"} <= tables
 
 
-def test_a_server_that_is_not_there_and_a_directory_that_cannot_be(tmp_path: Path) -> None:
+def test_a_server_that_is_not_there_and_a_directory_that_cannot_be(tmp_path: Path, engine_url: str) -> None:
     with pytest.raises(SinkError, match=r"CLICKHOUSE_URL: http://127.0.0.1:9 cannot be opened"):
         clickhouse.open_client("http://127.0.0.1:9", user="default", password="")
+    with front.server(engine_url) as url, pytest.raises(SinkError, match=r"cannot be opened.*516") as caught:
+        clickhouse.open_client(url, user=front.USER, password="hunter2")
+    assert "hunter2" not in str(caught.value)
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match="cannot be written"):
         clickhouse.open_client(f"chdb://{tmp_path}/file/db", user="default", password="")
