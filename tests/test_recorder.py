@@ -336,6 +336,20 @@ def test_a_grid_that_the_resting_levels_do_not_fit_makes_the_book_unknown() -> N
     assert rig.kinds()[-1] == "gap"
     assert rig.asked() == [("get_snapshot", 1, ["A"])]
     rig.check()
+    rig.feed(snapshot(4, "A", yes=[("0.0700", "1.00")]))
+    assert rig.books.by_ticker["A"].book.grid is LINEAR_CENT
+    rig.check()
+    assert rig.levels["A", YES, 805][0] == rig.levels["A", YES, 800][0] == 0
+
+
+def test_names_from_outside_are_counted_within_bounds() -> None:
+    rig = Rig()
+    rig.feed(*(json.dumps({"type": f"new_{n}" + "x" * 500}).encode() for n in range(1500)))
+    found = rig.recorder.counts.unknown_types
+    assert found.total() == 1500
+    assert len(found) == 1001
+    assert found["(others)"] == 500
+    assert max(map(len, found)) == 100
 
 
 def test_legacy_frames_without_market_id() -> None:

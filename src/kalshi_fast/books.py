@@ -28,7 +28,18 @@ class Market:
     ``resyncing``: a fresh snapshot has been asked for and has not come yet.
     """
 
-    __slots__ = ("book", "grid_declared", "id_ix", "ix", "known", "market_id", "resyncing", "sid", "ticker")
+    __slots__ = (
+        "_next_grid",
+        "book",
+        "grid_declared",
+        "id_ix",
+        "ix",
+        "known",
+        "market_id",
+        "resyncing",
+        "sid",
+        "ticker",
+    )
 
     def __init__(self, ticker: str, ix: int) -> None:
         self.ticker = ticker
@@ -38,13 +49,26 @@ class Market:
         self.sid = 0
         self.book = OrderBook(stale=True)
         self.grid_declared = False
+        self._next_grid: Grid | None = None
         self.known = False
         self.resyncing = False
 
     def declare_grid(self, grid: Grid) -> None:
-        """The exchange has said which prices the market uses. Raises PriceOffGridError (book stale)."""
+        """The exchange has said which prices the market uses.
+
+        Raises PriceOffGridError when a resting level does not fit (book stale): the grid then comes with
+        the next snapshot.
+        """
         self.grid_declared = True
+        self._next_grid = grid
         self.book.change_grid(grid)
+        self._next_grid = None
+
+    def adopt_grid(self) -> None:
+        """Before a snapshot: the levels need not be moved to a declared grid, they are about to go."""
+        if self._next_grid is not None:
+            self.book = OrderBook(self._next_grid, stale=True)
+            self._next_grid = None
 
     def fit_grid(self, price_e4: int) -> None:
         """As long as nobody has declared the grid, the prices themselves do: widen it to this one."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shlex
 import subprocess
 import sys
 import time
@@ -275,7 +276,7 @@ def describe(figures: dict[str, Any], directory: Path) -> str:
             for row in figures["best_bid_ask"]
         ),
         "",
-        f'Everything is in {directory}. Ask it:  {sys.argv[0]} query --dir {directory} "SELECT …"',
+        f'Everything is in {directory}. Ask it:  {sys.argv[0]} query --dir {shlex.quote(str(directory))} "SELECT …"',
     ]
     if not figures["agrees"]:
         lines += ["", "FAILED: the numbers do not agree."]

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from kalshi_fast.books import Books, Market
 
 _KEY_SAMPLE_FRAMES = 1024  # one frame in so many is read again for keys that the structs do not know
+_COUNTED_NAMES = 1000
+_COUNTED_NAME_CHARS = 100
 _KEPT_REJECTS_PER_BATCH = 100
 _HEALTH_ROWS_PER_BATCH = 1000
 _KEPT_REJECT_BYTES = 64 * 1024
@@ -109,8 +111,7 @@ class Recorder:
         try:
             message = wire.decode(payload)
             if type(message) is wire.OrderbookDelta:
-                rows = self._path.take(message, ingest_ns)
-                if rows == 0:
+                if not self._path.take(message, ingest_ns):
                     self._on_delta(message, ingest_ns)
             elif type(message) is wire.OrderbookSnapshot:
                 self._on_snapshot(message, ingest_ns)
@@ -120,7 +121,8 @@ class Recorder:
             self._reject(payload, ingest_ns, error)
         else:
             if counts.frames % _KEY_SAMPLE_FRAMES == 1:
-                counts.unknown_keys.update(wire.unknown_keys(payload))
+                for key in wire.unknown_keys(payload):
+                    _count(counts.unknown_keys, key)
         if self._batch.events.n >= self._seal_rows:
             self.seal()
 
@@ -160,6 +162,8 @@ class Recorder:
             return
         body = message.msg
         market = self._market(message.sid, message.seq, body.market_ticker, body.market_id)
+        before = [market.book.ladder(side)[0].tolist() for side in (YES, NO)]
+        market.adopt_grid()
         book = market.book
         try:
             sides = (
@@ -170,7 +174,6 @@ class Recorder:
                 for price, _ in levels:
                     if price % 100:
                         market.fit_grid(price)
-            before = [book.ladder(side)[0].tolist() for side in (YES, NO)]
             book.apply_snapshot(*sides)
         except FieldError as error:
             raise _of_market(error, message, market) from error
@@ -207,7 +210,7 @@ class Recorder:
         elif isinstance(message, wire.MarketLifecycle):
             self._on_lifecycle(message, ingest_ns)
         elif isinstance(message, wire.Unknown):
-            self._counts.unknown_types[message.type] += 1
+            _count(self._counts.unknown_types, message.type)
 
     def _on_lifecycle(self, message: wire.MarketLifecycle, ingest_ns: int) -> None:
         """The exchange says which prices a market uses: its book moves to that grid."""
@@ -347,6 +350,12 @@ class Recorder:
 
     def _aim(self) -> None:
         self._path.aim(self.conn_id, self._batch.events, self._batch.levels)
+
+
+def _count(counter: Counter[str], name: str) -> None:
+    """Counts a name that comes from outside; the names kept are bounded in number and length."""
+    name = name[:_COUNTED_NAME_CHARS]
+    counter[name if name in counter or len(counter) < _COUNTED_NAMES else "(others)"] += 1
 
 
 def _grid(body: wire.LifecycleBody) -> Grid | None:

@@ -59,7 +59,8 @@ def open_client(url: str, *, user: str, password: str) -> Client:
     import clickhouse_connect  # half a second that only those who store have to wait
 
     if url.startswith("chdb://"):
-        target: dict[str, Any] = {"dsn": f"chdb://{_prepared(url)}"}
+        # Not as a dsn: a directory may have any characters in its name.
+        target: dict[str, Any] = {"interface": "chdb", "path": str(_prepared(url))}
     else:
         parts = urlsplit(url)
         target = {
