@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import settings
 
-import front
 from kalshi_fast.simulator.tls import make_key
 from kalshi_fast.sinks import clickhouse
 
@@ -53,6 +52,9 @@ def open_database(
     request: pytest.FixtureRequest, engine_url: str, _databases: Iterator[int]
 ) -> Iterator[Callable[[], Client]]:
     """Clients of one fresh database with the schema applied: of the engine itself, and over HTTP."""
+    # Not at the top: the engine's library refuses to be loaded into a process with a sanitizer's runtime.
+    import front
+
     database = f"test {next(_databases)}`s"  # a name that needs its quotes
     clients: list[Client] = []
     with front.server(engine_url) if request.param == "server" else nullcontext(engine_url) as url:

@@ -23,6 +23,11 @@ def runtime(name: str) -> str:
     return found.stdout.strip()
 
 
+def reports(directory: Path) -> str:
+    """What the sanitizers have said."""
+    return "".join(file.read_text(errors="replace") for file in sorted(directory.glob("report.*")))
+
+
 @pytest.mark.skipif(shutil.which("gcc") is None, reason="needs gcc")
 def test_compiled_code_is_clean_under_sanitizers(tmp_path: Path) -> None:
     shutil.copytree(
@@ -44,8 +49,9 @@ def test_compiled_code_is_clean_under_sanitizers(tmp_path: Path) -> None:
     environment = os.environ | {
         "LD_PRELOAD": " ".join(libraries),
         # The interpreter itself leaks on purpose; its allocator would hide what is out of bounds.
-        "ASAN_OPTIONS": "detect_leaks=0",
-        "UBSAN_OPTIONS": "print_stacktrace=1",
+        # A report goes to a file: pytest takes away what a test writes to its standard error.
+        "ASAN_OPTIONS": f"detect_leaks=0:log_path={tmp_path}/report",
+        "UBSAN_OPTIONS": f"print_stacktrace=1:log_path={tmp_path}/report",
         "PYTHONMALLOC": "malloc",
         "PYTHONPATH": str(tmp_path / "src"),
         "KALSHI_FAST_FEW": "1",
@@ -66,7 +72,7 @@ def test_compiled_code_is_clean_under_sanitizers(tmp_path: Path) -> None:
     assert b"__asan_report" in loaded.read_bytes()
     tests = [str(ROOT / "tests" / name) for name in COMPILED]
     checked = run("-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-p", "no:benchmark", *tests)
-    output = checked.stdout + checked.stderr
+    output = checked.stdout + checked.stderr + reports(tmp_path)
     assert checked.returncode == 0, output[-6000:]
     assert "AddressSanitizer" not in output
     assert "runtime error" not in output
