@@ -276,7 +276,8 @@ def describe(figures: dict[str, Any], directory: Path) -> str:
             for row in figures["best_bid_ask"]
         ),
         "",
-        f'Everything is in {directory}. Ask it:  {sys.argv[0]} query --dir {shlex.quote(str(directory))} "SELECT …"',
+        f"Everything is in {directory}. Ask it:"
+        f'  {sys.argv[0]} query --dir {shlex.quote(str(directory))} "SELECT …"',
     ]
     if not figures["agrees"]:
         lines += ["", "FAILED: the numbers do not agree."]
