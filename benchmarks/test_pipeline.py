@@ -7,6 +7,7 @@ the summary after the run divide by that. ``make bench`` runs them; no test asse
 from __future__ import annotations
 
 import json
+import random
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,8 +20,9 @@ from kalshi_fast._book import FINEST, LINEAR_CENT, OrderBook
 from kalshi_fast._columns import EventColumns, LevelColumns
 from kalshi_fast.batch import ArrowViews, Batch, BatchPool
 from kalshi_fast.books import Books
+from kalshi_fast.link import Link
 from kalshi_fast.recorder import Recorder
-from kalshi_fast.session import Session
+from kalshi_fast.session import CHANNEL, Session
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -145,7 +147,7 @@ def test_columns(timed: Callable[..., None], kind: str) -> None:
 
 @pytest.mark.benchmark(group="4 whole path: decode, sequence, book, columns, Arrow")
 def test_whole_path_kalshi_fast(timed: Callable[..., None], frames: list[bytes]) -> None:
-    def setup() -> tuple[Recorder, Books]:
+    def setup() -> tuple[Link, Recorder, Books]:
         books, pool = Books(), BatchPool(2000, 100)
         views = ArrowViews(books.tickers, books.ids)
 
@@ -154,14 +156,18 @@ def test_whole_path_kalshi_fast(timed: Callable[..., None], frames: list[bytes])
             views.levels(batch.levels, batch.names)
             pool.release(batch)
 
-        recorder = Recorder(Session([]), books, pool, deliver, seal_rows=2000)
-        recorder.on_connected(1, 1)
-        return recorder, books
+        recorder = Recorder(books, pool, deliver, seal_rows=2000)
+        tickers = {json.loads(frame)["msg"]["market_ticker"] for frame in frames[:1000]}
+        session = Session(tickers, clock=lambda: 0, rng=random.Random(1))
+        link = Link(recorder, session)
+        link.on_connected(1, 1)
+        session.on_subscribed(wire.Subscribed(1, wire.ChannelSid(CHANNEL, 1)))
+        return link, recorder, books
 
-    def work(recorder: Recorder, books: Books) -> None:
+    def work(link: Link, recorder: Recorder, books: Books) -> None:
         now = 1_795_000_000_000_000_000
         for frame in frames:
-            recorder.on_frame(frame, now)
+            link.on_frame(frame, now)
         recorder.seal()
         assert recorder.counts.rejected == recorder.counts.gaps == 0
         assert recorder.counts.frames == len(frames)

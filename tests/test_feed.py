@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import ssl
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from client import KEY_ID, exchange
-from kalshi_fast import feed as feed_module
 from kalshi_fast.auth import Signer
+from kalshi_fast.backoff import Backoff, Scale
 from kalshi_fast.batch import Batch, BatchPool
 from kalshi_fast.books import Books
 from kalshi_fast.errors import ConnectError, RefusedError, SubscriptionError
 from kalshi_fast.feed import Feed, new_conn_id, tls_context
+from kalshi_fast.link import Link
 from kalshi_fast.recorder import Recorder
 from kalshi_fast.session import Session
 from kalshi_fast.simulator.tls import make_tls
@@ -35,10 +38,15 @@ class Rig:
         self.rows: list[tuple[int, int, int]] = []  # conn_id, seq, ingest_ns
         self.pool = BatchPool(100, options.pop("max_batches", 50))
         self.books = Books()
-        self.recorder = Recorder(Session(tickers), self.books, self.pool, self.store, seal_rows=100)
+        self.recorder = Recorder(self.books, self.pool, self.store, seal_rows=100)
+        rng = random.Random(1)
+        self.session = Session(tickers, clock=time.monotonic_ns, rng=rng)
+        options.setdefault(
+            "backoff", Backoff(rng, Scale(10_000_000, 10_000_000), Scale(10_000_000, 10_000_000))
+        )
         options.setdefault("ssl_context", tls_context(directory / "ca.pem"))
         signer = Signer.from_file(options.pop("key_id", KEY_ID), directory / "client.pem")
-        self.feed = Feed(url, signer, self.recorder, self.pool, **options)
+        self.feed = Feed(url, signer, Link(self.recorder, self.session), self.pool, **options)
 
     def store(self, batch: Batch) -> None:
         arrays = [
@@ -82,10 +90,8 @@ def test_every_frame_arrives_and_the_books_are_the_exchange_s(tmp_path: Path) ->
 
 
 def test_connects_again_with_a_fresh_session_after_a_loss(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(feed_module, "FIRST_BACKOFF_S", 0.01)
-
     async def run() -> None:
         async with exchange(tmp_path, rate=1000) as running:
             rig = Rig(tmp_path, running.url)
@@ -206,7 +212,7 @@ def test_unknown_tickers(tmp_path: Path) -> None:
             task = asyncio.ensure_future(rig.feed.run())
             await rig.until_received(4)
             assert set(rig.books.by_ticker) == {TICKERS[0]}
-            assert rig.recorder.session.unknown_tickers == ["NOPE-1"]
+            assert rig.session.unknown_tickers == ["NOPE-1"]
             rig.feed.stop()
             await task
 

@@ -10,13 +10,14 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import links
 from conftest import FEW
 from frames import EXAMPLES, MARKET_ID, delta, frame, snapshot
 from kalshi_fast._book import DECI_CENT, LINEAR_CENT, NO, YES, Grid
 from kalshi_fast.batch import Batch, BatchPool
 from kalshi_fast.books import NIL_ID, Books
 from kalshi_fast.recorder import Recorder
-from kalshi_fast.session import Session
+from kalshi_fast.session import Subscription
 from test_wire import mutated
 
 KINDS = ("snapshot", "delta", "clear", "gap")
@@ -25,19 +26,26 @@ KINDS = ("snapshot", "delta", "clear", "gap")
 class Rig:
     """A recorder whose batches are read out and released as a store would."""
 
-    def __init__(self, seal_rows: int = 1000, tickers: tuple[str, ...] = ("A", "B")) -> None:
+    def __init__(
+        self, seal_rows: int = 1000, tickers: tuple[str, ...] = ("A", "B"), *, yes_price: bool = False
+    ) -> None:
         self.books = Books()
-        self.session = Session(list(tickers))
+        self.now = 1_000_000_000_000_000_000
         self.pool = BatchPool(seal_rows, 4)
         self.events: list[dict[str, Any]] = []
         self.levels: dict[tuple[str, int, int], tuple[int, int]] = {}
         self.rejected: list[Any] = []
         self.health: list[Any] = []
         self.numbers: list[int] = []
-        self.recorder = Recorder(self.session, self.books, self.pool, self.store, seal_rows=seal_rows)
-        self.now = 1_000_000_000_000_000_000
-        self.recorder.on_connected(99, self.now)
-        self.session.outbox.clear()
+        self.recorder = Recorder(self.books, self.pool, self.store, seal_rows=seal_rows)
+        self.link = links.link(self.recorder, tickers, lambda: self.now, use_yes_price=yes_price)
+        self.session = self.link.session
+        self.connect(99)
+
+    def connect(self, conn_id: int) -> None:
+        """A connection whose subscription of all markets has sid 1, and a second one of market C sid 2."""
+        links.grant(self.link, conn_id, self.now)
+        self.session.subscriptions[2] = Subscription(2, {"C"})
 
     def store(self, batch: Batch) -> None:
         columns = {name: values[: batch.events.n].tolist() for name, values in batch.events.arrays.items()}
@@ -60,7 +68,7 @@ class Rig:
     def feed(self, *payloads: bytes) -> None:
         for payload in payloads:
             self.now += 1000
-            self.recorder.on_frame(payload, self.now)
+            self.link.on_frame(payload, self.now)
 
     def sealed(self) -> list[dict[str, Any]]:
         self.recorder.seal()
@@ -91,7 +99,10 @@ class Rig:
                         assert book[level] >= 0
         for ticker, market in self.books.by_ticker.items():
             known = rebuilt.get(ticker)
+            replica = market.active
             assert market.book.stale == (known is None) == (not market.known)
+            if replica.subscription is not None:
+                assert self.session.exact(replica.subscription.sid, ticker) == (not market.book.stale)
             held = {
                 (side, price): size
                 for side in (YES, NO)
@@ -273,7 +284,7 @@ def test_an_unreadable_frame_shows_as_a_gap_at_the_next_number() -> None:
 def test_a_frame_of_a_market_that_cannot_exist_harms_nobody() -> None:
     rig = Rig()
     rig.feed(*START, delta(3, "0.08", "1.00", ticker="lower'; DROP"), delta(4, "0.0800", "1.00"))
-    assert rig.recorder.counts.rejected == 1
+    assert rig.recorder.counts.foreign == 1
     assert set(rig.books.by_ticker) == {"A", "B"}
     assert not rig.books.by_ticker["A"].book.stale
     rig.check()
@@ -287,13 +298,64 @@ def test_bad_frames_of_other_channels_leave_the_books_alone() -> None:
     assert rig.recorder.counts.gaps == 0
 
 
+def test_no_side_prices_on_the_yes_scale_are_stored_like_all_others() -> None:
+    """The same market told in both conventions (use_yes_price) gives the same book and the same rows."""
+    told = []
+    for yes_price in (False, True):
+        rig = Rig(yes_price=yes_price)
+
+        def no(price: int, *, yes_price: bool = yes_price) -> str:
+            return f"0.{10_000 - price if yes_price else price:04d}"
+
+        rig.feed(
+            snapshot(1, "A", yes=[("0.0800", "3.00")], no=[(no(5400), "20.00"), (no(5605), "1.50")]),
+            delta(2, no(5400), "-5.00", side="no"),
+            delta(3, no(5500), "7.25", side="no"),
+            delta(4, "0.0900", "1.00"),
+            frame("orderbook_delta", 1, 5, market_ticker="A", side="no", price=int(no(5500)[2:4]), delta=2),
+        )
+        assert rig.books.by_ticker["A"].book.ladders() == (
+            [(900, 100), (800, 300)],
+            [(5605, 150), (5500, 925), (5400, 1500)],
+        )
+        rig.check()
+        assert f"on the {'yes' if yes_price else 'no'} scale" in rig.health[0].detail
+        told.append([(row["side"], row["price_e4"], row["qty_e2"]) for row in rig.events])
+    assert told[0] == told[1]
+
+
+def test_frames_of_no_subscription_of_ours_touch_nothing() -> None:
+    rig = Rig()
+    rig.feed(*START, delta(1, "0.0800", "1.00", sid=77), delta(3, "0.0800", "1.00", ticker="C"))
+    assert rig.recorder.counts.foreign == 2
+    assert rig.books.by_ticker["A"].book.size_at(YES, 800) == 30_000
+    assert set(rig.books.by_ticker) == {"A", "B"}
+    rig.feed(delta(4, "0.0800", "1.00"))
+    assert rig.recorder.counts.gaps == 0, "the number of a foreign market's frame counts all the same"
+    rig.check()
+
+
+def test_a_removed_market_is_unknown_from_then_on() -> None:
+    rig = Rig()
+    rig.feed(*START)
+    rig.link.remove(["A"], rig.now)
+    assert rig.asked() == [("delete_markets", 1, ["A"])]
+    rig.feed(delta(3, "0.0800", "1.00"), delta(4, "0.5000", "1.00", side="no", ticker="B"))
+    rows = rig.sealed()
+    assert [(row["type"], row["ticker"], row["seq"]) for row in rows[5:]] == [
+        ("gap", "A", 3),
+        ("delta", "B", 4),
+    ]
+    rig.check()
+
+
 def test_disconnect_makes_everything_unknown_once() -> None:
     rig = Rig()
     rig.feed(*START)
-    rig.recorder.on_disconnected(rig.now + 1, "gone")
-    rig.recorder.on_disconnected(rig.now + 2, "gone")
+    rig.link.on_disconnected(rig.now + 1, "gone")
+    rig.link.on_disconnected(rig.now + 2, "gone")
     assert rig.kinds()[5:] == ["gap", "gap"]
-    rig.recorder.on_connected(100, rig.now + 3)
+    rig.connect(100)
     rig.feed(snapshot(1, "A"), delta(2, "0.08", "2.00"))
     assert rig.sealed()[-1]["conn_id"] == 100
     assert rig.books.by_ticker["A"].book.size_at(YES, 800) == 200
@@ -303,9 +365,12 @@ def test_disconnect_makes_everything_unknown_once() -> None:
 
 def test_terminal_error_makes_the_books_unknown_and_subscribes_again() -> None:
     rig = Rig()
-    rig.feed(b'{"id":1,"type":"subscribed","msg":{"channel":"orderbook_delta","sid":1}}', *START)
+    rig.feed(*START)
     rig.feed(b'{"type":"error","sid":1,"seq":3,"msg":{"code":25,"msg":"buffer overflow"}}')
     assert rig.kinds()[-2:] == ["gap", "gap"]
+    assert rig.session.outbox == [], "not at once"
+    rig.now = rig.session.wake_ns
+    rig.link.on_tick(rig.now)
     assert json.loads(rig.session.outbox[0])["cmd"] == "subscribe"
     rig.check()
 
@@ -423,7 +488,7 @@ def test_a_hundred_thousand_mutated_frames_never_corrupt_a_book() -> None:
     rig = Rig(seal_rows=500)
     examples = list(EXAMPLES.values())
     for number in range(5_000 if FEW else 100_000):
-        if number % 50 == 0:
+        if number % 50 == 0 or 1 not in rig.session.subscriptions:  # a frame may have ended it
             rig.check()
             rig = Rig(seal_rows=500)
             rig.feed(*START)

@@ -12,20 +12,20 @@ import pyarrow.parquet as pq
 import pytest
 
 import front
+import links
 from frames import MARKET_ID, delta, snapshot
 from kalshi_fast import __version__
 from kalshi_fast.batch import ArrowViews, Batch, BatchPool
 from kalshi_fast.books import Books
 from kalshi_fast.errors import ConfigError, SinkError
 from kalshi_fast.recorder import Recorder
-from kalshi_fast.session import Session
 from kalshi_fast.sinks import clickhouse
 from kalshi_fast.sinks.clickhouse import ClickHouseSink
 from kalshi_fast.sinks.parquet import ParquetSink
 from kalshi_fast.sinks.rejects import RejectSink
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from clickhouse_connect.driver.client import Client
@@ -37,19 +37,20 @@ NOON_NS = 20_000 * DAY_NS + DAY_NS // 2  # 2024-10-04 12:00 UTC
 class Source:
     """Batches from a real recorder."""
 
-    def __init__(self, rows: int = 100) -> None:
+    def __init__(self, rows: int = 100, tickers: Iterable[str] = ("A", "B")) -> None:
         self.books = Books()
         self.views = ArrowViews(self.books.tickers, self.books.ids)
         self.batches: list[Batch] = []
         pool = BatchPool(rows, 1000)
-        self.recorder = Recorder(Session(["A", "B"]), self.books, pool, self.batches.append, seal_rows=rows)
+        self.recorder = Recorder(self.books, pool, self.batches.append, seal_rows=rows)
         self.now = NOON_NS
-        self.recorder.on_connected(77, self.now)
+        self.link = links.link(self.recorder, tickers, lambda: self.now)
+        links.grant(self.link, 77, self.now)
 
     def feed(self, *payloads: bytes, every_ns: int = 1000) -> list[Batch]:
         for payload in payloads:
             self.now += every_ns
-            self.recorder.on_frame(payload, self.now)
+            self.link.on_frame(payload, self.now)
         self.recorder.seal()
         done = self.batches[:]
         self.batches.clear()
@@ -150,7 +151,7 @@ def test_an_insert_repeated_with_its_token_is_stored_once(open_database: Callabl
 def test_batches_with_new_markets_and_times_of_every_month_go_in_together(
     open_database: Callable[[], Client],
 ) -> None:
-    source, client = Source(rows=7), open_database()
+    source, client = Source(rows=7, tickers=[f"M-{n}" for n in range(1, 300)]), open_database()
     frames = [snapshot(n, f"M-{n}", yes=[("0.50", "1.00")]) for n in range(1, 300)]
     months = [delta(300 + n, "0.50", "1.00", ticker="M-1", ts_ms=n * 2_600_000_000) for n in range(600)]
     batches = source.feed(*frames, *months)

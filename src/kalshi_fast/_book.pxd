@@ -23,6 +23,7 @@ cdef class OrderBook:
     cdef int best[2]  # slot of the best bid, -1 when the side is empty
     cdef int levels[2]  # how many slots are not zero
     cdef int64_t sum[2]
+    cdef readonly int64_t updates  # levels set since the book was made: how busy the market is
 
     cdef Status add(self, int side, int64_t price_e4, int64_t delta_e2, int64_t* after_e2) noexcept nogil
     cdef void put(self, int side, int slot, int64_t qty_e2) noexcept nogil

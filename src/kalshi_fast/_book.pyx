@@ -118,6 +118,7 @@ cdef class OrderBook:
         cdef int64_t before = levels[slot]
         cdef int best = self.best[side]
         levels[slot] = qty_e2
+        self.updates += 1
         self.sum[side] += qty_e2 - before
         if qty_e2 != 0:
             if before == 0:
@@ -295,6 +296,12 @@ cdef class OrderBook:
             slot -= 1
         return prices, sizes
 
+    def ladders(self):
+        """Both sides' levels, best first, as lists of (price_e4, qty_e2)."""
+        return tuple(
+            [list(zip(prices.tolist(), sizes.tolist())) for prices, sizes in map(self.ladder, (YES, NO))]
+        )
+
     @property
     def nbytes(self):
         """Bytes of both level arrays (the grid is shared and not counted)."""
@@ -319,8 +326,7 @@ cdef class OrderBook:
         return self.copy()
 
     def __reduce__(self):
-        pairs = [list(zip(*(array.tolist() for array in self.ladder(side)))) for side in (YES, NO)]
-        return _restore, (self.grid, pairs[0], pairs[1], self.stale)
+        return _restore, (self.grid, *self.ladders(), self.stale)
 
     def __eq__(self, other):
         """Same levels on both sides and the same stale flag; the grids may differ."""

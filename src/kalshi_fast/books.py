@@ -1,18 +1,23 @@
 """The set of order books, one per market, and the numbering of markets that rows refer to.
 
 A book belongs to a market, never to a subscription: one sid carries many markets (Kalshi's AsyncAPI
-document; recorders that keep one book per sid lose the market from the second one on). Not here:
-sequences (``session``), rows (``recorder``).
+document; recorders that keep one book per sid lose the market from the second one on). A market has one
+book per connection that carries it: one usually, two with a hot standby. Not here: sequences (``session``),
+rows (``recorder``).
 """
 
 from __future__ import annotations
 
 import re
 import uuid
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from kalshi_fast._book import DECI_CENT, FINEST, LINEAR_CENT, NO, TAPERED_DECI_CENT, YES, Grid, OrderBook
 from kalshi_fast.errors import FrameError
+
+if TYPE_CHECKING:
+    from kalshi_fast.link import Link
+    from kalshi_fast.session import Subscription
 
 MAX_MARKETS: Final = 1_000_000
 NIL_ID: Final = str(uuid.UUID(int=0))
@@ -21,63 +26,69 @@ _TICKER = re.compile(r"[A-Z0-9.-]{1,128}\Z")
 _COARSE_TO_FINE = (LINEAR_CENT, TAPERED_DECI_CENT, DECI_CENT, FINEST)
 
 
-class Market:
-    """One market: its names, their numbers, its book, and the subscription that last carried it.
+class Replica:
+    """A market's book as one connection has it. ``active``: it is the one that rows are written of.
 
-    ``known``: the rows written so far say what the book is (a clear without a gap after it).
-    ``resyncing``: a fresh snapshot has been asked for and has not come yet.
+    ``subscription``: the one whose snapshot made the book exact; meaningless while the book is stale.
     """
 
-    __slots__ = (
-        "_next_grid",
-        "book",
-        "grid_declared",
-        "id_ix",
-        "ix",
-        "known",
-        "market_id",
-        "resyncing",
-        "sid",
-        "ticker",
-    )
+    __slots__ = ("active", "book", "link", "market", "subscription")
+
+    def __init__(self, market: Market, link: Link) -> None:
+        self.market = market
+        self.link = link
+        self.subscription: Subscription | None = None
+        self.book = OrderBook(stale=True)
+        self.active = not market.replicas
+        market.replicas.append(self)
+
+    def adopt_grid(self) -> None:
+        """Before a snapshot: the levels need not be moved to a declared grid, they are about to go."""
+        declared = self.market.declared_grid
+        if declared is not None and self.book.grid != declared:
+            self.book = OrderBook(declared, stale=True)
+
+    def fit_grid(self, price_e4: int) -> None:
+        """As long as nobody has declared the grid, the prices themselves do: widen it to this one."""
+        if self.market.declared_grid is not None or price_e4 in self.book.grid:
+            return
+        resting = [price for side in (YES, NO) for price in self.book.ladder(side)[0].tolist()]
+        self.book.change_grid(
+            next(grid for grid in _COARSE_TO_FINE if all(price in grid for price in (price_e4, *resting)))
+        )
+
+
+class Market:
+    """One market: its names, their numbers, and its book on each connection that carries it.
+
+    ``known``: the rows written so far say what the book is (a clear without a gap after it).
+    """
+
+    __slots__ = ("declared_grid", "id_ix", "ix", "known", "market_id", "replicas", "ticker")
 
     def __init__(self, ticker: str, ix: int) -> None:
         self.ticker = ticker
         self.ix = ix
         self.market_id = ""  # as the exchange last wrote it
         self.id_ix = 0
-        self.sid = 0
-        self.book = OrderBook(stale=True)
-        self.grid_declared = False
-        self._next_grid: Grid | None = None
+        self.replicas: list[Replica] = []
+        self.declared_grid: Grid | None = None
         self.known = False
-        self.resyncing = False
 
-    def declare_grid(self, grid: Grid) -> None:
-        """The exchange has said which prices the market uses.
+    @property
+    def active(self) -> Replica:
+        """The replica that rows are written of."""
+        return next(replica for replica in self.replicas if replica.active)
 
-        Raises PriceOffGridError when a resting level does not fit (book stale): the grid then comes with
-        the next snapshot.
-        """
-        self.grid_declared = True
-        self._next_grid = grid
-        self.book.change_grid(grid)
-        self._next_grid = None
+    @property
+    def book(self) -> OrderBook:
+        """The book as the rows have it."""
+        return self.active.book
 
-    def adopt_grid(self) -> None:
-        """Before a snapshot: the levels need not be moved to a declared grid, they are about to go."""
-        if self._next_grid is not None:
-            self.book = OrderBook(self._next_grid, stale=True)
-            self._next_grid = None
-
-    def fit_grid(self, price_e4: int) -> None:
-        """As long as nobody has declared the grid, the prices themselves do: widen it to this one."""
-        if self.grid_declared or price_e4 in self.book.grid:
-            return
-        resting = [price for side in (YES, NO) for price in self.book.ladder(side)[0].tolist()]
-        self.book.change_grid(
-            next(grid for grid in _COARSE_TO_FINE if all(price in grid for price in (price_e4, *resting)))
-        )
+    def activate(self, replica: Replica) -> None:
+        """From now on rows are written of this replica."""
+        for other in self.replicas:
+            other.active = other is replica
 
 
 class Books:
@@ -93,7 +104,7 @@ class Books:
         self._id_numbers = {NIL_ID: 0}
 
     def market(self, ticker: str, market_id: str) -> Market:
-        """The market of a book frame, made on first sight (``market_id`` may be empty: not known).
+        """The market of this name, made on first sight (``market_id`` may be empty: not known).
 
         Raises FrameError when ticker or id are not what the exchange promises.
         """
@@ -124,7 +135,3 @@ class Books:
             number = self._id_numbers[canonical] = len(self.ids)
             self.ids.append(canonical)
         return number
-
-    def of_sid(self, sid: int) -> list[Market]:
-        """The markets that this subscription carries."""
-        return [market for market in self.by_ticker.values() if market.sid == sid]

@@ -126,7 +126,7 @@ def _run(options: argparse.Namespace) -> int:
         line.show("delivering what is buffered …")
         recording.close()
         line.end()
-    unknown = recording.session.unknown_tickers
+    unknown = recording.fleet.unknown_tickers
     if unknown:
         sys.stderr.write(f"kalshi-fast: MARKET_TICKERS: not known to the exchange: {', '.join(unknown)}\n")
     figures = recording.summary()

@@ -59,6 +59,11 @@ class Settings:
     parquet_max_bytes: int = 104_857_600
     parquet_max_secs: int = 900
     buffer_max_rows: int = 2_000_000
+    use_yes_price: bool = False
+    subscription_markets: int = 1000
+    connection_markets: int = 5000
+    hot_standby: bool = False
+    ws_idle_ns: int = 10_000_000_000
     use_orjson: str | None = None
 
 
@@ -150,6 +155,17 @@ def _integer(low: int, high: int) -> Callable[[str], int]:
     return parse
 
 
+_SWITCHES: Final = {"on": True, "true": True, "yes": True, "1": True} | dict.fromkeys(
+    (OFF, "false", "no", "0"), False
+)
+
+
+def _switch(text: str) -> bool:
+    if text.lower() not in _SWITCHES:
+        raise _BadValueError("on or off")
+    return _SWITCHES[text.lower()]
+
+
 def _seconds_ns(text: str) -> int:
     try:
         value = Decimal(text)
@@ -231,6 +247,41 @@ SETTINGS: Final = (
         _integer(1, 2**30),
         "2000000",
         "rows held in memory while a store is slow; then reading pauses",
+    ),
+    Setting(
+        "USE_YES_PRICE",
+        "use_yes_price",
+        _switch,
+        OFF,
+        "ask for no-side prices on the yes scale (what is stored is the same)",
+    ),
+    Setting(
+        "SUBSCRIPTION_MARKETS",
+        "subscription_markets",
+        _integer(1, 100_000),
+        "1000",
+        "most markets of one subscription",
+    ),
+    Setting(
+        "CONNECTION_MARKETS",
+        "connection_markets",
+        _integer(1, 1_000_000),
+        "5000",
+        "most markets of one connection; more markets, more connections",
+    ),
+    Setting(
+        "HOT_STANDBY",
+        "hot_standby",
+        _switch,
+        OFF,
+        "a second connection with the same markets takes over when the first fails or misses a frame",
+    ),
+    Setting(
+        "WS_IDLE_SECS",
+        "ws_idle_ns",
+        _seconds_ns,
+        "10",
+        "so long without any frame, the exchange is asked; as long again, the link is dead",
     ),
     Setting("USE_ORJSON", "use_orjson", _text, "", "accepted for old .env files, without effect"),
 )

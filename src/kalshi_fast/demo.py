@@ -22,6 +22,7 @@ import pyarrow.dataset as ds
 from kalshi_fast._book import FINEST, OrderBook
 from kalshi_fast.config import writable_directory
 from kalshi_fast.errors import ConfigError, SimulatorError
+from kalshi_fast.feed import first_conn_id
 from kalshi_fast.progress import ProgressLine, bar
 from kalshi_fast.recording import Recording
 from kalshi_fast.sinks import clickhouse
@@ -150,6 +151,7 @@ async def _record(
             f"  {recording.sinks[0].rows:>9,} rows in ClickHouse"
         )
 
+    since = first_conn_id(time.time_ns())
     running = asyncio.ensure_future(recording.run(progress))
     watching = asyncio.ensure_future(_until_all_arrived(recording, simulator))
     try:
@@ -159,6 +161,7 @@ async def _record(
             await running
             raise SimulatorError("the recording was stopped before the simulator had finished")
         report = await watching
+        report["first_conn_id"] = since
     finally:
         recording.stop()
         await asyncio.gather(running, return_exceptions=True)
@@ -179,7 +182,6 @@ async def _until_all_arrived(recording: Recording, simulator: Simulator) -> dict
     report["frames_per_s"] = round(recording.recorder.counts.frames / max(elapsed, 1e-9))
     # Copies, made while the connection still stands: closing it makes every book unknown.
     report["our_books"] = {ticker: market.book.copy() for ticker, market in recording.books.by_ticker.items()}
-    report["conn_id"] = recording.recorder.conn_id
     return report
 
 
@@ -202,8 +204,8 @@ def _figures(recording: Recording, report: dict[str, Any]) -> dict[str, Any]:
     try:
         # Counted in the stores themselves, this recording's rows only: the directory may hold others.
         figures["clickhouse_rows"] = client.query(
-            "SELECT count() FROM orderbook_events WHERE conn_id = {conn_id:UInt64}",
-            parameters={"conn_id": report["conn_id"]},
+            "SELECT count() FROM orderbook_events WHERE conn_id >= {first:UInt64}",
+            parameters={"first": report["first_conn_id"]},
         ).result_rows[0][0]
         stored = _stored_books(client, list(truth))
         figures["sql_books_equal"] = sum(stored[ticker] == book for ticker, book in truth.items())
@@ -218,7 +220,7 @@ def _figures(recording: Recording, report: dict[str, Any]) -> dict[str, Any]:
     finally:
         client.close()
     files = ds.dataset(settings.parquet_dir / "orderbook", format="parquet")
-    figures["parquet_rows"] = files.count_rows(filter=ds.field("conn_id") == report["conn_id"])
+    figures["parquet_rows"] = files.count_rows(filter=ds.field("conn_id") >= report["first_conn_id"])
     figures["agrees"] = (
         figures["frames_sent"] == figures["frames_received"]
         and figures["events"] == figures["clickhouse_rows"] == figures["parquet_rows"]

@@ -1,16 +1,16 @@
 """A live connection to the exchange: picows on an asyncio loop, one connection after the other.
 
-Connects, hands every text frame with its receive time to the recorder, sends what the session has in its
-outbox, and connects again after a loss (exponential back-off with full jitter, a fresh signature each
-time). The receive time is taken once per read from the socket. Reading pauses while the recorder's
-buffers are pressed. What frames mean is not known here.
+Connects, hands every text frame with its receive time to the link, sends what the session has in its
+outbox, and connects again after a loss (``backoff``, a fresh signature each time). The receive time is
+taken once per read from the socket. Reading pauses while the recorder's buffers are pressed. What frames
+mean is not known here.
 """
 
 from __future__ import annotations
 
 import asyncio
+import email.utils
 import logging
-import random
 import secrets
 import socket
 import ssl
@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 
 import picows
 
+from kalshi_fast.backoff import NS, Backoff
 from kalshi_fast.errors import ConnectError, KalshiFastError, RefusedError
 
 if TYPE_CHECKING:
@@ -28,23 +29,26 @@ if TYPE_CHECKING:
 
     from kalshi_fast.auth import Signer
     from kalshi_fast.batch import BatchPool
-    from kalshi_fast.recorder import Recorder
+    from kalshi_fast.link import Link
 
 log = logging.getLogger("kalshi_fast.feed")
 
 MAX_FRAME_BYTES: Final = 16 * 1024 * 1024
 HANDSHAKE_TIMEOUT_S: Final = 10.0
-IDLE_S: Final = 10.0  # the exchange pings every 10 s: so long without any frame, and we ask
-REPLY_S: Final = 10.0  # and so long without an answer, and the link is dead
-FIRST_BACKOFF_S: Final = 0.5
-MAX_BACKOFF_S: Final = 30.0
-HEALTHY_S: Final = 60.0
+IDLE_S: Final = 10.0  # the exchange pings every 10 s
+TICK_S: Final = 0.02
+CLOCK_SKEW_S: Final = 3  # less than that, rounding of the Date and the way can explain
 RESUME_POLL_S: Final = 0.005
+
+
+def first_conn_id(now_ns: int) -> int:
+    """The smallest id of a connection made from this time on."""
+    return now_ns // 1_000_000 << 20
 
 
 def new_conn_id() -> int:
     """Unique for ever, in time order: Unix milliseconds, then 20 random bits."""
-    return (time.time_ns() // 1_000_000 << 20) | secrets.randbits(20)
+    return first_conn_id(time.time_ns()) | secrets.randbits(20)
 
 
 def tls_context(cafile: Path | None) -> ssl.SSLContext:
@@ -53,12 +57,12 @@ def tls_context(cafile: Path | None) -> ssl.SSLContext:
 
 
 class _Listener(picows.WSListener):
-    """Hands the frames of one connection to the recorder."""
+    """Hands the frames of one connection to its link."""
 
-    def __init__(self, recorder: Recorder, pool: BatchPool) -> None:
+    def __init__(self, link: Link, pool: BatchPool) -> None:
         self.disconnect_reason = "the exchange closed the connection"
         self.upgraded = False
-        self._recorder = recorder
+        self._link = link
         self._pool = pool
         self._transport: picows.WSTransport | None = None
         self._now_ns = 0
@@ -69,14 +73,14 @@ class _Listener(picows.WSListener):
     def on_ws_connected(self, transport: picows.WSTransport) -> None:
         self._transport = transport
         self.upgraded = True
-        self._recorder.on_connected(new_conn_id(), time.time_ns())
-        self._flush()
+        self._link.on_connected(new_conn_id(), time.time_ns())
+        self.flush()
 
     def on_ws_frame(self, transport: picows.WSTransport, frame: picows.WSFrame) -> None:
         if self._now_ns == 0:
             self._now_ns = time.time_ns()
         if frame.msg_type == picows.WSMsgType.TEXT and frame.fin:
-            self._recorder.on_frame(frame.get_payload_as_bytes(), self._now_ns)
+            self._link.on_frame(frame.get_payload_as_bytes(), self._now_ns)
         elif frame.msg_type in (
             picows.WSMsgType.TEXT,
             picows.WSMsgType.BINARY,
@@ -103,7 +107,7 @@ class _Listener(picows.WSListener):
 
     def _end_of_read(self, transport: picows.WSTransport) -> None:
         self._now_ns = 0
-        self._flush()
+        self.flush()
         if self._pool.pressed and not self._paused:
             self._paused = True
             transport.underlying_transport.pause_reading()
@@ -111,7 +115,7 @@ class _Listener(picows.WSListener):
 
     def on_ws_disconnected(self, transport: picows.WSTransport) -> None:
         if self.upgraded:
-            self._recorder.on_disconnected(time.time_ns(), self.disconnect_reason)
+            self._link.on_disconnected(time.time_ns(), self.disconnect_reason)
         self._transport = None
 
     def _on_part(self, frame: picows.WSFrame) -> None:
@@ -119,12 +123,13 @@ class _Listener(picows.WSListener):
         self._parts.append(frame.get_payload_as_bytes())
         self._parts_bytes += frame.payload_size
         if self._parts_bytes > MAX_FRAME_BYTES or frame.fin:
-            self._recorder.on_frame(b"".join(self._parts), self._now_ns)
+            self._link.on_frame(b"".join(self._parts), self._now_ns)
             self._parts.clear()
             self._parts_bytes = 0
 
-    def _flush(self) -> None:
-        outbox = self._recorder.session.outbox
+    def flush(self) -> None:
+        """Sends what the session wants to say."""
+        outbox = self._link.session.outbox
         if outbox and self._transport is not None:
             for command in outbox:
                 self._transport.send(picows.WSMsgType.TEXT, command)
@@ -141,31 +146,38 @@ class _Listener(picows.WSListener):
 
 
 class Feed:
-    """``await run()`` keeps the recorder connected until ``stop`` is called.
+    """``await run()`` keeps a link connected until ``stop`` is called.
 
-    A first connection that fails ends it with ConnectError (or RefusedError): most likely the
-    configuration is wrong. Later failures are retried for ever. ``hostname`` replaces the host of the URL
-    in the Host header and as the name that the certificate must have.
+    A first connection that fails ends it with ConnectError (or RefusedError): most likely the configuration
+    is wrong; ``patient`` retries that one too. Later failures are retried for ever. ``hostname`` replaces
+    the host of the URL in the Host header and as the name that the certificate must have. ``idle_s``: so
+    long without any frame, and we ask; as long again without an answer, and the link is dead.
     """
 
     def __init__(
         self,
         url: str,
         signer: Signer,
-        recorder: Recorder,
+        link: Link,
         pool: BatchPool,
         *,
         ssl_context: ssl.SSLContext | None,
+        backoff: Backoff,
         hostname: str | None = None,
+        idle_s: float = IDLE_S,
+        patient: bool = False,
     ) -> None:
         self.connected = False
         self.connections = 0
+        self.link = link
         self._url = url
         self._signer = signer
-        self._recorder = recorder
         self._pool = pool
         self._ssl_context = ssl_context
+        self._backoff = backoff
         self._hostname = hostname
+        self._idle_s = idle_s
+        self._patient = patient
         self._stop = asyncio.Event()
 
     def stop(self) -> None:
@@ -173,29 +185,29 @@ class Feed:
         self._stop.set()
 
     async def run(self) -> None:
-        backoff_s = FIRST_BACKOFF_S
+        session = self.link.session
         while not self._stop.is_set():
-            started = time.monotonic()
+            started = time.monotonic_ns()
+            refused = False
             try:
                 reason = await self._one_connection()
+                refused = session.closing is not None
             except ConnectError as error:
-                if self.connections == 0:
+                if self.connections == 0 and not self._patient:
                     raise
+                refused = isinstance(error, RefusedError)
                 reason = str(error)
-            if self._recorder.session.fatal is not None:
-                raise self._recorder.session.fatal
+            if session.fatal is not None:
+                raise session.fatal
             if self._stop.is_set():
                 return
-            if time.monotonic() - started > HEALTHY_S:
-                backoff_s = FIRST_BACKOFF_S
-            delay_s = random.uniform(0, backoff_s)  # noqa: S311 - spreads reconnects, guards nothing
+            delay_s = self._backoff.next_ns(time.monotonic_ns() - started, refused=refused) / NS
             log.warning("%s; connecting again in %.1f s", reason, delay_s)
-            backoff_s = min(2 * backoff_s, MAX_BACKOFF_S)
             await _wait(self._stop, delay_s)
 
     async def _one_connection(self) -> str:
         """Runs one connection to its end and says why it ended."""
-        listener = _Listener(self._recorder, self._pool)
+        listener = _Listener(self.link, self._pool)
         transport = await self._connect(lambda: listener)
         if not listener.upgraded:
             transport.disconnect()
@@ -203,23 +215,29 @@ class Feed:
         self.connections += 1
         self.connected = True
         try:
-            await self._until_over(transport)
+            await self._until_over(transport, listener)
             if self._stop.is_set():
                 listener.disconnect_reason = "stopped"
                 transport.send_close(picows.WSCloseCode.OK)
+            elif self.link.session.closing is not None:
+                listener.disconnect_reason = self.link.session.closing
         finally:
             transport.disconnect()
             await transport.wait_disconnected()
             self.connected = False
         return listener.disconnect_reason
 
-    async def _until_over(self, transport: picows.WSTransport) -> None:
+    async def _until_over(self, transport: picows.WSTransport, listener: _Listener) -> None:
         """Until the connection is lost, ``stop`` is called or the session gives up."""
+        link, session = self.link, self.link.session
         lost = asyncio.ensure_future(transport.wait_disconnected())
         stopped = asyncio.ensure_future(self._stop.wait())
         try:
-            while not (lost.done() or stopped.done() or self._recorder.session.fatal is not None):
-                await asyncio.wait({lost, stopped}, timeout=0.1, return_when=asyncio.FIRST_COMPLETED)
+            while not (lost.done() or stopped.done() or session.fatal or session.closing):
+                if session.wake_ns <= time.monotonic_ns():
+                    link.on_tick(time.time_ns())
+                listener.flush()
+                await asyncio.wait({lost, stopped}, timeout=TICK_S, return_when=asyncio.FIRST_COMPLETED)
         finally:
             lost.cancel()
             stopped.cancel()
@@ -239,8 +257,8 @@ class Feed:
                 websocket_handshake_timeout=HANDSHAKE_TIMEOUT_S,
                 enable_auto_ping=True,
                 enable_auto_pong=False,  # the listener answers: it has to see every end of a read
-                auto_ping_idle_timeout=IDLE_S,
-                auto_ping_reply_timeout=REPLY_S,
+                auto_ping_idle_timeout=self._idle_s,
+                auto_ping_reply_timeout=self._idle_s,
                 max_frame_size=MAX_FRAME_BYTES,
                 max_redirects=0,
                 extra_headers=self._signer.headers(time.time_ns() // 1_000_000),
@@ -271,11 +289,24 @@ def _refusal(host: str, error: picows.WSHandshakeError) -> KalshiFastError:
     if status in (401, 403):
         return RefusedError(
             f"{host} refused the key, the signature or the clock: HTTP {status}{said};"
-            " check PROD_KEYID, PROD_KEYFILE and the time of this machine"
+            f" check PROD_KEYID, PROD_KEYFILE and the time of this machine{_clock_skew(error)}"
         )
     if status:
         return ConnectError(f"WS_URL: {host} refused the WebSocket: HTTP {status}{said}")
     return ConnectError(f"WS_URL: {host} does not speak WebSocket: {error}")
+
+
+def _clock_skew(error: picows.WSHandshakeError) -> str:
+    """What the Date of a refusal says about our clock; nothing when it has none or agrees with us."""
+    date = error.response.headers.get("Date") if error.response is not None else None
+    try:
+        theirs = email.utils.parsedate_to_datetime(date or "").timestamp()
+    except ValueError:
+        return ""
+    behind_s = round(theirs - time.time())
+    if abs(behind_s) < CLOCK_SKEW_S:
+        return ""
+    return f" ({abs(behind_s)} s {'behind' if behind_s > 0 else 'ahead of'} the exchange's)"
 
 
 async def _dial(host: str, port: int) -> socket.socket:

@@ -1,4 +1,4 @@
-"""One recording, put together from settings: feed → recorder → writer → stores, and its orderly end.
+"""One recording, put together from settings: fleet → recorder → writer → stores, and its orderly end.
 
 ``open`` checks and opens everything that can be wrong before the first connection; ``run`` lasts until
 ``stop`` (or SIGINT, SIGTERM); ``close`` delivers what is buffered. Not here: what the parts do.
@@ -18,9 +18,9 @@ from kalshi_fast.batch import ArrowViews, BatchPool
 from kalshi_fast.books import Books
 from kalshi_fast.config import Settings, require_live
 from kalshi_fast.errors import ConfigError
-from kalshi_fast.feed import Feed, tls_context
+from kalshi_fast.feed import tls_context
+from kalshi_fast.fleet import Fleet
 from kalshi_fast.recorder import Recorder
-from kalshi_fast.session import Session
 from kalshi_fast.sinks import clickhouse
 from kalshi_fast.sinks.clickhouse import ClickHouseSink
 from kalshi_fast.sinks.parquet import ParquetSink
@@ -44,7 +44,6 @@ class Recording:
         self.id = uuid.uuid4().hex
         self.books = Books()
         self.views = ArrowViews(self.books.tickers, self.books.ids)
-        self.session = Session(list(settings.market_tickers))
         self.sinks: list[Sink] = []
         self.started = 0.0
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -77,22 +76,13 @@ class Recording:
                 database=settings.clickhouse_database,
             )
             sink = ClickHouseSink(client, self.views, recorder_id=self.id)
-            sink.forget_levels(self.session.tickers, time.time_ns())
+            sink.forget_levels(list(settings.market_tickers), time.time_ns())
             # First in line: rows are to be queryable as soon as can be.
             self.sinks.insert(0, sink)
         self.pool = BatchPool(settings.batch_rows, max(2, settings.buffer_max_rows // settings.batch_rows))
         self.writer = Writer(self.sinks, release=self.pool.release, failed=self._writer_failed)
-        self.recorder = Recorder(
-            self.session, self.books, self.pool, self.writer.offer, seal_rows=settings.batch_rows
-        )
-        self.feed = Feed(
-            settings.ws_url,
-            signer,
-            self.recorder,
-            self.pool,
-            ssl_context=context,
-            hostname=settings.ws_hostname,
-        )
+        self.recorder = Recorder(self.books, self.pool, self.writer.offer, seal_rows=settings.batch_rows)
+        self.fleet = Fleet(settings, signer, self.recorder, self.pool, context)
 
     async def run(self, progress: Callable[[Recording], None] | None = None) -> None:
         """Records until ``stop``, a signal, or an error that no retry can mend."""
@@ -104,7 +94,7 @@ class Recording:
         sealing = asyncio.ensure_future(self._seal_on_time())
         showing = asyncio.ensure_future(self._show(progress)) if progress is not None else None
         try:
-            await self.feed.run()
+            await self.fleet.run()
         finally:
             for task in filter(None, (sealing, showing)):
                 task.cancel()
@@ -112,8 +102,8 @@ class Recording:
             self._loop = None
 
     def stop(self) -> None:
-        """Ends the feed; what is buffered is delivered by ``close``."""
-        self.feed.stop()
+        """Ends the feeds; what is buffered is delivered by ``close``."""
+        self.fleet.stop()
 
     def close(self) -> None:
         """Delivers everything buffered and closes the stores. Raises SinkError when one refused."""
@@ -140,7 +130,7 @@ class Recording:
         counts = self.recorder.counts
         rows = {sink.name: sink.rows for sink in self.sinks}
         return {
-            "connections": self.feed.connections,
+            "connections": self.fleet.connections,
             "markets": len(self.books.by_ticker),
             "frames_received": counts.frames,
             "events": counts.events,
@@ -149,7 +139,10 @@ class Recording:
             "gaps": counts.gaps,
             "gap_events": counts.gap_events,
             "frames_repeated": counts.repeated,
+            "frames_foreign": counts.foreign,
             "frames_rejected": counts.rejected,
+            "handovers": counts.handovers,
+            "blackout_us": counts.blackout_us,
             "unknown_types": counts.unknown_types.total(),
             "unknown_keys": counts.unknown_keys.total(),
             "clickhouse_rows": rows.get("ClickHouse", 0),

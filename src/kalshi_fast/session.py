@@ -1,26 +1,38 @@
-"""The protocol session of one connection, sans I/O: commands out, replies and sequence numbers in.
+"""The protocol session of one connection, sans I/O: replies, sequence numbers, a clock and a random source
+in; commands and losses out. It owns command ids, subscriptions, sids, sequences, resync and its pace.
 
-Rules, after Kalshi's AsyncAPI document 2.0.0:
+The rules, after Kalshi's AsyncAPI document 2.0.0:
 
 * ``seq`` counts per sid, from 1, over all markets of that subscription; every frame with a seq counts,
   ``ok``, ``unsubscribed`` and subscription-scoped ``error`` frames included.
-* A missing number makes every book of the sid doubtful until each has had a snapshot.
+* A missing number makes every book of the sid doubtful until each has had a snapshot. ``get_snapshot``
+  brings one, in the subscription's own sequence: what comes before it is in it, what comes after is not.
 * A new connection starts new sids and sequences.
-* Errors 10 and 25 end a subscription.
+* Errors 10 and 25 end a subscription; 26 says it is too large, 27 that it is asked too often.
 
-What is to be sent waits in ``outbox`` as JSON text. Nothing here knows a socket, a clock or a book.
+Commands to send wait in ``outbox`` as JSON text. Books that became unknown wait in ``lost``. ``exact`` says
+which are known. ``tick`` is to be called from ``wake_ns`` on. Nothing here knows a socket or a book.
 """
 
 from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from kalshi_fast import wire
+from kalshi_fast.backoff import NS, Scale
 from kalshi_fast.errors import SubscriptionError
 
-CHANNEL = "orderbook_delta"
-TICKERS_PER_COMMAND = 500
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Callable, Iterable
+
+CHANNEL: Final = "orderbook_delta"
+NEVER: Final = 2**63 - 1
+RETRY: Final = Scale(NS // 10, 10 * NS)
+_RETRIED_ERRORS = frozenset({1, 18, 27})  # cannot process, command timeout, command rate
+_STRAY_SIDS = 1000
 
 
 class Verdict(enum.Enum):
@@ -29,41 +41,140 @@ class Verdict(enum.Enum):
     IN_ORDER = "in order"
     REPEATED = "repeated"
     GAP = "gap"
+    FOREIGN = "of no subscription"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a session allows itself."""
+
+    markets_per_subscription: int = 1000
+    subscriptions: int = 100
+    snapshots_per_command: int = 100
+    command_interval_ns: int = NS // 20  # of one subscription, on the average
+    command_burst: int = 10
+    reply_ns: int = 5 * NS
+    failures: int = 4  # unanswered requests for snapshots in a row, then the subscription is made anew
+
+
+class Loss(NamedTuple):
+    """The book of a market is unknown on this connection from number ``seq`` of ``sid`` on."""
+
+    ticker: str
+    sid: int
+    seq: int
 
 
 @dataclass(slots=True)
 class Subscription:
+    """``waiting``: its markets without an exact book, and the command whose answer is to repair each (0: yet
+    to be asked for, and then in ``due`` too)."""
+
     sid: int
+    tickers: set[str]
     next_seq: int = 1
-    tickers: list[str] = field(default_factory=list)
+    waiting: dict[str, int] = field(default_factory=dict)
+    due: dict[str, None] = field(default_factory=dict)
+    failures: int = 0
+    hold_ns: int = 0
+    paced_ns: int = 0  # when the commands sent so far are paid for
+
+
+@dataclass(slots=True)
+class _Command:
+    kind: str  # subscribe, add, snapshot, or other
+    sid: int
+    tickers: set[str]
+    deadline_ns: int
+    failures: int = 0
+
+
+@dataclass(slots=True)
+class _Group:
+    """Markets that want a subscription, at the earliest at ``due_ns``; ``join``: an existing one will do."""
+
+    tickers: list[str]
+    due_ns: int = 0
+    failures: int = 0
+    join: bool = False
+
+
+def _no_activity(ticker: str) -> int:
+    return 0
 
 
 class Session:
-    """``Session(tickers)``: wants the order books of these markets, on every connection it is given."""
+    """``Session(tickers, clock=…, rng=…)``: wants the order books of these markets on every connection it is
+    given. ``activity(ticker)`` says how busy a market is: the busiest are repaired first.
+    """
 
-    def __init__(self, tickers: list[str]) -> None:
-        self.tickers = list(tickers)
+    def __init__(
+        self,
+        tickers: Iterable[str],
+        *,
+        clock: Callable[[], int],
+        rng: random.Random,
+        limits: Limits | None = None,
+        use_yes_price: bool = False,
+    ) -> None:
+        self.tickers: dict[str, None] = dict.fromkeys(tickers)
         self.unknown_tickers: list[str] = []
+        self.overflow: list[str] = []  # for which this connection has no room: for another one
         self.subscriptions: dict[int, Subscription] = {}
         self.outbox: list[bytes] = []
+        self.lost: list[Loss] = []
         self.fatal: SubscriptionError | None = None
+        self.closing: str | None = None  # why this connection is of no use any more
         self.first_missing_seq = 0  # of the last GAP
+        self.wake_ns = NEVER
+        self.requests = 0  # commands for snapshots
+        self.activity: Callable[[str], int] = _no_activity
+        self.use_yes_price = use_yes_price
+        self._clock = clock
+        self._rng = rng
+        self._limits = limits or Limits()
+        self._room = self._limits.markets_per_subscription
+        self._served = False  # some subscription has been granted, ever
         self._next_id = 1
-        self._asked: dict[int, list[str]] = {}  # subscribe command → its tickers
+        self._open: dict[int, _Command] = {}
+        self._groups: list[_Group] = []
+        self._strays: dict[int, None] = {}
+
+    # --- the connection ---------------------------------------------------------------------------
 
     def opened(self) -> None:
         """A new connection is up: everything of the old one is void."""
+        self._forget()
+        self.closing = None
+        self._room = self._limits.markets_per_subscription
+        self._groups = [_Group(list(self.tickers))]
+        self.tick()
+
+    def closed(self) -> None:
+        """The connection is gone, and every book with it."""
+        for subscription in self.subscriptions.values():
+            self._lose(subscription, sorted(subscription.tickers), subscription.next_seq)
+        self._forget()
+
+    def _forget(self) -> None:
         self.subscriptions.clear()
         self.outbox.clear()
-        self._asked.clear()
+        self._open.clear()
+        self._groups.clear()
+        self._strays.clear()
         self._next_id = 1
-        self._subscribe(self.tickers)
+        self.wake_ns = NEVER
+
+    # --- sequences and books ----------------------------------------------------------------------
 
     def receive(self, sid: int, seq: int) -> Verdict:
         """Counts one frame of a sequence. After a GAP the sequence goes on behind this frame."""
         subscription = self.subscriptions.get(sid)
         if subscription is None:
-            subscription = self.subscriptions[sid] = Subscription(sid)
+            if len(self._strays) < _STRAY_SIDS:
+                self._strays[sid] = None
+            self.wake_ns = min(self.wake_ns, self._clock() + self._limits.reply_ns)
+            return Verdict.FOREIGN
         if seq == subscription.next_seq:
             subscription.next_seq = seq + 1
             return Verdict.IN_ORDER
@@ -71,77 +182,332 @@ class Session:
             return Verdict.REPEATED
         self.first_missing_seq = subscription.next_seq
         subscription.next_seq = seq + 1
+        # What is on its way may be what is missing: everything is asked for again.
+        self.lose(sid, sorted(subscription.tickers), self.first_missing_seq)
         return Verdict.GAP
 
-    def request_snapshots(self, sid: int, tickers: list[str]) -> None:
-        """Asks for fresh snapshots within a subscription; they come in its sequence."""
-        for start in range(0, len(tickers), TICKERS_PER_COMMAND):
-            self._command(
-                "update_subscription",
-                wire.Params(
-                    sid=sid,
-                    market_tickers=tickers[start : start + TICKERS_PER_COMMAND],
-                    action="get_snapshot",
-                ),
-            )
+    def carries(self, sid: int, ticker: str) -> bool:
+        """This market's frames come on this subscription."""
+        subscription = self.subscriptions.get(sid)
+        return subscription is not None and ticker in subscription.tickers
+
+    def exact(self, sid: int, ticker: str) -> bool:
+        """Everything that makes up this book has come, in order."""
+        subscription = self.subscriptions.get(sid)
+        return (
+            subscription is not None and ticker in subscription.tickers and ticker not in subscription.waiting
+        )
+
+    def repaired(self, sid: int, ticker: str) -> None:
+        """A snapshot of this market has been applied."""
+        subscription = self.subscriptions[sid]
+        subscription.due.pop(ticker, None)
+        if self._no_longer_expected(subscription.waiting.pop(ticker, 0), ticker):
+            subscription.failures = 0
+
+    def lose(self, sid: int, tickers: Iterable[str], seq: int) -> None:
+        """These books are unknown from ``seq`` on: they go to ``lost``, and snapshots are asked for."""
+        subscription = self.subscriptions.get(sid)
+        if subscription is None:
+            return
+        self._lose(subscription, tickers, seq)
+        for ticker in tickers:
+            self._no_longer_expected(subscription.waiting.get(ticker, 0), ticker)
+            subscription.waiting[ticker] = 0
+            subscription.due[ticker] = None
+        self._ask(subscription, self._clock())
+
+    def _no_longer_expected(self, command_id: int, ticker: str) -> bool:
+        """True when with this market a command has all that it was to bring."""
+        command = self._open.get(command_id)
+        if command is None:
+            return False
+        command.tickers.discard(ticker)
+        if command.tickers:
+            return False
+        del self._open[command_id]
+        return True
+
+    def _lose(self, subscription: Subscription, tickers: Iterable[str], seq: int) -> None:
+        waiting = subscription.waiting
+        self.lost += [Loss(ticker, subscription.sid, seq) for ticker in tickers if ticker not in waiting]
+
+    # --- wishes -----------------------------------------------------------------------------------
+
+    def add(self, tickers: Iterable[str]) -> None:
+        """These markets are wanted too, from now on."""
+        new = [ticker for ticker in dict.fromkeys(tickers) if ticker not in self.tickers]
+        if new:
+            self.tickers.update(dict.fromkeys(new))
+            self._groups.append(_Group(new, join=True))
+            self.tick()
+
+    def remove(self, tickers: Iterable[str]) -> None:
+        """These markets are not wanted any more."""
+        gone = {ticker for ticker in tickers if self.tickers.pop(ticker, self) is None}
+        for group in self._groups:
+            group.tickers = [ticker for ticker in group.tickers if ticker not in gone]
+        for subscription in list(self.subscriptions.values()):
+            self._let_go(subscription, gone & subscription.tickers)
+
+    def _let_go(self, subscription: Subscription, tickers: set[str]) -> None:
+        if not tickers:
+            return
+        self._lose(subscription, sorted(tickers), subscription.next_seq)
+        subscription.tickers -= tickers
+        for ticker in tickers:
+            self._no_longer_expected(subscription.waiting.pop(ticker, 0), ticker)
+            subscription.due.pop(ticker, None)
+        if subscription.tickers:
+            self._update(subscription, "delete_markets", sorted(tickers), "other")
+        else:
+            del self.subscriptions[subscription.sid]
+            self._unsubscribe([subscription.sid])
+
+    # --- replies ----------------------------------------------------------------------------------
 
     def on_subscribed(self, reply: wire.Subscribed) -> None:
-        """The exchange has given a subscribe command its sid."""
+        """The exchange has given a subscribe command its sid; the snapshots come by themselves."""
         sid = reply.msg.sid
-        subscription = self.subscriptions.setdefault(sid, Subscription(sid))
-        subscription.tickers = self._asked.pop(reply.id, [])
+        command = self._open.pop(reply.id, None)
+        if command is None:
+            if sid not in self.subscriptions:
+                self._strays[sid] = None  # an answer that was given up, come late
+            return
+        self._served = True
+        self._strays.pop(sid, None)
+        subscription = self.subscriptions[sid] = Subscription(sid, set(command.tickers))
+        self._expect(subscription, "snapshot", command.tickers)
+        self._let_go(subscription, {ticker for ticker in command.tickers if ticker not in self.tickers})
+
+    def on_ok(self, reply: wire.Ok) -> None:
+        """A command has been carried out; what it brings is awaited on its own."""
+        command = self._open.get(reply.id)
+        if command is not None and command.kind == "other":
+            del self._open[reply.id]
 
     def on_unsubscribed(self, reply: wire.Unsubscribed) -> None:
-        """The exchange has ended a subscription as asked."""
-        self.subscriptions.pop(reply.sid, None)
+        """The exchange has ended a subscription: as asked, or its markets need another."""
+        self._open.pop(reply.id, None)
+        self._strays.pop(reply.sid, None)
+        subscription = self.subscriptions.get(reply.sid)
+        if subscription is not None:
+            self._end(subscription, reply.seq or subscription.next_seq)
 
-    def on_error(self, error: wire.Error) -> bool:
-        """Takes an error reply; True when it ended a subscription (its books are unknown now).
+    def on_error(self, error: wire.Error) -> None:
+        """An error reply: what it ends is lost and made anew, what it refuses is done another way."""
+        code = error.msg.code
+        command = self._open.pop(error.id, None) if error.id else None
+        subscription = self.subscriptions.get(error.sid) if error.sid is not None else None
+        if code == 9:
+            self.closing = f"the exchange wants authentication ({_text(error)})"
+        elif subscription is not None and code in wire.TERMINAL_ERRORS:
+            self._end(subscription, error.seq or subscription.next_seq)
+        elif command is None:
+            return
+        elif command.kind == "subscribe":
+            self._subscribe_refused(command, error)
+        elif (subscription := self.subscriptions.get(command.sid)) is not None:
+            self._update_refused(subscription, command, error)
+        self.tick()
 
-        A subscribe that names unknown markets is sent again without them; ``fatal`` is set when no
-        market is left or the exchange will not serve the subscription at all.
-        """
-        if error.sid is not None:
-            ended = self.subscriptions.get(error.sid) if error.msg.code in wire.TERMINAL_ERRORS else None
-            if ended is None:
-                return False
-            del self.subscriptions[error.sid]
-            self._subscribe(ended.tickers or self.tickers)
-            return True
-        asked = self._asked.pop(error.id, None)
-        if asked is None:
-            return False
-        named = {*(error.msg.market_tickers or ()), *filter(None, [error.msg.market_ticker])}
-        refused = [ticker for ticker in asked if ticker in named]
-        known = [ticker for ticker in asked if ticker not in named]
-        self.unknown_tickers += refused
-        self.tickers = [ticker for ticker in self.tickers if ticker not in named]
-        text = error.msg.msg or wire.ERROR_TEXTS.get(error.msg.code, "no reason given")
-        if not refused:
-            self.fatal = SubscriptionError(
-                f"the exchange refused the subscription: {text} (error {error.msg.code})"
-            )
-        elif known:
-            self._subscribe(known)
-        elif not self.tickers:
+    def _subscribe_refused(self, command: _Command, error: wire.Error) -> None:
+        code, asked = error.msg.code, sorted(command.tickers)
+        named = _named(error) & command.tickers
+        if named:
+            self._drop_unknown(named, error)
+            self._groups.append(_Group([ticker for ticker in asked if ticker not in named]))
+        elif code == 26 and len(asked) == 1:
+            self.overflow += asked
+        elif code in (11, 26) and len(asked) > 1:
+            # 26: in halves they fit; 11 that names no market: in halves the bad one will be found.
+            half = (len(asked) + 1) // 2
+            if code == 26:
+                self._room = min(self._room, half)
+            self._groups += [_Group(asked[:half]), _Group(asked[half:])]
+        elif code == 11:
+            self._drop_unknown(set(asked), error)
+        elif code in _RETRIED_ERRORS or self._served:
+            self._again(asked, command.failures + 1)
+        else:
+            self.fatal = SubscriptionError(f"the exchange refused the subscription: {_text(error)}")
+
+    def _update_refused(self, subscription: Subscription, command: _Command, error: wire.Error) -> None:
+        code = error.msg.code
+        named = _named(error) & command.tickers
+        if code == 7:
+            self._end(subscription, subscription.next_seq)
+        elif command.kind == "add" and code not in _RETRIED_ERRORS:
+            refused = named or command.tickers
+            subscription.tickers -= refused
+            for ticker in refused:
+                subscription.waiting.pop(ticker, None)
+            if code == 26:
+                self._room = max(1, min(self._room, len(subscription.tickers)))
+                self._groups.append(_Group(sorted(refused)))
+            else:
+                self._drop_unknown(refused, error)
+            self._groups.append(_Group(sorted(command.tickers - refused), join=True))
+        elif named and command.kind == "snapshot" and code == 11:
+            self._drop_unknown(named, error)
+            self._let_go(subscription, named)
+            self._unanswered(subscription, command)
+        elif command.kind != "other":
+            self._unanswered(subscription, command, too_often=code == 27)
+
+    def _drop_unknown(self, tickers: set[str], error: wire.Error) -> None:
+        self.unknown_tickers += sorted(tickers)
+        for ticker in tickers:
+            self.tickers.pop(ticker, None)
+        if not self.tickers:
             self.fatal = SubscriptionError(
                 f"MARKET_TICKERS: the exchange knows none of {', '.join(self.unknown_tickers[:5])}"
-                f"{' …' if len(self.unknown_tickers) > 5 else ''} (error {error.msg.code}: {text})"
+                f"{' …' if len(self.unknown_tickers) > 5 else ''} ({_text(error)})"
             )
-        return False
 
-    def _subscribe(self, tickers: list[str]) -> None:
-        command_id = self._command(
-            "subscribe",
-            # The default of use_yes_price is going to change: it is always said.
-            wire.Params(
-                channels=[CHANNEL], market_tickers=tickers, skip_ticker_ack=True, use_yes_price=False
-            ),
+    # --- time -------------------------------------------------------------------------------------
+
+    def tick(self) -> None:
+        """Does what is due: commands that wait for their turn, answers that have not come."""
+        now = self._clock()
+        self.wake_ns = NEVER
+        for command_id, command in list(self._open.items()):
+            if command.deadline_ns <= now:
+                del self._open[command_id]
+                self._timed_out(command)
+        if self._strays and not any(command.kind == "subscribe" for command in self._open.values()):
+            self._unsubscribe(list(self._strays))
+            self._strays.clear()
+        groups, self._groups = self._groups, []
+        for group in groups:
+            if group.due_ns > now:
+                self._groups.append(group)
+            else:
+                self._place(group)
+        for subscription in self.subscriptions.values():
+            self._ask(subscription, now)
+        self.wake_ns = min(
+            self.wake_ns,
+            min((group.due_ns for group in self._groups), default=NEVER),
+            min((command.deadline_ns for command in self._open.values()), default=NEVER),
         )
-        self._asked[command_id] = tickers
+
+    def _timed_out(self, command: _Command) -> None:
+        if command.kind == "subscribe":
+            self._again(sorted(command.tickers), command.failures + 1)
+        elif command.kind != "other" and (subscription := self.subscriptions.get(command.sid)) is not None:
+            self._unanswered(subscription, command)
+
+    def _unanswered(self, subscription: Subscription, command: _Command, *, too_often: bool = False) -> None:
+        """The snapshots that have not come are asked for again, slower each time; at last on a new sid,
+        unless it is only that we have asked too often."""
+        if subscription.hold_ns <= self._clock():  # commands that fail together are one failure
+            subscription.failures += 1
+            if subscription.failures > self._limits.failures and not too_often:
+                self._unsubscribe([subscription.sid])
+                self._end(subscription, subscription.next_seq)
+                return
+            subscription.hold_ns = self._clock() + 1 + RETRY.delay_ns(subscription.failures, self._rng)
+        for ticker in command.tickers & subscription.waiting.keys():
+            subscription.waiting[ticker] = 0
+            subscription.due[ticker] = None
+
+    def _end(self, subscription: Subscription, seq: int) -> None:
+        """The subscription is over; its markets get another one."""
+        self._lose(subscription, sorted(subscription.tickers), seq)
+        self.subscriptions.pop(subscription.sid, None)
+        self._again(sorted(subscription.tickers), subscription.failures + 1)
+
+    def _again(self, tickers: list[str], failures: int) -> None:
+        due_ns = self._clock() + RETRY.delay_ns(failures, self._rng)
+        self._groups.append(_Group(tickers, due_ns, failures))
+        self.wake_ns = min(self.wake_ns, due_ns)
+
+    # --- commands ---------------------------------------------------------------------------------
+
+    def _place(self, group: _Group) -> None:
+        wanted = [ticker for ticker in group.tickers if ticker in self.tickers]
+        if group.join:
+            for subscription in self.subscriptions.values():
+                if wanted and len(subscription.tickers) + len(wanted) <= self._room:
+                    subscription.tickers.update(wanted)
+                    self._update(subscription, "add_markets", wanted, "add")
+                    return
+        for start in range(0, len(wanted), self._room):
+            tickers = wanted[start : start + self._room]
+            pending = sum(command.kind == "subscribe" for command in self._open.values())
+            if len(self.subscriptions) + pending >= self._limits.subscriptions:
+                self.overflow += tickers
+                continue
+            # The default of use_yes_price is going to change: it is always said.
+            params = wire.Params(
+                channels=[CHANNEL],
+                market_tickers=tickers,
+                skip_ticker_ack=True,
+                use_yes_price=self.use_yes_price,
+            )
+            command_id = self._command("subscribe", params)
+            deadline_ns = self._clock() + self._limits.reply_ns
+            self._open[command_id] = _Command("subscribe", 0, set(tickers), deadline_ns, group.failures)
+
+    def _ask(self, subscription: Subscription, now: int) -> None:
+        """Requests the snapshots that are due, the busiest markets first, no faster than allowed."""
+        if not subscription.due:
+            return
+        limits = self._limits
+        earliest_ns = max(
+            subscription.hold_ns,
+            subscription.paced_ns - (limits.command_burst - 1) * limits.command_interval_ns,
+        )
+        if earliest_ns <= now:
+            order = sorted(subscription.due, key=lambda ticker: (-self.activity(ticker), ticker))
+            for start in range(0, len(order), limits.snapshots_per_command):
+                earliest_ns = subscription.paced_ns - (limits.command_burst - 1) * limits.command_interval_ns
+                if earliest_ns > now:
+                    break
+                tickers = order[start : start + limits.snapshots_per_command]
+                for ticker in tickers:
+                    del subscription.due[ticker]
+                self._update(subscription, "get_snapshot", tickers, "snapshot")
+                self.requests += 1
+        if subscription.due:
+            self.wake_ns = min(self.wake_ns, earliest_ns)
+
+    def _update(self, subscription: Subscription, action: str, tickers: list[str], kind: str) -> None:
+        params = wire.Params(sid=subscription.sid, market_tickers=tickers, action=action)
+        command_id = self._command("update_subscription", params)
+        subscription.paced_ns = max(subscription.paced_ns, self._clock()) + self._limits.command_interval_ns
+        self._expect(subscription, kind, tickers, command_id)
+
+    def _expect(
+        self, subscription: Subscription, kind: str, tickers: Iterable[str], command_id: int = 0
+    ) -> None:
+        """An answer has to come in time; of an added or subscribed market, that is its snapshot."""
+        command_id = command_id or self._id()
+        deadline_ns = self._clock() + self._limits.reply_ns
+        self._open[command_id] = _Command(kind, subscription.sid, set(tickers), deadline_ns)
+        self.wake_ns = min(self.wake_ns, deadline_ns)
+        if kind != "other":
+            subscription.waiting.update(dict.fromkeys(tickers, command_id))
+
+    def _unsubscribe(self, sids: list[int]) -> None:
+        self._command("unsubscribe", wire.Params(sids=sids))
 
     def _command(self, cmd: str, params: wire.Params) -> int:
-        command_id = self._next_id
-        self._next_id += 1
+        command_id = self._id()
         self.outbox.append(wire.encode(wire.Command(cmd, command_id, params)))
         return command_id
+
+    def _id(self) -> int:
+        command_id = self._next_id
+        self._next_id += 1
+        return command_id
+
+
+def _named(error: wire.Error) -> set[str]:
+    return {*(error.msg.market_tickers or ()), *filter(None, [error.msg.market_ticker])}
+
+
+def _text(error: wire.Error) -> str:
+    text = error.msg.msg or wire.ERROR_TEXTS.get(error.msg.code, "no reason given")
+    return f"error {error.msg.code}: {text}"

@@ -1,0 +1,178 @@
+"""The connections of one recording: which markets go on which, and all of them run together.
+
+A connection carries at most so many markets; what an exchange will not let one carry goes to another one.
+With a hot standby every connection has a twin with the same markets. Not here: what a connection does
+(``feed``), what is said on it (``session``), whose book the rows follow (``recorder``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from typing import TYPE_CHECKING
+
+from kalshi_fast.backoff import Backoff
+from kalshi_fast.errors import SubscriptionError
+from kalshi_fast.feed import Feed
+from kalshi_fast.link import Link
+from kalshi_fast.session import Limits, Session
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Iterable
+
+    from kalshi_fast.auth import Signer
+    from kalshi_fast.batch import BatchPool
+    from kalshi_fast.config import Settings
+    from kalshi_fast.recorder import Recorder
+
+OVERFLOW_S = 0.2  # how often the sessions are asked for markets that they have no room for
+MAX_CONNECTIONS = 200
+
+
+class Fleet:
+    """``Fleet(settings, signer, recorder, pool, ssl_context)``; ``await run()`` lasts until ``stop``.
+
+    Raises ConnectError when no first connection comes about, SubscriptionError when no market is known to
+    the exchange.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        signer: Signer,
+        recorder: Recorder,
+        pool: BatchPool,
+        ssl_context: ssl.SSLContext | None,
+    ) -> None:
+        self.feeds: list[Feed] = []
+        self.unknown_tickers: list[str] = []
+        self._settings = settings
+        self._signer = signer
+        self._recorder = recorder
+        self._pool = pool
+        self._ssl_context = ssl_context
+        self._rng = random.Random()  # noqa: S311 - spreads reconnects, guards nothing
+        self._tasks: dict[asyncio.Task[None], Feed] = {}
+        self._stopped = False
+        self._place(settings.market_tickers)
+
+    @property
+    def connections(self) -> int:
+        """How many have been made so far."""
+        return sum(feed.connections for feed in self.feeds)
+
+    def stop(self) -> None:
+        """Closes all connections; ``run`` returns."""
+        self._stopped = True
+        for feed in self.feeds:
+            feed.stop()
+
+    async def run(self) -> None:
+        """Runs all feeds, and those that come to be needed. The first error that no retry mends ends all."""
+        try:
+            while True:
+                for feed in self.feeds:
+                    if feed not in self._tasks.values() and not self._stopped:
+                        self._tasks[asyncio.ensure_future(feed.run())] = feed
+                if not self._tasks:
+                    return
+                done, _ = await asyncio.wait(
+                    self._tasks, timeout=OVERFLOW_S, return_when=asyncio.FIRST_COMPLETED
+                )
+                for task in done:
+                    self._over(task)
+                self._look_after()
+        finally:
+            self.stop()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _over(self, task: asyncio.Task[None]) -> None:
+        feed = self._tasks.pop(task)
+        self.feeds.remove(feed)
+        try:
+            task.result()
+        except SubscriptionError:
+            # No market of this connection is known; those of others may be.
+            self._look_after()
+            if not any(other.link.session.tickers for other in self.feeds):
+                raise
+
+    def _look_after(self) -> None:
+        """Markets that a session has no room for, or that the exchange does not know."""
+        overflow: dict[str, None] = {}
+        for feed in self.feeds:
+            session = feed.link.session
+            if session.overflow:
+                tickers, session.overflow = session.overflow, []
+                for ticker in tickers:
+                    session.tickers.pop(ticker, None)
+                overflow.update(dict.fromkeys(tickers))
+        if overflow and not self._stopped:
+            self._place(overflow, beside=True)
+        for feed in self.feeds:
+            for ticker in feed.link.session.unknown_tickers:
+                if ticker not in self.unknown_tickers:
+                    self.unknown_tickers.append(ticker)
+
+    # --- markets ----------------------------------------------------------------------------------
+
+    def add(self, tickers: Iterable[str]) -> None:
+        """Records these markets too, from now on."""
+        carried = {ticker for feed in self.feeds for ticker in feed.link.session.tickers}
+        new = [ticker for ticker in dict.fromkeys(tickers) if ticker not in carried]
+        room = self._settings.connection_markets
+        for pair in self._pairs():
+            free = room - max(len(feed.link.session.tickers) for feed in pair)
+            for feed in pair:
+                feed.link.add(new[: max(free, 0)])
+            new = new[max(free, 0) :]
+        self._place(new)
+
+    def remove(self, tickers: Iterable[str]) -> None:
+        """Ends the recording of these markets."""
+        gone = list(tickers)
+        now_ns = time.time_ns()
+        for feed in self.feeds:
+            feed.link.remove(gone, now_ns)
+
+    def _pairs(self) -> list[list[Feed]]:
+        """Feeds by the markets that they carry: one, or with its twin."""
+        pairs: dict[frozenset[str], list[Feed]] = {}
+        for feed in self.feeds:
+            pairs.setdefault(frozenset(feed.link.session.tickers), []).append(feed)
+        return list(pairs.values())
+
+    def _place(self, tickers: Iterable[str], *, beside: bool = False) -> None:
+        """New connections for these markets; ``beside``: others stand already, so this one may be patient."""
+        wanted = list(tickers)
+        room = self._settings.connection_markets
+        for start in range(0, len(wanted), room):
+            for _ in range(2 if self._settings.hot_standby else 1):
+                if len(self.feeds) >= MAX_CONNECTIONS:
+                    raise SubscriptionError(
+                        f"MARKET_TICKERS: {len(wanted)} markets want more than {MAX_CONNECTIONS} connections"
+                    )
+                self.feeds.append(self._feed(wanted[start : start + room], patient=beside))
+
+    def _feed(self, tickers: list[str], *, patient: bool) -> Feed:
+        settings = self._settings
+        session = Session(
+            tickers,
+            clock=time.monotonic_ns,
+            rng=self._rng,
+            limits=Limits(markets_per_subscription=settings.subscription_markets),
+            use_yes_price=settings.use_yes_price,
+        )
+        return Feed(
+            settings.ws_url,
+            self._signer,
+            Link(self._recorder, session),
+            self._pool,
+            ssl_context=self._ssl_context,
+            backoff=Backoff(self._rng),
+            hostname=settings.ws_hostname,
+            idle_s=settings.ws_idle_ns / 1e9,
+            patient=patient,
+        )

@@ -1,0 +1,343 @@
+"""One connection's frames: decode, count the sequence, apply to the books, and have the rows written.
+
+A link joins the protocol session of one connection with the books as that connection has them. Frames that
+cannot be used are counted, kept aside, and cost at most their own market's book until the next snapshot.
+Deltas that arrive while a book is unknown are stored and not applied. It knows no sockets: bytes and
+receive times come in; what to send waits in the session's outbox. Not here: rows (``recorder``), the rules
+of the protocol (``session``).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kalshi_fast import wire
+from kalshi_fast._book import GRIDS, NO, YES, Grid
+from kalshi_fast._columns import DELTA
+from kalshi_fast._decode import MAX_PRICE_E4, cents_e4, contracts_e2, price_e4, qty_e2, rfc3339_us
+from kalshi_fast._delta import DeltaPath
+from kalshi_fast.books import Replica
+from kalshi_fast.errors import BookError, FieldError, FrameError
+from kalshi_fast.session import Verdict
+
+if TYPE_CHECKING:
+    from kalshi_fast.recorder import Recorder
+    from kalshi_fast.session import Session
+
+_KEY_SAMPLE_FRAMES = 1024  # one frame in so many is read again for keys that the structs do not know
+
+
+class Link:
+    """``Link(recorder, session)``: feeds the frames of successive connections into books and rows."""
+
+    def __init__(self, recorder: Recorder, session: Session) -> None:
+        self.session = session
+        self.conn_id = 0
+        self.last_frame_ns = 0
+        self._requests = 0
+        self.replicas: dict[str, Replica] = {}
+        self.path = DeltaPath(session.subscriptions, self.replicas, session.use_yes_price)
+        session.activity = self._activity
+        self._recorder = recorder
+        recorder.join(self)
+
+    def _activity(self, ticker: str) -> int:
+        replica = self.replicas.get(ticker)
+        return 0 if replica is None else replica.book.updates
+
+    # --- the connection ---------------------------------------------------------------------------
+
+    def on_connected(self, conn_id: int, now_ns: int) -> None:
+        """A new connection is up; what to send waits in the session's outbox."""
+        self.conn_id = conn_id
+        self.last_frame_ns = now_ns
+        self._recorder.aim(self)
+        self.session.opened()
+        scale = "yes" if self.session.use_yes_price else "no"
+        self._recorder.health(now_ns, self, "connect", detail=f"no-side prices come on the {scale} scale")
+
+    def on_disconnected(self, now_ns: int, reason: str) -> None:
+        """The connection is gone: from now on its books are unknown."""
+        self._recorder.health(now_ns, self, "disconnect", detail=reason)
+        self.session.closed()
+        self._take_losses(now_ns)
+
+    def on_tick(self, now_ns: int) -> None:
+        """To be called now and then: what waits for its time in the session may be due."""
+        self.session.tick()
+        self._take_losses(now_ns)
+
+    def add(self, tickers: list[str]) -> None:
+        """These markets too, from now on."""
+        self.session.add(tickers)
+
+    def remove(self, tickers: list[str], now_ns: int) -> None:
+        """These markets no more: their books are unknown from now on, and the rows say so."""
+        self.session.remove(tickers)
+        self._take_losses(now_ns)
+
+    # --- frames -----------------------------------------------------------------------------------
+
+    def on_frame(self, payload: bytes, ingest_ns: int) -> None:
+        """One text frame as it came, and the time it was read from the socket."""
+        counts = self._recorder.counters
+        counts.frames += 1
+        try:
+            message = wire.decode(payload)
+            if type(message) is wire.OrderbookDelta:
+                if not self.path.take(message, ingest_ns):
+                    self._on_delta(message, ingest_ns)
+            elif type(message) is wire.OrderbookSnapshot:
+                self._on_snapshot(message, ingest_ns)
+            else:
+                self._on_other(message, ingest_ns)
+        except FieldError as error:
+            self._reject(payload, ingest_ns, error)
+        else:
+            if counts.frames % _KEY_SAMPLE_FRAMES == 1:
+                counts.add_unknown_keys(wire.unknown_keys(payload))
+        self.last_frame_ns = ingest_ns
+        self._recorder.seal_when_full()
+
+    def _on_delta(self, message: wire.OrderbookDelta, ingest_ns: int) -> None:
+        """Every delta that DeltaPath has left alone: the same steps, and what can go wrong in them."""
+        body = message.msg
+        replica = self._replica(message.sid, message.seq, body.market_ticker, body.market_id, ingest_ns)
+        if replica is None:
+            return
+        try:
+            if body.price_dollars is not None:
+                price = price_e4(body.price_dollars)
+            else:
+                price = cents_e4(_given("price_dollars", body.price))
+            if body.delta_fp is not None:
+                change = qty_e2(body.delta_fp)
+            else:
+                change = contracts_e2(_given("delta_fp", body.delta))
+            if body.ts_ms is not None:
+                ts_us = body.ts_ms * 1000
+            else:
+                ts_us = rfc3339_us(body.ts) if body.ts is not None else ingest_ns // 1000
+            side = YES if body.side == "yes" else NO
+            price = self._own_scale(side, price)
+            book = replica.book
+            after = None
+            if not book.stale:
+                if price % 100:
+                    replica.fit_grid(price)
+                after = book.apply_delta(side, price, change)
+        except FieldError as error:
+            raise _of_market(error, message, replica) from error
+        if not replica.active:
+            return
+        recorder = self._recorder
+        if after is not None:
+            recorder.level(replica.market, side, price, after, ts_us, ingest_ns)
+        recorder.event(
+            DELTA,
+            replica.market,
+            self.conn_id,
+            message.sid,
+            message.seq,
+            side,
+            price,
+            change,
+            ts_us,
+            ingest_ns,
+        )
+        recorder.counters.deltas += 1
+
+    def _on_snapshot(self, message: wire.OrderbookSnapshot, ingest_ns: int) -> None:
+        body = message.msg
+        replica = self._replica(message.sid, message.seq, body.market_ticker, body.market_id, ingest_ns)
+        if replica is None:
+            return
+        market = replica.market
+        before = market.book.ladders()
+        replica.adopt_grid()
+        try:
+            sides = (
+                _levels(body.yes_dollars_fp, body.yes, "yes"),
+                [
+                    (self._own_scale(NO, price), size)
+                    for price, size in _levels(body.no_dollars_fp, body.no, "no")
+                ],
+            )
+            for levels in sides:
+                for price, _ in levels:
+                    if price % 100:
+                        replica.fit_grid(price)
+            replica.book.apply_snapshot(*sides)
+        except FieldError as error:
+            raise _of_market(error, message, replica) from error
+        self.session.repaired(message.sid, market.ticker)
+        replica.subscription = self.session.subscriptions[message.sid]
+        self._recorder.counters.snapshots += 1
+        if not replica.active and market.book.stale:
+            market.activate(replica)
+        if replica.active:
+            self._recorder.book(replica, before, message.seq, ingest_ns)
+
+    def _own_scale(self, side: int, price: int) -> int:
+        """With ``use_yes_price`` the no side comes on the yes scale; books and rows never have it."""
+        return MAX_PRICE_E4 - price if side == NO and self.session.use_yes_price else price
+
+    def _on_other(self, message: wire.Message | wire.Unknown, ingest_ns: int) -> None:
+        """Everything that is no book frame: its seq counts, replies go to the session."""
+        session = self.session
+        sid, seq = getattr(message, "sid", None), getattr(message, "seq", None)
+        if (
+            sid is not None
+            and seq is not None
+            and sid in session.subscriptions
+            and not self._in_sequence(sid, seq, ingest_ns)
+        ):
+            return
+        if isinstance(message, wire.Subscribed):
+            session.on_subscribed(message)
+        elif isinstance(message, wire.Ok):
+            session.on_ok(message)
+        elif isinstance(message, wire.Error):
+            detail = f"error {message.msg.code}: {message.msg.msg}"
+            self._recorder.health(ingest_ns, self, "error", sid=sid or 0, seq=seq or 0, detail=detail)
+            session.on_error(message)
+        elif isinstance(message, wire.Unsubscribed):
+            session.on_unsubscribed(message)
+        elif isinstance(message, wire.MarketLifecycle):
+            self._on_lifecycle(message, ingest_ns)
+        elif isinstance(message, wire.Unknown):
+            self._recorder.counters.add_unknown_type(message.type)
+        self._take_losses(ingest_ns)
+
+    def _on_lifecycle(self, message: wire.MarketLifecycle, ingest_ns: int) -> None:
+        """The exchange says which prices a market uses: its books move to that grid."""
+        market = self._recorder.books.by_ticker.get(message.msg.market_ticker)
+        grid = _grid(message.msg)
+        if market is None or grid is None:
+            return
+        market.declared_grid = grid
+        for replica in market.replicas:
+            was_stale = replica.book.stale
+            try:
+                replica.book.change_grid(grid)
+            except BookError as error:
+                self._recorder.health(ingest_ns, self, "grid", market_ticker=market.ticker, detail=str(error))
+                if not was_stale and replica.subscription is not None:
+                    replica.link.lose(replica, replica.subscription.next_seq, ingest_ns)
+
+    # --- what can go wrong ------------------------------------------------------------------------
+
+    def lose(self, replica: Replica, seq: int, ingest_ns: int) -> None:
+        """A book of this connection is unknown from a number of its subscription on."""
+        assert replica.subscription is not None  # noqa: S101 - it was exact
+        self.session.lose(replica.subscription.sid, [replica.market.ticker], seq)
+        self._take_losses(ingest_ns)
+
+    def _in_sequence(self, sid: int, seq: int, ingest_ns: int) -> bool:
+        """Counts the frame; False when it must not be used: seen before, or of no subscription of ours."""
+        verdict = self.session.receive(sid, seq)
+        if verdict is Verdict.IN_ORDER:
+            return True
+        counts = self._recorder.counters
+        if verdict is Verdict.REPEATED:
+            counts.repeated += 1
+            return False
+        if verdict is Verdict.FOREIGN:
+            counts.foreign += 1
+            return False
+        missing = self.session.first_missing_seq
+        counts.gaps += 1
+        self._recorder.health(
+            ingest_ns, self, "gap", sid=sid, seq=missing, detail=f"numbers {missing} to {seq - 1} are missing"
+        )
+        self._take_losses(ingest_ns)
+        return True
+
+    def _take_losses(self, ingest_ns: int) -> None:
+        """Books that the session gave up: marked, said in the rows, replaced by a twin's if there is one."""
+        session = self.session
+        if session.lost:
+            losses, session.lost = session.lost, []
+            self._recorder.lose(self, losses, ingest_ns)
+        if session.requests != self._requests:
+            detail = f"snapshots asked for, with {session.requests - self._requests} commands"
+            self._requests = session.requests
+            self._recorder.health(ingest_ns, self, "resync", detail=detail)
+
+    def _reject(self, payload: bytes, ingest_ns: int, error: FieldError) -> None:
+        """Keeps the frame aside and draws the consequence for the books that it was about."""
+        frame_error = (
+            error if isinstance(error, FrameError) else FrameError(error.field, error.value, error.expected)
+        )
+        sid, seq, ticker = frame_error.sid, frame_error.seq, frame_error.market_ticker
+        self._recorder.reject(payload, ingest_ns, self, frame_error)
+        if sid is None or seq is None:
+            return  # its number stays open: the next frame of the sequence shows the gap
+        if not frame_error.counted and not self._in_sequence(sid, seq, ingest_ns):
+            return
+        if not frame_error.about_book:
+            return
+        subscription = self.session.subscriptions[sid]
+        if ticker is not None and ticker in subscription.tickers:
+            doubtful = [ticker]
+        else:
+            doubtful = sorted(subscription.tickers)
+        self.session.lose(sid, doubtful, seq)
+        self._take_losses(ingest_ns)
+
+    def _replica(self, sid: int, seq: int, ticker: str, market_id: str, ingest_ns: int) -> Replica | None:
+        """The book that a frame is about; None when the frame must not be used."""
+        if not self._in_sequence(sid, seq, ingest_ns):
+            return None
+        if not self.session.carries(sid, ticker):
+            self._recorder.counters.foreign += 1
+            return None
+        try:
+            market = self._recorder.books.market(ticker, market_id)
+        except FrameError as error:
+            error.sid, error.seq, error.market_ticker = sid, seq, ticker
+            error.counted = error.about_book = True
+            raise
+        replica = self.replicas.get(ticker)
+        if replica is None:
+            replica = self.replicas[ticker] = Replica(market, self)
+        return replica
+
+
+def _grid(body: wire.LifecycleBody) -> Grid | None:
+    """The grid that a lifecycle event declares: by ranges, else by name; None when it names none."""
+    if body.price_ranges:
+        ranges = [
+            (price_e4(r.start, "start"), price_e4(r.end, "end"), price_e4(r.step, "step"))
+            for r in body.price_ranges
+        ]
+        return Grid(body.price_level_structure or "declared", ranges)
+    return GRIDS.get(body.price_level_structure or "")
+
+
+def _given(field: str, value: int | None) -> int:
+    if value is None:
+        raise FrameError(field, None, "a value, in this field or its legacy twin")
+    return value
+
+
+def _levels(
+    fixed: list[wire.FixedLevel] | None, cents: list[wire.CentLevel] | None, side: str
+) -> list[tuple[int, int]]:
+    if fixed is not None:
+        field = f"{side}_dollars_fp"
+        return [(price_e4(price, field), qty_e2(size, field)) for price, size in fixed]
+    if cents is not None:
+        return [(cents_e4(price, side), contracts_e2(size, side)) for price, size in cents]
+    return []
+
+
+def _of_market(
+    error: FieldError, message: wire.OrderbookDelta | wire.OrderbookSnapshot, replica: Replica
+) -> FrameError:
+    """The error of a frame whose sequence number has been counted, about one known book."""
+    ticker = replica.market.ticker
+    frame_error = FrameError(error.field, error.value, f"{error.expected} (market {ticker})")
+    frame_error.sid, frame_error.seq, frame_error.market_ticker = message.sid, message.seq, ticker
+    frame_error.counted = frame_error.about_book = True
+    return frame_error

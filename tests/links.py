@@ -1,0 +1,30 @@
+"""A link whose subscription has been granted: what a recorder needs before frames can come."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING
+
+from kalshi_fast import wire
+from kalshi_fast.link import Link
+from kalshi_fast.session import CHANNEL, Session
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from kalshi_fast.recorder import Recorder
+
+
+def link(
+    recorder: Recorder, tickers: Iterable[str], clock: Callable[[], int], *, use_yes_price: bool = False
+) -> Link:
+    """Not connected yet: see ``grant``."""
+    session = Session(tickers, clock=clock, rng=random.Random(1), use_yes_price=use_yes_price)
+    return Link(recorder, session)
+
+
+def grant(link: Link, conn_id: int, now_ns: int, sid: int = 1) -> None:
+    """A new connection, on which all markets are carried by one subscription."""
+    link.on_connected(conn_id, now_ns)
+    link.session.on_subscribed(wire.Subscribed(1, wire.ChannelSid(CHANNEL, sid)))
+    link.session.outbox.clear()
