@@ -140,9 +140,7 @@ def test_one_doubtful_book_is_one_request() -> None:
     assert rig.session.wake_ns == NEVER
 
 
-def test_snapshots_are_asked_for_in_bounded_commands_the_busiest_markets_first_and_no_faster_than_allowed() -> (
-    None
-):
+def test_snapshots_are_asked_for_in_bounded_commands_busiest_first_no_faster_than_allowed() -> None:
     names = [f"M-{n:03d}" for n in range(250)]
     rig = opened(*names, snapshots_per_command=50, command_burst=2, command_interval_ns=NS)
     rig.session.activity = lambda ticker: int(ticker[2:])
@@ -260,7 +258,7 @@ def test_too_many_markets_for_a_subscription_go_on_more_of_them_and_then_on_othe
             placed.append(tickers(command))
     assert len(placed) == 3
     assert all(len(part) <= 3 for part in placed)
-    assert sorted([*sum(placed, []), *rig.session.overflow]) == names
+    assert sorted([ticker for part in [*placed, rig.session.overflow] for ticker in part]) == names
     assert rig.session.fatal is None
 
 

@@ -57,8 +57,14 @@ class World:
     # --- the exchange -----------------------------------------------------------------------------
 
     def send(
-        self, kind: str, sid: int = 0, ticker: str = "", says: Any = None, *, numbered: bool = True
-    ) -> None:  # noqa: ANN401
+        self,
+        kind: str,
+        sid: int = 0,
+        ticker: str = "",
+        says: Any = None,  # noqa: ANN401
+        *,
+        numbered: bool = True,
+    ) -> None:
         seq = 0
         if numbered:
             tickers, seq = self.subscriptions[sid]

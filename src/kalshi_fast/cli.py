@@ -21,8 +21,8 @@ from kalshi_fast.errors import ConfigError, KalshiFastError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from kalshi_fast.demo import Simulator
     from kalshi_fast.recording import Recording
+    from kalshi_fast.simulator.process import Simulator
 
 
 def parser() -> argparse.ArgumentParser:
@@ -49,6 +49,10 @@ def parser() -> argparse.ArgumentParser:
     demo.add_argument(
         "--form", choices=("current", "legacy"), default="current", help="wire form of a recording"
     )
+    demo.add_argument(
+        "--chaos", action="store_true", help="faults of every kind, and what was stored checked against them"
+    )
+    demo.add_argument("--hot-standby", action="store_true", help="record over two connections at once")
     demo.add_argument("--dir", type=Path, default=Path("demo-data"), help="where everything goes (demo-data)")
     demo.add_argument("--port", type=_natural, default=0, help="port of the simulator (any free one)")
     demo.add_argument("--tls", action=argparse.BooleanOptionalAction, default=True, help="encrypt, as live")
@@ -150,7 +154,9 @@ def _demo(options: argparse.Namespace) -> int:
 
     rate = options.rate
     if rate is None:
-        rate = 0 if options.recording is not None else 20_000
+        rate = 0 if options.recording is not None else 5_000 if options.chaos else 20_000
+    if options.chaos and options.recording is not None:
+        raise ConfigError("--chaos: a recording is played as it is; leave one of --chaos and --recording out")
     demo = DemoOptions(
         directory=options.dir,
         seconds=options.seconds,
@@ -161,21 +167,15 @@ def _demo(options: argparse.Namespace) -> int:
         form=options.form,
         port=options.port,
         tls=options.tls,
+        chaos=options.chaos,
+        hot_standby=options.hot_standby,
         quiet=options.quiet,
     )
 
     def settings_for(simulator: Simulator) -> Any:  # noqa: ANN401
-        flags = {
-            "PROD_KEYID": simulator.key_id,
-            "PROD_KEYFILE": simulator.key_file,
-            "MARKET_TICKERS": ",".join(simulator.tickers),
-            "WS_URL": simulator.url,
-            "WS_CAFILE": simulator.ca_file,
-            "CLICKHOUSE_URL": _demo_database(options.dir),
-            "PARQUET_DIR": str(options.dir / "parquet"),
-        }
         # Whatever is configured for live recording does not concern the demo.
-        return load(flags, environ={}, env_file=None, toml_file=Path(os.devnull)).settings
+        told = demo.settings(simulator)
+        return load(told, environ={}, env_file=None, toml_file=Path(os.devnull)).settings
 
     figures = _on_uvloop(run_demo(demo, settings_for))
     sys.stdout.write(describe(figures, options.dir) + "\n")
@@ -184,15 +184,12 @@ def _demo(options: argparse.Namespace) -> int:
     return 0 if figures["agrees"] else 1
 
 
-def _demo_database(directory: Path) -> str:
-    return f"chdb://{directory.absolute()}/clickhouse"
-
-
 def _query(options: argparse.Namespace) -> int:
+    from kalshi_fast.demo import demo_database
     from kalshi_fast.sinks import clickhouse
 
     settings = _load(options).settings
-    url = settings.clickhouse_url if options.dir is None else _demo_database(options.dir)
+    url = settings.clickhouse_url if options.dir is None else demo_database(options.dir)
     if url is None:
         raise ConfigError("CLICKHOUSE_URL is off: there is nothing to ask")
     if url.startswith("chdb://") and not clickhouse.embedded_directory(url).is_dir():

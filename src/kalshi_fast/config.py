@@ -64,6 +64,9 @@ class Settings:
     connection_markets: int = 5000
     hot_standby: bool = False
     ws_idle_ns: int = 10_000_000_000
+    ws_backoff_ns: int = 500_000_000
+    ws_backoff_max_ns: int = 30_000_000_000
+    ws_refused_ns: int = 30_000_000_000
     use_orjson: str | None = None
 
 
@@ -282,6 +285,19 @@ SETTINGS: Final = (
         _seconds_ns,
         "10",
         "so long without any frame, the exchange is asked; as long again, the link is dead",
+    ),
+    Setting(
+        "WS_BACKOFF_SECS", "ws_backoff_ns", _seconds_ns, "0.5", "bound of the first wait before reconnecting"
+    ),
+    Setting(
+        "WS_BACKOFF_MAX_SECS", "ws_backoff_max_ns", _seconds_ns, "30", "bound of any wait before reconnecting"
+    ),
+    Setting(
+        "WS_REFUSED_SECS",
+        "ws_refused_ns",
+        _seconds_ns,
+        "30",
+        "the first wait after the exchange has refused the key, the signature or the clock",
     ),
     Setting("USE_ORJSON", "use_orjson", _text, "", "accepted for old .env files, without effect"),
 )

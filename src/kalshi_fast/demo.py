@@ -9,9 +9,8 @@ that disagrees makes the demo fail. Not here: what recording means (``recording`
 from __future__ import annotations
 
 import asyncio
-import json
+import dataclasses
 import shlex
-import subprocess
 import sys
 import time
 from dataclasses import dataclass
@@ -20,11 +19,13 @@ from typing import TYPE_CHECKING, Any, Final
 import pyarrow.dataset as ds
 
 from kalshi_fast._book import FINEST, OrderBook
+from kalshi_fast.checkpoints import compare
 from kalshi_fast.config import writable_directory
-from kalshi_fast.errors import ConfigError, SimulatorError
+from kalshi_fast.errors import SimulatorError
 from kalshi_fast.feed import first_conn_id
 from kalshi_fast.progress import ProgressLine, bar
 from kalshi_fast.recording import Recording
+from kalshi_fast.simulator.process import Simulator
 from kalshi_fast.sinks import clickhouse
 
 if TYPE_CHECKING:
@@ -33,8 +34,10 @@ if TYPE_CHECKING:
 
     from kalshi_fast.config import Settings
 
-_READY_TIMEOUT_S: Final = 30.0
 _DRAIN_TIMEOUT_S: Final = 60.0
+_QUIET_S: Final = 0.3
+CHECKPOINT_S: Final = 0.5
+CHAOS_IDLE_S: Final = 0.5
 _SHOWN_MARKETS: Final = 5
 
 
@@ -51,6 +54,8 @@ class DemoOptions:
     form: str = "current"
     port: int = 0
     tls: bool = True
+    chaos: bool = False
+    hot_standby: bool = False
     quiet: bool = False
 
     def simulator_arguments(self) -> list[str]:
@@ -59,66 +64,46 @@ class DemoOptions:
         arguments += ["--port", str(self.port), "--tls" if self.tls else "--no-tls"]
         if self.recording is not None:
             return [*arguments, "--recording", str(self.recording), "--form", self.form]
+        if self.chaos:
+            arguments += ["--chaos", "--checkpoints", str(CHECKPOINT_S), "--unique-sids"]
+            arguments += ["--heartbeat", str(CHAOS_IDLE_S)]
         return [
             *arguments,
             *("--markets", str(self.markets), "--seed", str(self.seed), "--seconds", str(self.seconds)),
         ]
 
+    @property
+    def checkpoints(self) -> Path:
+        """Where the simulator writes what the books really were."""
+        return self.directory / "simulator" / "checkpoints.jsonl"
 
-class Simulator:
-    """The simulator process; one JSON line per message on its stdin and stdout."""
-
-    def __init__(self, process: asyncio.subprocess.Process, ready: dict[str, Any]) -> None:
-        self.url: str = ready["url"]
-        self.key_id: str = ready["key_id"]
-        self.key_file: str = ready["key_file"]
-        self.ca_file: str | None = ready["ca_file"]
-        self.tickers: list[str] = ready["tickers"]
-        self.frames: int | None = ready["frames"]  # of a recording
-        self._process = process
-
-    @classmethod
-    async def start(cls, arguments: list[str]) -> Simulator:
-        """Raises ConfigError with the simulator's own sentence when it cannot start."""
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "kalshi_fast.simulator", *arguments),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            limit=256 * 1024 * 1024,
-        )
-        ready = await asyncio.wait_for(_message(process), _READY_TIMEOUT_S)
-        if ready["event"] != "ready":
-            await process.wait()
-            raise ConfigError(str(ready.get("message", ready)))
-        return cls(process, ready)
-
-    async def finished(self) -> int:
-        """Waits for the end of the play; how many frames were sent until then."""
-        message = await _message(self._process)
-        return int(message["frames_sent"])
-
-    async def report(self) -> dict[str, Any]:
-        """Counts, and the true books: ticker → side → [[price_e4, qty_e2], …]."""
-        self._say(b"report\n")
-        return await _message(self._process)
-
-    async def stop(self) -> None:
-        if self._process.returncode is None:
-            self._say(b"stop\n")
-        await self._process.wait()
-
-    def _say(self, line: bytes) -> None:
-        assert self._process.stdin is not None  # noqa: S101 - asked for at the start
-        self._process.stdin.write(line)
+    def settings(self, simulator: Simulator) -> dict[str, str | None]:
+        """What the recorder is to be told, by the names of its settings."""
+        told: dict[str, str | None] = {
+            "PROD_KEYID": simulator.key_id,
+            "PROD_KEYFILE": simulator.key_file,
+            "MARKET_TICKERS": ",".join(simulator.tickers),
+            "WS_URL": simulator.url,
+            "WS_CAFILE": simulator.ca_file,
+            "CLICKHOUSE_URL": demo_database(self.directory),
+            "PARQUET_DIR": str(self.directory / "parquet"),
+            "HOT_STANDBY": "on" if self.hot_standby else None,
+        }
+        if self.chaos:
+            # Failures by the second: with the waits of real life most of the play would be missed.
+            told |= {
+                "SUBSCRIPTION_MARKETS": "100",
+                "WS_IDLE_SECS": str(CHAOS_IDLE_S),
+                "WS_BACKOFF_SECS": "0.1",
+                "WS_BACKOFF_MAX_SECS": "0.5",
+                "WS_REFUSED_SECS": "0.2",
+            }
+        return told
 
 
-async def _message(process: asyncio.subprocess.Process) -> dict[str, Any]:
-    assert process.stdout is not None  # noqa: S101 - asked for at the start
-    line = await process.stdout.readline()
-    if not line:
-        raise SimulatorError(f"the simulator ended early (exit code {await process.wait()})")
-    message: dict[str, Any] = json.loads(line)
-    return message
+def demo_database(directory: Path) -> str:
+    """The embedded engine of a demo's directory."""
+    return f"chdb://{directory.absolute()}/clickhouse"
 
 
 async def run_demo(options: DemoOptions, settings_for: Callable[[Simulator], Settings]) -> dict[str, Any]:
@@ -134,7 +119,7 @@ async def run_demo(options: DemoOptions, settings_for: Callable[[Simulator], Set
     finally:
         await simulator.stop()
         line.end()
-    return _figures(recording, report)
+    return _figures(recording, report, options)
 
 
 async def _record(
@@ -153,7 +138,7 @@ async def _record(
 
     since = first_conn_id(time.time_ns())
     running = asyncio.ensure_future(recording.run(progress))
-    watching = asyncio.ensure_future(_until_all_arrived(recording, simulator))
+    watching = asyncio.ensure_future(_until_all_arrived(recording, simulator, chaos=options.chaos))
     try:
         await asyncio.wait({running, watching}, return_when=asyncio.FIRST_COMPLETED)
         if running.done() and not watching.done():
@@ -171,12 +156,21 @@ async def _record(
     return report
 
 
-async def _until_all_arrived(recording: Recording, simulator: Simulator) -> dict[str, Any]:
+async def _until_all_arrived(recording: Recording, simulator: Simulator, *, chaos: bool) -> dict[str, Any]:
     started = time.monotonic()
     sent = await simulator.finished()
     elapsed = time.monotonic() - started
     deadline = time.monotonic() + _DRAIN_TIMEOUT_S
-    while recording.recorder.counts.frames < sent and time.monotonic() < deadline:
+    # Under chaos not all that was sent need arrive: then, until nothing comes and nothing is doubtful.
+    counts, before, quiet_since = recording.recorder.counts, -1, time.monotonic()
+    while time.monotonic() < deadline:
+        if counts.frames != before:
+            before, quiet_since = counts.frames, time.monotonic()
+        elif chaos:
+            if time.monotonic() - quiet_since > _QUIET_S and _all_exact(recording, simulator.tickers):
+                break
+        elif counts.frames >= sent:
+            break
         await asyncio.sleep(0.01)
     report = await simulator.report()
     report["frames_per_s"] = round(recording.recorder.counts.frames / max(elapsed, 1e-9))
@@ -185,7 +179,12 @@ async def _until_all_arrived(recording: Recording, simulator: Simulator) -> dict
     return report
 
 
-def _figures(recording: Recording, report: dict[str, Any]) -> dict[str, Any]:
+def _all_exact(recording: Recording, tickers: list[str]) -> bool:
+    markets = recording.books.by_ticker
+    return all(ticker in markets and not markets[ticker].book.stale for ticker in tickers)
+
+
+def _figures(recording: Recording, report: dict[str, Any], options: DemoOptions) -> dict[str, Any]:
     figures: dict[str, Any] = {"frames_sent": report["frames_sent"], **recording.summary()}
     truth = {ticker: _book(sides) for ticker, sides in report["books"].items()}
     ours = report["our_books"]
@@ -221,13 +220,28 @@ def _figures(recording: Recording, report: dict[str, Any]) -> dict[str, Any]:
         client.close()
     files = ds.dataset(settings.parquet_dir / "orderbook", format="parquet")
     figures["parquet_rows"] = files.count_rows(filter=ds.field("conn_id") >= report["first_conn_id"])
+    if options.chaos:
+        figures |= _checkpoints(options, report["first_conn_id"])
+        figures["faults"] = report["faults"]
+    complete = figures["frames_sent"] == figures["frames_received"] and figures["frames_rejected"] == 0
     figures["agrees"] = (
-        figures["frames_sent"] == figures["frames_received"]
+        (complete or options.chaos)
+        and figures.get("checkpoints_wrong", 0) == 0
         and figures["events"] == figures["clickhouse_rows"] == figures["parquet_rows"]
         and figures["books_compared"] == figures["books_equal"] == figures["sql_books_equal"]
-        and figures["frames_rejected"] == 0
     )
     return figures
+
+
+def _checkpoints(options: DemoOptions, first_conn_id: int) -> dict[str, Any]:
+    """The stored events, and nothing else, against every checkpoint that the simulator took."""
+    files = ds.dataset(options.directory / "parquet" / "orderbook", format="parquet")
+    names = ("market_ticker", "sid", "seq", "type", "side", "price_e4", "qty_e2")
+    table = files.to_table(columns=list(names), filter=ds.field("conn_id") >= first_conn_id)
+    columns = [table.column(name).to_pylist() for name in names]
+    result = compare(options.checkpoints, zip(*columns, strict=True))
+    figures = dataclasses.asdict(result)
+    return {f"checkpoints_{name}": value for name, value in figures.items()}
 
 
 def _book(sides: dict[str, list[tuple[int, int]]]) -> OrderBook:
@@ -262,15 +276,26 @@ def describe(figures: dict[str, Any], directory: Path) -> str:
 
     kinds = f"{figures['snapshots']:,} snapshots, {figures['deltas']:,} deltas, {figures['gaps']:,} gaps"
     of_books = f"of {figures['books_compared']:,}  "
+    chaos = []
+    if "faults" in figures:
+        kinds_of_faults = ", ".join(f"{count} {kind}" for kind, count in sorted(figures["faults"].items()))
+        chaos = [
+            line("books at the checkpoints", "checkpoints_compared", "market by market, from the rows alone"),
+            line("  equal to the exchange's", "checkpoints_exact"),
+            line("  known to be unknown", "checkpoints_unknown"),
+            line("  wrong", "checkpoints_wrong", "; ".join(figures["checkpoints_examples"])),
+            f"faults: {kinds_of_faults}",
+        ]
     lines = [
         line("frames sent by the exchange", "frames_sent"),
-        line("frames received", "frames_received", same_as="frames_sent"),
+        line("frames received", "frames_received", same_as="" if chaos else "frames_sent"),
         line("frames per second", "frames_per_s"),
         line("events", "events", f"({kinds})"),
         line("rows in ClickHouse", "clickhouse_rows", same_as="events"),
         line("rows in Parquet", "parquet_rows", same_as="events"),
         line("books equal to the exchange's", "books_equal", of_books, "books_compared"),
         line("  the same asked of ClickHouse", "sql_books_equal", of_books, "books_compared"),
+        *chaos,
         "",
         "SELECT market_ticker, yes_bid, yes_bid_size, yes_ask, yes_ask_size FROM kalshi.best_bid_ask",
         *(

@@ -12,7 +12,7 @@ import random
 import time
 from typing import TYPE_CHECKING
 
-from kalshi_fast.backoff import Backoff
+from kalshi_fast.backoff import Backoff, Scale
 from kalshi_fast.errors import SubscriptionError
 from kalshi_fast.feed import Feed
 from kalshi_fast.link import Link
@@ -89,13 +89,12 @@ class Fleet:
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _over(self, task: asyncio.Task[None]) -> None:
-        feed = self._tasks.pop(task)
-        self.feeds.remove(feed)
+        self._look_after()
+        self.feeds.remove(self._tasks.pop(task))
         try:
             task.result()
         except SubscriptionError:
             # No market of this connection is known; those of others may be.
-            self._look_after()
             if not any(other.link.session.tickers for other in self.feeds):
                 raise
 
@@ -171,7 +170,11 @@ class Fleet:
             Link(self._recorder, session),
             self._pool,
             ssl_context=self._ssl_context,
-            backoff=Backoff(self._rng),
+            backoff=Backoff(
+                self._rng,
+                Scale(settings.ws_backoff_ns, settings.ws_backoff_max_ns),
+                Scale(settings.ws_refused_ns, 10 * settings.ws_refused_ns),
+            ),
             hostname=settings.ws_hostname,
             idle_s=settings.ws_idle_ns / 1e9,
             patient=patient,
