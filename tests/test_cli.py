@@ -237,6 +237,42 @@ def test_lost_frames_become_gaps_and_the_books_repair_themselves(tmp_path: Path)
     assert int(run("query", "--format", "TSV", asked, cwd=tmp_path).stdout) >= 5 * (found["gaps"] - 1)
 
 
+def test_sighup_reads_the_markets_anew(tmp_path: Path) -> None:
+    with simulator(tmp_path / "sim", "--markets", "3", "--rate", "500") as told:
+        settings = told | {"CLICKHOUSE_URL": "off"}
+        first, second, third = settings.pop("MARKET_TICKERS").split(",")
+        (tmp_path / ".env").write_text(f"MARKET_TICKERS={first},{second}\n")
+        recorder = subprocess.Popen(
+            [*COMMAND, "run", "--json", "--quiet"],
+            cwd=tmp_path,
+            env=environment(**settings),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        with recorder:
+            deadline = time.monotonic() + 30
+            while not list(tmp_path.glob("data/orderbook/*/.part-*.tmp")):
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            (tmp_path / ".env").write_text("MARKET_TICKERS=no such ticker\n")
+            recorder.send_signal(signal.SIGHUP)
+            time.sleep(0.5)
+            (tmp_path / ".env").write_text(f"MARKET_TICKERS={second},{third}\n")
+            recorder.send_signal(signal.SIGHUP)
+            time.sleep(1)
+            recorder.send_signal(signal.SIGTERM)
+            out, err = recorder.communicate(timeout=30)
+    assert recorder.returncode == 0, err
+    assert "the markets stay as they are: MARKET_TICKERS" in err
+    assert json.loads(out.splitlines()[-1])["markets"] == 3
+    table = ds.dataset(tmp_path / "data" / "orderbook", format="parquet").to_table()
+    rows = list(zip(table["market_ticker"].to_pylist(), table["type"].to_pylist(), strict=True))
+    last = {ticker: number for number, (ticker, _) in enumerate(rows)}
+    assert rows[last[first]][1] == "gap", "unknown from then on"
+    assert last[second] > last[first] < last[third]
+
+
 def test_unknown_tickers_are_named_and_the_others_recorded(tmp_path: Path) -> None:
     with simulator(tmp_path / "sim", "--markets", "2", "--rate", "500") as settings:
         some = settings | {"MARKET_TICKERS": settings["MARKET_TICKERS"] + ",NOPE-26"}

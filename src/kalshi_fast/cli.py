@@ -10,6 +10,7 @@ import asyncio
 import json
 import logging
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from kalshi_fast.recording import Recording
     from kalshi_fast.simulator.process import Simulator
 
+log = logging.getLogger("kalshi_fast")
+
 
 def parser() -> argparse.ArgumentParser:
     """The whole command line."""
@@ -31,7 +34,11 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"kalshi-fast {__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    run = commands.add_parser("run", help="record live", description="Records until SIGINT or SIGTERM.")
+    run = commands.add_parser(
+        "run",
+        help="record live",
+        description="Records until SIGINT or SIGTERM. SIGHUP: reads MARKET_TICKERS anew and follows it.",
+    )
     _add_settings(run)
     run.add_argument("--seconds", type=_positive, help="stop after so many seconds")
     _add_output(run)
@@ -125,7 +132,7 @@ def _run(options: argparse.Namespace) -> int:
         )
 
     try:
-        _on_uvloop(_record(recording, options.seconds, progress))
+        _on_uvloop(_record(recording, options, progress))
     finally:
         line.show("delivering what is buffered …")
         recording.close()
@@ -143,9 +150,17 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
-async def _record(recording: Recording, seconds: int | None, progress: Any) -> None:  # noqa: ANN401
-    if seconds is not None:
-        asyncio.get_running_loop().call_later(seconds, recording.stop)
+async def _record(recording: Recording, options: argparse.Namespace, progress: Any) -> None:  # noqa: ANN401
+    def reread() -> None:
+        try:
+            recording.follow(_load(options).settings.market_tickers)
+        except KalshiFastError as error:
+            log.error("SIGHUP: the markets stay as they are: %s", error)
+
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGHUP, reread)
+    if options.seconds is not None:
+        loop.call_later(options.seconds, recording.stop)
     await recording.run(progress)
 
 

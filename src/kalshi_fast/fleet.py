@@ -56,12 +56,18 @@ class Fleet:
         self._rng = random.Random()  # noqa: S311 - spreads reconnects, guards nothing
         self._tasks: dict[asyncio.Task[None], Feed] = {}
         self._stopped = False
+        self._past_connections = 0
         self._place(settings.market_tickers)
 
     @property
     def connections(self) -> int:
         """How many have been made so far."""
-        return sum(feed.connections for feed in self.feeds)
+        return self._past_connections + sum(feed.connections for feed in self.feeds)
+
+    @property
+    def tickers(self) -> set[str]:
+        """The markets that are wanted now."""
+        return {ticker for feed in self.feeds for ticker in feed.link.session.tickers}
 
     def stop(self) -> None:
         """Closes all connections; ``run`` returns."""
@@ -90,7 +96,9 @@ class Fleet:
 
     def _over(self, task: asyncio.Task[None]) -> None:
         self._look_after()
-        self.feeds.remove(self._tasks.pop(task))
+        feed = self._tasks.pop(task)
+        self.feeds.remove(feed)
+        self._past_connections += feed.connections
         try:
             task.result()
         except SubscriptionError:
@@ -119,7 +127,7 @@ class Fleet:
 
     def add(self, tickers: Iterable[str]) -> None:
         """Records these markets too, from now on."""
-        carried = {ticker for feed in self.feeds for ticker in feed.link.session.tickers}
+        carried = self.tickers
         new = [ticker for ticker in dict.fromkeys(tickers) if ticker not in carried]
         room = self._settings.connection_markets
         for pair in self._pairs():

@@ -28,7 +28,7 @@ from kalshi_fast.sinks.rejects import RejectSink
 from kalshi_fast.writer import Writer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from kalshi_fast.sinks import Sink
 
@@ -100,6 +100,13 @@ class Recording:
                 task.cancel()
             await asyncio.gather(*filter(None, (sealing, showing)), return_exceptions=True)
             self._loop = None
+
+    def follow(self, tickers: Iterable[str]) -> None:
+        """From now on records these markets and no others."""
+        wanted = dict.fromkeys(tickers)
+        carried = self.fleet.tickers
+        self.fleet.add(wanted)
+        self.fleet.remove(carried - wanted.keys())
 
     def stop(self) -> None:
         """Ends the feeds; what is buffered is delivered by ``close``."""
