@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import email.utils
+import hashlib
 import logging
 import random
+import socket
 import ssl
+import struct
 import time
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -21,9 +27,10 @@ from kalshi_fast.feed import Feed, new_conn_id, tls_context
 from kalshi_fast.link import Link
 from kalshi_fast.recorder import Recorder
 from kalshi_fast.session import Session
-from kalshi_fast.simulator.tls import make_tls
+from kalshi_fast.simulator.tls import make_key, make_tls
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 TICKERS = [f"KXSIM-26DEC31-T{n:04d}" for n in range(3)]
@@ -35,6 +42,7 @@ class Rig:
     def __init__(self, directory: Path, url: str, tickers: list[str] = TICKERS, **options: Any) -> None:  # noqa: ANN401
         self.held: list[Batch] = []
         self.keep = False
+        self.health: list[Any] = []
         self.rows: list[tuple[int, int, int]] = []  # conn_id, seq, ingest_ns
         self.pool = BatchPool(100, options.pop("max_batches", 50))
         self.books = Books()
@@ -44,7 +52,8 @@ class Rig:
         options.setdefault(
             "backoff", Backoff(rng, Scale(10_000_000, 10_000_000), Scale(10_000_000, 10_000_000))
         )
-        options.setdefault("ssl_context", tls_context(directory / "ca.pem"))
+        if "ssl_context" not in options:
+            options["ssl_context"] = tls_context(directory / "ca.pem")
         signer = Signer.from_file(options.pop("key_id", KEY_ID), directory / "client.pem")
         self.feed = Feed(url, signer, Link(self.recorder, self.session), self.pool, **options)
 
@@ -53,6 +62,7 @@ class Rig:
             batch.events.arrays[name][: batch.events.n].tolist() for name in ("conn_id", "seq", "ingest_ns")
         ]
         self.rows += zip(*arrays, strict=True)
+        self.health += batch.health
         if self.keep:
             self.held.append(batch)
         else:
@@ -230,3 +240,117 @@ def test_tls_verifies_by_default() -> None:
     context = tls_context(None)
     assert context.verify_mode is ssl.CERT_REQUIRED
     assert context.check_hostname
+
+
+async def _scripted(
+    directory: Path, script: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Any]
+) -> Any:  # noqa: ANN401
+    """A server that upgrades by hand and then does as the script says with the bare bytes."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        request = await reader.readuntil(b"\r\n\r\n")
+        key = next(
+            line.split(b":")[1].strip()
+            for line in request.split(b"\r\n")
+            if line.lower().startswith(b"sec-websocket-key")
+        )
+        accept = base64.b64encode(hashlib.sha1(key + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest())
+        writer.write(
+            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Accept: " + accept + b"\r\n\r\n"
+        )
+        try:
+            await script(reader, writer)
+        finally:
+            writer.close()
+
+    return await asyncio.start_server(serve, "127.0.0.1", 0)
+
+
+async def _reset(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.write(b'\x81\x7e\x01\x00{"type":"orderb')  # a frame of 256 bytes, and the end in the middle of it
+    await writer.drain()
+    sock = writer.get_extra_info("socket")
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
+
+
+async def _close_1012(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.write(b"\x88\x09" + (1012).to_bytes(2, "big") + b"restart")
+    await reader.read()
+
+
+async def _nonsense(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.write(b"\xff\xff\x00 this is no WebSocket frame")
+    await reader.read()
+
+
+async def _silence(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while await reader.read(1000):
+        continue
+
+
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [
+        (_reset, "without a close frame"),
+        (_close_1012, "(1012, b'restart')"),
+        (_nonsense, "no WebSocket frame"),
+        (_silence, "no answer to a ping"),
+    ],
+)
+def test_ways_to_lose_a_connection_are_told_apart_and_all_lead_to_the_next(
+    tmp_path: Path, script: Callable[..., Any], reason: str
+) -> None:
+    make_key(tmp_path / "client.pem")
+
+    async def run() -> None:
+        server = await _scripted(tmp_path, script)
+        port = server.sockets[0].getsockname()[1]
+        rig = Rig(tmp_path, f"ws://127.0.0.1:{port}/trade-api/ws/v2", ssl_context=None, idle_s=0.1)
+        task = asyncio.ensure_future(rig.feed.run())
+        async with asyncio.timeout(10):
+            while rig.feed.connections < 3:
+                await asyncio.sleep(0.01)
+        rig.feed.stop()
+        await task
+        server.close()
+        await server.wait_closed()
+        rig.recorder.seal()
+        reasons = [event.detail for event in rig.health if event.event == "disconnect"]
+        assert len(reasons) >= 2
+        assert all(reason in said for said in reasons[:2]), reasons
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("status", "lasting"), [(401, True), (404, True), (429, True), (500, False), (503, False)]
+)
+def test_refusals_that_time_does_not_mend_are_tried_again_slowly(
+    tmp_path: Path, status: int, lasting: bool
+) -> None:
+    make_key(tmp_path / "client.pem")
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        date = email.utils.format_datetime(datetime.now(UTC) + timedelta(seconds=90), usegmt=True)
+        head = f"HTTP/1.1 {status} No\r\nDate: {date}\r\nContent-Length: 2\r\n\r\nno"
+        writer.write(head.encode())
+        writer.close()
+
+    async def run() -> ConnectError:
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        rig = Rig(tmp_path, f"ws://127.0.0.1:{port}/trade-api/ws/v2", ssl_context=None)
+        with pytest.raises(ConnectError) as caught:
+            await rig.feed.run()
+        server.close()
+        await server.wait_closed()
+        return caught.value
+
+    error = asyncio.run(run())
+    assert error.lasting is lasting
+    assert f"HTTP {status} (no)" in str(error)
+    if status == 401:
+        assert "s behind the exchange's" in str(error), "the clock is what is wrong"

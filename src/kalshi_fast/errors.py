@@ -74,14 +74,18 @@ class DuplicateLevelError(BookError):
 class ConnectError(KalshiFastError):
     """No connection to the exchange: name resolution, TCP, TLS, or the upgrade was refused.
 
-    It ends a recording only when the very first connection fails, hence the exit code.
+    It ends a recording only when the very first connection fails, hence the exit code. ``lasting``: trying
+    again soon will not help.
     """
 
     exit_code = 2
+    lasting = False
 
 
 class RefusedError(ConnectError):
     """The exchange refused the handshake because of the key, the signature or the clock."""
+
+    lasting = True
 
 
 class SubscriptionError(KalshiFastError):

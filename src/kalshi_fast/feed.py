@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 import picows
 
 from kalshi_fast.backoff import NS, Backoff
-from kalshi_fast.errors import ConnectError, KalshiFastError, RefusedError
+from kalshi_fast.errors import ConnectError, RefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,6 +37,7 @@ MAX_FRAME_BYTES: Final = 16 * 1024 * 1024
 HANDSHAKE_TIMEOUT_S: Final = 10.0
 IDLE_S: Final = 10.0  # the exchange pings every 10 s
 TICK_S: Final = 0.02
+HANG_UP_S: Final = 2.0
 CLOCK_SKEW_S: Final = 3  # less than that, rounding of the Date and the way can explain
 RESUME_POLL_S: Final = 0.005
 
@@ -60,8 +61,10 @@ class _Listener(picows.WSListener):
     """Hands the frames of one connection to its link."""
 
     def __init__(self, link: Link, pool: BatchPool) -> None:
-        self.disconnect_reason = "the exchange closed the connection"
+        self.closed_here: str | None = None  # why, when it is we who end the connection
+        self.reason = "not connected"  # why it has ended
         self.upgraded = False
+        self._close_frame: str | None = None
         self._link = link
         self._pool = pool
         self._transport: picows.WSTransport | None = None
@@ -90,9 +93,10 @@ class _Listener(picows.WSListener):
         elif frame.msg_type == picows.WSMsgType.PING:
             transport.send_pong(frame.get_payload_as_bytes())
         elif frame.msg_type == picows.WSMsgType.CLOSE:
-            code, reason = frame.get_close_code(), frame.get_close_message()
-            self.disconnect_reason = f"the exchange closed the connection ({code}, {reason!r})"
-            transport.send_close(code)
+            code: object = frame.get_close_code()
+            said = frame.get_close_message()
+            self._close_frame = f"the exchange closed the connection ({code:d}, {bytes(said or b'')[:100]!r})"
+            transport.send_close(frame.get_close_code())
             transport.disconnect()
         if frame.last_in_buffer:
             self._end_of_read(transport)
@@ -114,8 +118,16 @@ class _Listener(picows.WSListener):
             self._resume_when_relieved(transport)
 
     def on_ws_disconnected(self, transport: picows.WSTransport) -> None:
+        if self.closed_here is not None:
+            self.reason = self.closed_here
+        elif self._close_frame is not None:
+            self.reason = self._close_frame
+        elif transport.is_close_frame_sent:
+            self.reason = "the link was dead: no answer to a ping, or what came was no WebSocket frame"
+        else:
+            self.reason = "the connection was lost without a close frame"
         if self.upgraded:
-            self._link.on_disconnected(time.time_ns(), self.disconnect_reason)
+            self._link.on_disconnected(time.time_ns(), self.reason)
         self._transport = None
 
     def _on_part(self, frame: picows.WSFrame) -> None:
@@ -195,7 +207,7 @@ class Feed:
             except ConnectError as error:
                 if self.connections == 0 and not self._patient:
                     raise
-                refused = isinstance(error, RefusedError)
+                refused = error.lasting
                 reason = str(error)
             if session.fatal is not None:
                 raise session.fatal
@@ -217,15 +229,14 @@ class Feed:
         try:
             await self._until_over(transport, listener)
             if self._stop.is_set():
-                listener.disconnect_reason = "stopped"
+                listener.closed_here = "stopped"
                 transport.send_close(picows.WSCloseCode.OK)
             elif self.link.session.closing is not None:
-                listener.disconnect_reason = self.link.session.closing
+                listener.closed_here = self.link.session.closing
         finally:
-            transport.disconnect()
-            await transport.wait_disconnected()
+            await _hang_up(transport)
             self.connected = False
-        return listener.disconnect_reason
+        return listener.reason
 
     async def _until_over(self, transport: picows.WSTransport, listener: _Listener) -> None:
         """Until the connection is lost, ``stop`` is called or the session gives up."""
@@ -239,9 +250,15 @@ class Feed:
                 listener.flush()
                 await asyncio.wait({lost, stopped}, timeout=TICK_S, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            lost.cancel()
             stopped.cancel()
-            await asyncio.gather(lost, stopped, return_exceptions=True)
+            await asyncio.gather(stopped, return_exceptions=True)
+            if not lost.done():
+                lost.cancel()
+                await asyncio.gather(lost, return_exceptions=True)
+            elif isinstance(error := lost.exception(), picows.WSError):
+                log.warning("the exchange broke the WebSocket protocol: %s", error)
+            elif error is not None:
+                raise error  # of our own making
 
     async def _connect(self, factory: Callable[[], picows.WSListener]) -> picows.WSTransport:
         target = urlsplit(self._url)
@@ -282,7 +299,7 @@ class Feed:
         return transport
 
 
-def _refusal(host: str, error: picows.WSHandshakeError) -> KalshiFastError:
+def _refusal(host: str, error: picows.WSHandshakeError) -> ConnectError:
     status = int(error.response.status) if error.response is not None else 0
     said = (error.raw_body or b"")[:200].decode("utf-8", "replace").strip()
     said = f" ({said})" if said else ""
@@ -292,7 +309,9 @@ def _refusal(host: str, error: picows.WSHandshakeError) -> KalshiFastError:
             f" check PROD_KEYID, PROD_KEYFILE and the time of this machine{_clock_skew(error)}"
         )
     if status:
-        return ConnectError(f"WS_URL: {host} refused the WebSocket: HTTP {status}{said}")
+        error_of_status = ConnectError(f"WS_URL: {host} refused the WebSocket: HTTP {status}{said}")
+        error_of_status.lasting = 400 <= status < 500  # 429 Too Many Requests is one of them
+        return error_of_status
     return ConnectError(f"WS_URL: {host} does not speak WebSocket: {error}")
 
 
@@ -307,6 +326,20 @@ def _clock_skew(error: picows.WSHandshakeError) -> str:
     if abs(behind_s) < CLOCK_SKEW_S:
         return ""
     return f" ({abs(behind_s)} s {'behind' if behind_s > 0 else 'ahead of'} the exchange's)"
+
+
+async def _hang_up(transport: picows.WSTransport) -> None:
+    """Ends a connection; one whose other end does not take part is cut off."""
+    transport.disconnect()
+    try:
+        await asyncio.wait_for(transport.wait_disconnected(), HANG_UP_S)
+    except TimeoutError:
+        transport.disconnect(graceful=False)
+        await asyncio.wait_for(
+            asyncio.gather(transport.wait_disconnected(), return_exceptions=True), HANG_UP_S
+        )
+    except picows.WSError as error:
+        log.debug("at the end of a connection: %s", error)
 
 
 async def _dial(host: str, port: int) -> socket.socket:
