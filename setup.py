@@ -11,7 +11,7 @@ from setuptools import Extension, setup
 
 DEBUG = os.environ.get("KALSHI_FAST_DEBUG") == "1"
 SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer"]
-MODULES = ("_book", "_columns", "_decode", "_delta")
+MODULES = ("_book", "_columns", "_decode", "_path", "_state")
 
 setup(
     ext_modules=cythonize(

@@ -19,7 +19,6 @@ cdef int64_t QTY_LIMIT_E2 = 100_000_000_000_000
 
 MAX_QTY_E2 = QTY_LIMIT_E2
 MAX_PRICE_E4 = PRICE_MAX_E4
-MAX_PRICE_E4 = PRICE_MAX_E4
 
 
 cdef inline int64_t _fixed(

@@ -13,11 +13,11 @@ import uuid
 from typing import TYPE_CHECKING, Final
 
 from kalshi_fast._book import DECI_CENT, FINEST, LINEAR_CENT, NO, TAPERED_DECI_CENT, YES, Grid, OrderBook
+from kalshi_fast._state import BookState
 from kalshi_fast.errors import FrameError
 
 if TYPE_CHECKING:
     from kalshi_fast.link import Link
-    from kalshi_fast.session import Subscription
 
 MAX_MARKETS: Final = 1_000_000
 NIL_ID: Final = str(uuid.UUID(int=0))
@@ -26,21 +26,20 @@ _TICKER = re.compile(r"[A-Z0-9.-]{1,128}\Z")
 _COARSE_TO_FINE = (LINEAR_CENT, TAPERED_DECI_CENT, DECI_CENT, FINEST)
 
 
-class Replica:
+class Replica(BookState):
     """A market's book as one connection has it. ``active``: it is the one that rows are written of.
 
     ``subscription``: the one whose snapshot made the book exact; meaningless while the book is stale.
     """
 
-    __slots__ = ("active", "book", "link", "market", "subscription")
+    __slots__ = ("link", "market")
 
     def __init__(self, market: Market, link: Link) -> None:
         self.market = market
         self.link = link
-        self.subscription: Subscription | None = None
-        self.book = OrderBook(stale=True)
         self.active = not market.replicas
         market.replicas.append(self)
+        self.name(market.ix, market.id_ix, market.market_id)
 
     def adopt_grid(self) -> None:
         """Before a snapshot: the levels need not be moved to a declared grid, they are about to go."""
@@ -109,12 +108,14 @@ class Books:
         Raises FrameError when ticker or id are not what the exchange promises.
         """
         market = self.by_ticker.get(ticker)
-        if market is None:
-            market = self._new(ticker)
-        if market_id and market.market_id != market_id:
-            market.id_ix = self._id_number(market_id)
+        if market_id and (market is None or market.market_id != market_id):
+            id_ix = self._id_number(market_id)  # before a market is made that an error would leave behind
+            market = market or self._new(ticker)
+            market.id_ix = id_ix
             market.market_id = market_id
-        return market
+            for replica in market.replicas:
+                replica.name(market.ix, market.id_ix, market_id)
+        return market or self._new(ticker)
 
     def _new(self, ticker: str) -> Market:
         if not _TICKER.match(ticker):

@@ -15,16 +15,16 @@ from kalshi_fast import wire
 from kalshi_fast._book import GRIDS, NO, YES, Grid
 from kalshi_fast._columns import DELTA
 from kalshi_fast._decode import MAX_PRICE_E4, cents_e4, contracts_e2, price_e4, qty_e2, rfc3339_us
-from kalshi_fast._delta import DeltaPath
+from kalshi_fast._path import DeltaPath
 from kalshi_fast.books import Replica
 from kalshi_fast.errors import BookError, FieldError, FrameError
-from kalshi_fast.session import Verdict
+from kalshi_fast.session import Subscription, Verdict
 
 if TYPE_CHECKING:
     from kalshi_fast.recorder import Recorder
     from kalshi_fast.session import Session
 
-_KEY_SAMPLE_FRAMES = 1024  # one frame in so many is read again for keys that the structs do not know
+_KEY_SAMPLE_FRAMES = 1024  # of those decoded with msgspec, one in so many is read again for unknown keys
 
 
 class Link:
@@ -33,10 +33,10 @@ class Link:
     def __init__(self, recorder: Recorder, session: Session) -> None:
         self.session = session
         self.conn_id = 0
-        self.last_frame_ns = 0
         self._requests = 0
+        self._decoded = 0  # frames that went the long way
         self.replicas: dict[str, Replica] = {}
-        self.path = DeltaPath(session.subscriptions, self.replicas, session.use_yes_price)
+        self.path = DeltaPath(session.subscriptions, session.use_yes_price)
         session.activity = self._activity
         self._recorder = recorder
         recorder.join(self)
@@ -50,7 +50,7 @@ class Link:
     def on_connected(self, conn_id: int, now_ns: int) -> None:
         """A new connection is up; what to send waits in the session's outbox."""
         self.conn_id = conn_id
-        self.last_frame_ns = now_ns
+        self.path.last_frame_ns = now_ns
         self._recorder.aim(self)
         self.session.opened()
         scale = "yes" if self.session.use_yes_price else "no"
@@ -80,13 +80,17 @@ class Link:
 
     def on_frame(self, payload: bytes, ingest_ns: int) -> None:
         """One text frame as it came, and the time it was read from the socket."""
+        taken = self.path.take(payload, ingest_ns)
+        if taken:
+            if taken == 2:
+                self._recorder.seal()
+            return
         counts = self._recorder.counters
         counts.frames += 1
         try:
             message = wire.decode(payload)
             if type(message) is wire.OrderbookDelta:
-                if not self.path.take(message, ingest_ns):
-                    self._on_delta(message, ingest_ns)
+                self._on_delta(message, ingest_ns)
             elif type(message) is wire.OrderbookSnapshot:
                 self._on_snapshot(message, ingest_ns)
             else:
@@ -94,13 +98,14 @@ class Link:
         except FieldError as error:
             self._reject(payload, ingest_ns, error)
         else:
-            if counts.frames % _KEY_SAMPLE_FRAMES == 1:
+            self._decoded += 1
+            if self._decoded % _KEY_SAMPLE_FRAMES == 1:
                 counts.add_unknown_keys(wire.unknown_keys(payload))
-        self.last_frame_ns = ingest_ns
+        self.path.last_frame_ns = ingest_ns
         self._recorder.seal_when_full()
 
     def _on_delta(self, message: wire.OrderbookDelta, ingest_ns: int) -> None:
-        """Every delta that DeltaPath has left alone: the same steps, and what can go wrong in them."""
+        """A delta that DeltaPath has left alone: the same steps, and what can go wrong in them."""
         body = message.msg
         replica = self._replica(message.sid, message.seq, body.market_ticker, body.market_id, ingest_ns)
         if replica is None:
@@ -223,14 +228,15 @@ class Link:
             except BookError as error:
                 self._recorder.health(ingest_ns, self, "grid", market_ticker=market.ticker, detail=str(error))
                 if not was_stale and replica.subscription is not None:
-                    replica.link.lose(replica, replica.subscription.next_seq, ingest_ns)
+                    replica.link.lose(replica, ingest_ns)
 
     # --- what can go wrong ------------------------------------------------------------------------
 
-    def lose(self, replica: Replica, seq: int, ingest_ns: int) -> None:
-        """A book of this connection is unknown from a number of its subscription on."""
-        assert replica.subscription is not None  # noqa: S101 - it was exact
-        self.session.lose(replica.subscription.sid, [replica.market.ticker], seq)
+    def lose(self, replica: Replica, ingest_ns: int) -> None:
+        """A book of this connection is unknown from now on."""
+        subscription = replica.subscription
+        assert isinstance(subscription, Subscription)  # noqa: S101 - the book was exact
+        self.session.lose(subscription.sid, [replica.market.ticker], subscription.next_seq)
         self._take_losses(ingest_ns)
 
     def _in_sequence(self, sid: int, seq: int, ingest_ns: int) -> bool:
@@ -301,6 +307,7 @@ class Link:
         replica = self.replicas.get(ticker)
         if replica is None:
             replica = self.replicas[ticker] = Replica(market, self)
+            self.path.add(ticker, replica)
         return replica
 
 

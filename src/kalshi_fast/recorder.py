@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from kalshi_fast._book import YES
 from kalshi_fast._columns import CLEAR, GAP, SNAPSHOT
 from kalshi_fast.batch import Batch, BatchPool, HealthEvent, RejectedFrame
+from kalshi_fast.session import Subscription
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -83,12 +84,13 @@ class Recorder:
 
     def aim(self, link: Link) -> None:
         """Tells the link's own path where the rows go."""
-        link.path.aim(link.conn_id, self._batch.events, self._batch.levels)
+        link.path.aim(link.conn_id, self._batch.events, self._batch.levels, self._seal_rows)
 
     @property
     def counts(self) -> Counts:
         """What has been seen so far."""
         for link in self._links:
+            self.counters.frames += link.path.taken
             self.counters.deltas += link.path.taken
             self.counters.events += link.path.taken
             link.path.taken = 0
@@ -105,7 +107,7 @@ class Recorder:
     ) -> None:
         """The whole book of a replica: a clear, its levels, and 0 for those of ``before`` that are gone."""
         market, book = replica.market, replica.book
-        assert replica.subscription is not None  # noqa: S101 - its book is exact
+        assert isinstance(replica.subscription, Subscription)  # noqa: S101 - its book is exact
         conn_id, sid, ts_us = replica.link.conn_id, replica.subscription.sid, ingest_ns // 1000
         self.event(CLEAR, market, conn_id, sid, seq, YES, 0, 0, ts_us, ingest_ns)
         for side, levels in enumerate(book.ladders()):
@@ -141,7 +143,7 @@ class Recorder:
                 self.book(twin, replica.book.ladders(), twin.subscription.next_seq - 1, ingest_ns)
                 taken_over[twin.link.conn_id] += 1
         for conn_id, markets in taken_over.items():
-            blackout_us = (ingest_ns - link.last_frame_ns) // 1000
+            blackout_us = (ingest_ns - link.path.last_frame_ns) // 1000
             self.counters.handovers += markets
             self.counters.blackout_us = max(self.counters.blackout_us, blackout_us)
             detail = (

@@ -17,10 +17,11 @@ which are known. ``tick`` is to be called from ``wake_ns`` on. Nothing here know
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from kalshi_fast import wire
+from kalshi_fast._state import Sequence
 from kalshi_fast.backoff import NS, Scale
 from kalshi_fast.errors import SubscriptionError
 
@@ -65,19 +66,20 @@ class Loss(NamedTuple):
     seq: int
 
 
-@dataclass(slots=True)
-class Subscription:
+class Subscription(Sequence):
     """``waiting``: its markets without an exact book, and the command whose answer is to repair each (0: yet
     to be asked for, and then in ``due`` too)."""
 
-    sid: int
-    tickers: set[str]
-    next_seq: int = 1
-    waiting: dict[str, int] = field(default_factory=dict)
-    due: dict[str, None] = field(default_factory=dict)
-    failures: int = 0
-    hold_ns: int = 0
-    paced_ns: int = 0  # when the commands sent so far are paid for
+    __slots__ = ("due", "failures", "hold_ns", "paced_ns", "sid", "tickers", "waiting")
+
+    def __init__(self, sid: int, tickers: set[str]) -> None:
+        self.sid = sid
+        self.tickers = tickers
+        self.waiting: dict[str, int] = {}
+        self.due: dict[str, None] = {}
+        self.failures = 0
+        self.hold_ns = 0
+        self.paced_ns = 0  # when the commands sent so far are paid for
 
 
 @dataclass(slots=True)
@@ -157,7 +159,8 @@ class Session:
         self._forget()
 
     def _forget(self) -> None:
-        self.subscriptions.clear()
+        for subscription in list(self.subscriptions.values()):
+            self._drop(subscription)
         self.outbox.clear()
         self._open.clear()
         self._groups.clear()
@@ -261,7 +264,7 @@ class Session:
         if subscription.tickers:
             self._update(subscription, "delete_markets", sorted(tickers), "other")
         else:
-            del self.subscriptions[subscription.sid]
+            self._drop(subscription)
             self._unsubscribe([subscription.sid])
 
     # --- replies ----------------------------------------------------------------------------------
@@ -415,8 +418,12 @@ class Session:
     def _end(self, subscription: Subscription, seq: int) -> None:
         """The subscription is over; its markets get another one."""
         self._lose(subscription, sorted(subscription.tickers), seq)
-        self.subscriptions.pop(subscription.sid, None)
+        self._drop(subscription)
         self._again(sorted(subscription.tickers), subscription.failures + 1)
+
+    def _drop(self, subscription: Subscription) -> None:
+        subscription.ended = True
+        self.subscriptions.pop(subscription.sid, None)
 
     def _again(self, tickers: list[str], failures: int) -> None:
         due_ns = self._clock() + RETRY.delay_ns(failures, self._rng)

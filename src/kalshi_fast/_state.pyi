@@ -1,0 +1,17 @@
+from typing import Final
+
+from kalshi_fast._book import OrderBook
+
+class Sequence:
+    next_seq: int
+    ended: bool
+    def __init__(self, *args: object, **kwargs: object) -> None: ...
+
+class BookState:
+    book: OrderBook
+    active: bool
+    subscription: Sequence | None
+    ix: Final[int]
+    id_ix: Final[int]
+    def __init__(self, *args: object, **kwargs: object) -> None: ...
+    def name(self, ix: int, id_ix: int, market_id: str) -> None: ...

@@ -1,0 +1,273 @@
+"""The fast path and the long way (msgspec) are the same function: for every frame, however spoilt, both give
+the same rows, the same books, the same sequence numbers and the same counts. What is in the usual form does
+go the fast way."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import links
+from conftest import FEW
+from frames import MARKET_ID
+from kalshi_fast._path import DeltaPath
+from kalshi_fast.batch import Batch, BatchPool
+from kalshi_fast.books import Books
+from kalshi_fast.recorder import Recorder
+from test_wire import mutated
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+TICKERS = ("KXA-26DEC31-T1.5", "KXB-26DEC31")
+OTHER_ID = "11111111-2222-4333-8444-555555555555"
+
+
+class LongWay(DeltaPath):
+    """Takes nothing: every frame is decoded with msgspec."""
+
+    def take(self, payload: bytes, ingest_ns: int) -> int:
+        return 0
+
+
+class Rig:
+    def __init__(self, *, fast: bool, yes_price: bool = False, seal_rows: int = 50) -> None:
+        self.now = 1_700_000_000_000_000_000
+        self.books = Books()
+        self.pool = BatchPool(seal_rows, 4)
+        self.rows: list[Any] = []
+        self.recorder = Recorder(self.books, self.pool, self.store, seal_rows=seal_rows)
+        self.link = links.link(self.recorder, TICKERS, lambda: self.now, use_yes_price=yes_price)
+        if not fast:
+            self.link.path = LongWay(self.link.session.subscriptions, yes_price)
+        links.grant(self.link, 9, self.now)
+        for seq, ticker in enumerate(TICKERS, 1):
+            self.feed(
+                b'{"type":"orderbook_snapshot","sid":1,"seq":%d,"msg":{"market_ticker":"%b","market_id":"%b",'
+                b'"yes_dollars_fp":[["0.0800","300.00"],["0.5005","2.50"]],"no_dollars_fp":[["0.4000","1.00"]]}}'
+                % (seq, ticker.encode(), MARKET_ID.encode())
+            )
+
+    def store(self, batch: Batch) -> None:
+        for columns in (batch.events, batch.levels):
+            arrays = {name: values[: columns.n].tolist() for name, values in columns.arrays.items()}
+            self.rows += zip(*arrays.values(), strict=True)
+        self.rows += [(event.event, event.sid, event.seq, event.market_ticker) for event in batch.health]
+        self.rows += [rejected.payload for rejected in batch.rejected]
+        self.pool.release(batch)
+
+    def feed(self, payload: bytes) -> None:
+        self.now += 1000
+        self.link.on_frame(payload, self.now)
+
+    def state(self) -> tuple[Any, ...]:
+        self.recorder.seal()
+        rows, self.rows = self.rows, []
+        counts = self.recorder.counts
+        sequences = {sid: item.next_seq for sid, item in self.link.session.subscriptions.items()}
+        books = {
+            ticker: (market.book.ladders(), market.book.stale, market.known)
+            for ticker, market in self.books.by_ticker.items()
+        }
+        figures = (
+            counts.frames,
+            counts.events,
+            counts.deltas,
+            counts.repeated,
+            counts.foreign,
+            counts.rejected,
+        )
+        return rows, sequences, books, figures, self.link.session.outbox[:], counts.batches
+
+
+def same(payloads: Iterable[bytes], **options: Any) -> Rig:  # noqa: ANN401
+    fast, slow = Rig(fast=True, **options), Rig(fast=False, **options)
+    for payload in payloads:
+        fast.feed(payload)
+        slow.feed(payload)
+    assert fast.state() == slow.state()
+    return fast
+
+
+def usual(
+    seq: int,
+    ticker: str = TICKERS[0],
+    market_id: str = MARKET_ID,
+    price: str = "0.0800",
+    change: str = "1.00",
+    side: str = "yes",
+    times: str = ',"ts":"2026-11-25T01:02:03Z","ts_ms":1795000050500',
+    sid: int | str = 1,
+) -> bytes:
+    return (
+        f'{{"type":"orderbook_delta","sid":{sid},"seq":{seq},"msg":{{"market_ticker":"{ticker}","market_id":'
+        f'"{market_id}","price_dollars":"{price}","delta_fp":"{change}","side":"{side}"{times}}}}}'
+    ).encode()
+
+
+def test_the_usual_frame_goes_the_fast_way() -> None:
+    rig = Rig(fast=True)
+    payloads = [
+        usual(3),
+        usual(4, side="no", price="0.4000", change="-0.50"),
+        usual(5, times=""),
+        usual(6, times=',"ts":"2026-11-25T01:02:03.456789Z"'),
+        usual(7, times=',"ts_ms":1795000050500'),
+        usual(8, ticker=TICKERS[1]),
+    ]
+    assert [rig.link.path.take(payload, rig.now) for payload in payloads] == [1] * 6
+    assert rig.link.path.take(usual(8), rig.now) == 0, "a number that was"
+    assert rig.link.path.take(usual(10), rig.now) == 0, "a gap"
+    same(payloads)
+
+
+@pytest.mark.parametrize(
+    "spoilt",
+    [
+        {"price": "0.08"},
+        {"price": "8e-2"},
+        {"price": "00.0800"},
+        {"price": "0.08000"},
+        {"price": "1.0000"},
+        {"price": "1.0001"},
+        {"price": "0.0801"},
+        {"price": "-0.0800"},
+        {"price": "+0.0800"},
+        {"price": " 0.0800"},
+        {"price": ""},
+        {"price": "0.0\\u0038"},
+        {"change": "-300.00"},
+        {"change": "-300.01"},
+        {"change": "-0"},
+        {"change": "1e2"},
+        {"change": "99999999999999999999"},
+        {"change": "90071992547409.00"},
+        {"change": "1.005"},
+        {"change": "1." + "0" * 100},
+        {"side": "maybe"},
+        {"side": "no"},
+        {"side": 'yes","side":"no'},
+        {"market_id": ""},
+        {"market_id": OTHER_ID},
+        {"market_id": MARKET_ID.upper()},
+        {"market_id": MARKET_ID + "0"},
+        {"market_id": "not a uuid"},
+        {"ticker": "KXA-26DEC31-T1"},
+        {"ticker": "KXA-26DEC31-T1.5\\u0000"},
+        {"ticker": "X" * 200},
+        {"times": ',"ts_ms":-1'},
+        {"times": ',"ts_ms":1.5'},
+        {"times": ',"ts_ms":01'},
+        {"times": ',"ts_ms":0'},
+        {"times": ',"ts_ms":9223372036854'},
+        {"times": ',"ts_ms":9223372036855'},
+        {"times": ',"ts_ms":99999999999999999999'},
+        {"times": ',"ts_ms":null'},
+        {"times": ',"ts":null,"ts_ms":5'},
+        {"times": ',"ts":"yesterday"'},
+        {"times": ',"ts":"yesterday","ts_ms":5'},
+        {"times": ',"ts":"a\\"b","ts_ms":5'},
+        {"times": ',"ts":"\x01","ts_ms":5'},
+        {"times": ',"ts":"é","ts_ms":5'},
+        {"times": ',"ts":"' + "x" * 500 + '","ts_ms":5'},
+        {"times": ',"ts_ms":5,"ts":"2026-11-25T01:02:03Z"'},
+        {"times": ',"ts_ms":5,"client_order_id":"x"'},
+        {"times": ',"ts_ms":5}'},
+        {"times": ' ,"ts_ms":5'},
+        {"sid": "01"},
+        {"sid": 4294967297},
+        {"sid": "1.0"},
+        {"sid": "true"},
+        {"seq": 0},
+        {"seq": 2},
+        {"seq": 9},
+        {"seq": "3.0"},
+        {"seq": "03"},
+        {"seq": "3e0"},
+        {"seq": 18446744073709551619},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("yes_price", [False, True])
+def test_exotic_frames_are_the_same_on_both_ways(spoilt: dict[str, Any], yes_price: bool) -> None:
+    spoilt = {"seq": 3} | spoilt
+    same([usual(**spoilt), usual(4), usual(5, TICKERS[1])], yes_price=yes_price)
+
+
+@settings(max_examples=30 if FEW else 400)
+@given(st.integers(0, 2**32), st.sampled_from([1, 3, 50]), st.booleans())
+def test_spoilt_streams_are_the_same_on_both_ways(seed: int, seal_rows: int, yes_price: bool) -> None:
+    rng = random.Random(seed)
+    payloads = []
+    seq = 3
+    for _ in range(60):
+        payload = usual(
+            seq,
+            rng.choice(TICKERS),
+            rng.choice([MARKET_ID] * 9 + [OTHER_ID]),
+            rng.choice(["0.0800", "0.5005", "0.4", "0.9990", "1", "0"]),
+            f"{rng.choice(['', '-'])}{rng.randrange(40)}.{rng.randrange(100):02d}",
+            rng.choice(["yes", "no"]),
+            rng.choice(["", ',"ts_ms":1795000050500', ',"ts":"2026-11-25T01:02:03Z"']),
+        )
+        fate = rng.random()
+        if fate < 0.9:
+            seq += 1
+        elif fate < 0.93:
+            seq += 2
+        payloads.append(mutated(rng, payload) if rng.random() < 0.15 else payload)
+        if rng.random() < 0.1:
+            payloads.append(
+                b'{"type":"orderbook_snapshot","sid":1,"seq":%d,"msg":{"market_ticker":"%b","market_id":"%b",'
+                b'"yes_dollars_fp":[["0.0800","30.00"]]}}'
+                % (seq, rng.choice(TICKERS).encode(), MARKET_ID.encode())
+            )
+            seq += 1
+    same(payloads, seal_rows=seal_rows, yes_price=yes_price)
+
+
+def test_a_hundred_thousand_mutations_of_one_frame_are_the_same_on_both_ways() -> None:
+    rng = random.Random(99)
+    for _ in range(20 if FEW else 1000):
+        fast, slow = Rig(fast=True), Rig(fast=False)
+        for _ in range(100):
+            payload = mutated(rng, usual(fast.link.session.subscriptions[1].next_seq))
+            fast.feed(payload)
+            slow.feed(payload)
+            if 1 not in fast.link.session.subscriptions:
+                break
+        assert fast.state() == slow.state()
+
+
+def test_many_markets_are_told_apart() -> None:
+    books, pool = Books(), BatchPool(10_000, 4)
+    recorder = Recorder(books, pool, pool.release, seal_rows=10_000)
+    names = [f"KX{n}-T{n % 7}" for n in range(5000)]
+    link = links.link(recorder, names, lambda: 0)
+    link.on_connected(1, 1)
+    for number, command in enumerate(list(link.session.outbox), 1):
+        assert command
+        link.on_frame(
+            b'{"id":%d,"type":"subscribed","msg":{"channel":"orderbook_delta","sid":%d}}' % (number, number),
+            1,
+        )
+    sids = {ticker: sid for sid, item in link.session.subscriptions.items() for ticker in item.tickers}
+    assert len(sids) == 5000
+    for name in names:
+        sid = sids[name]
+        link.on_frame(
+            b'{"type":"orderbook_snapshot","sid":%d,"seq":%d,"msg":{"market_ticker":"%b","market_id":"%b"}}'
+            % (sid, link.session.subscriptions[sid].next_seq, name.encode(), MARKET_ID.encode()),
+            1,
+        )
+    taken = 0
+    for number, name in enumerate(names):
+        seq = link.session.subscriptions[sids[name]].next_seq
+        payload = usual(seq, name, price="0.0100", change=f"{number + 1}.00", sid=sids[name])
+        taken += link.path.take(payload, 1) > 0
+    assert taken == 5000
+    assert all(books.by_ticker[name].book.size_at(0, 100) == 100 * (n + 1) for n, name in enumerate(names))
