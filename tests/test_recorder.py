@@ -101,7 +101,7 @@ class Rig:
             known = rebuilt.get(ticker)
             replica = market.active
             assert market.book.stale == (known is None) == (not market.known)
-            if replica.subscription is not None:
+            if isinstance(replica.subscription, Subscription):
                 assert self.session.exact(replica.subscription.sid, ticker) == (not market.book.stale)
             held = {
                 (side, price): size

@@ -15,7 +15,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-COMPILED = ("test_book.py", "test_columns.py", "test_decode.py", "test_path.py", "test_recorder.py", "test_standby.py")
+COMPILED = (
+    "test_book.py",
+    "test_columns.py",
+    "test_decode.py",
+    "test_path.py",
+    "test_recorder.py",
+    "test_standby.py",
+)
 
 
 def runtime(name: str) -> str:

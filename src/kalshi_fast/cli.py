@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from kalshi_fast import __version__
 from kalshi_fast.config import SETTINGS, Loaded, describe, load
-from kalshi_fast.errors import ConfigError, KalshiFastError
+from kalshi_fast.errors import ConfigError, KalshiFastError, SimulatorError
+from kalshi_fast.simulator import options as simulator_options
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,6 +65,18 @@ def parser() -> argparse.ArgumentParser:
     demo.add_argument("--port", type=_natural, default=0, help="port of the simulator (any free one)")
     demo.add_argument("--tls", action=argparse.BooleanOptionalAction, default=True, help="encrypt, as live")
     _add_output(demo)
+
+    simulate = commands.add_parser(
+        "simulate",
+        help="an exchange of your own, which can misbehave",
+        description="Serves the exchange's protocol until SIGINT or SIGTERM, or until the play is over.",
+    )
+    simulate.add_argument(
+        "--dir", type=Path, default=Path("simulator-data"), help="for key and CA file (simulator-data)"
+    )
+    simulate.add_argument("--port", type=simulator_options.port, default=8765, help="to listen on (8765)")
+    simulator_options.add_options(simulate)
+    simulate.add_argument("--quiet", action="store_true", help="no progress")
 
     query = commands.add_parser("query", help="ask ClickHouse", description="Runs one SQL statement.")
     query.add_argument("sql", help="the statement")
@@ -199,6 +212,16 @@ def _demo(options: argparse.Namespace) -> int:
     return 0 if figures["agrees"] else 1
 
 
+def _simulate(options: argparse.Namespace) -> int:
+    from kalshi_fast.simulator.command import simulate
+
+    try:
+        _on_uvloop(simulate(options))
+    except SimulatorError as error:
+        raise ConfigError(str(error)) from error
+    return 0
+
+
 def _query(options: argparse.Namespace) -> int:
     from kalshi_fast.demo import demo_database
     from kalshi_fast.sinks import clickhouse
@@ -236,7 +259,7 @@ def _on_uvloop(work: Any) -> Any:  # noqa: ANN401
     return uvloop.run(work)
 
 
-_COMMANDS = {"run": _run, "demo": _demo, "query": _query, "config": _config}
+_COMMANDS = {"run": _run, "demo": _demo, "simulate": _simulate, "query": _query, "config": _config}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -19,30 +19,18 @@ from typing import TYPE_CHECKING, Any
 import uvloop
 
 from kalshi_fast.errors import SimulatorError
-from kalshi_fast.simulator.exchange import Exchange
-from kalshi_fast.simulator.frames import FORMS
-from kalshi_fast.simulator.recorded import RecordedMarkets
-from kalshi_fast.simulator.synthetic import SyntheticMarkets
-from kalshi_fast.simulator.tls import make_key, make_tls
+from kalshi_fast.simulator.launch import KEY_ID, launch
+from kalshi_fast.simulator.options import add_options, port
 
 if TYPE_CHECKING:
-    from kalshi_fast.simulator.source import Source
+    from kalshi_fast.simulator.exchange import Exchange
 
 
 def parser() -> argparse.ArgumentParser:
     arguments = argparse.ArgumentParser(prog="python -m kalshi_fast.simulator", description=__doc__)
     arguments.add_argument("--dir", type=Path, required=True, help="where the throw-away credentials go")
-    arguments.add_argument("--markets", type=int, default=100, help="how many synthetic markets")
-    arguments.add_argument("--seed", type=int, default=1, help="of the synthetic markets")
-    arguments.add_argument("--recording", type=Path, help="play this recording instead")
-    arguments.add_argument("--form", choices=FORMS, default="current", help="wire form of a recording")
-    arguments.add_argument(
-        "--rate", type=int, default=0, help="frames per second, 0 as fast as they are taken"
-    )
-    arguments.add_argument("--seconds", type=float, help="end of a synthetic play")
-    arguments.add_argument("--port", type=int, default=0)
-    arguments.add_argument("--tls", action=argparse.BooleanOptionalAction, default=True)
-    arguments.add_argument("--drop-every", type=int, default=0, help="leave out each n-th frame")
+    arguments.add_argument("--port", type=port, default=0)
+    add_options(arguments)
     return arguments
 
 
@@ -52,36 +40,16 @@ def say(event: str, **fields: Any) -> None:  # noqa: ANN401
 
 
 async def serve(options: argparse.Namespace) -> None:
-    source: Source
-    if options.recording is not None:
-        source = RecordedMarkets(options.recording, options.form)
-    else:
-        source = SyntheticMarkets(options.markets, options.seed)
-    try:
-        options.dir.mkdir(parents=True, exist_ok=True)
-        key_file = options.dir / "client.pem"
-        keys = {"simulated-key": make_key(key_file)}
-        context, ca_file = make_tls(options.dir) if options.tls else (None, None)
-    except OSError as error:
-        raise SimulatorError(f"--dir: {options.dir} cannot be written: {error.strerror or error}") from error
-    exchange = Exchange(
-        source,
-        keys,
-        port=options.port,
-        ssl_context=context,
-        rate=options.rate,
-        seconds=options.seconds,
-        drop_every=options.drop_every,
-    )
-    await exchange.start()
+    launched = await launch(options)
+    exchange = launched.exchange
     say(
         "ready",
         url=exchange.url,
-        key_id="simulated-key",
-        key_file=str(key_file),
-        ca_file=None if ca_file is None else str(ca_file),
-        tickers=list(source.books),
-        frames=len(source) if isinstance(source, RecordedMarkets) else None,
+        key_id=KEY_ID,
+        key_file=str(launched.key_file),
+        ca_file=None if launched.ca_file is None else str(launched.ca_file),
+        tickers=launched.tickers,
+        frames=launched.frames,
     )
     finished = asyncio.ensure_future(_tell_when_finished(exchange))
     try:

@@ -1,259 +1,79 @@
-"""The server: upgrades, commands, subscriptions with their sequences, and the pace of the play.
+"""The server: upgrades, who carries which market, the clock and the pace of the play.
 
-One ``Client`` per connection answers commands and numbers its frames; the ``Exchange`` takes one change
-after the other from its source and gives it to every subscription that carries the market. A slow client
-is waited for: while its socket is full nothing new is played. Faults are not simulated here.
+The ``Exchange`` takes one change after the other from its source and gives it to every subscription that
+carries the market. A slow client is waited for: while its socket is full nothing new is played. Not here:
+commands and numbers (``client``), faults (``inject``).
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import math
 import time
 from collections import defaultdict
 from dataclasses import dataclass, field
+from email.utils import formatdate
+from random import Random
 from typing import TYPE_CHECKING, Final
 
 import picows
 
-from kalshi_fast import wire
-from kalshi_fast.errors import FrameError, SimulatorError
-from kalshi_fast.simulator.frames import snapshot_body
+from kalshi_fast.errors import SimulatorError
+from kalshi_fast.simulator.agenda import Agenda
+from kalshi_fast.simulator.checkpoints import Checkpoints
+from kalshi_fast.simulator.client import BOOKS, Client, Subscription
+from kalshi_fast.simulator.dialect import Dialect
 from kalshi_fast.simulator.handshake import PATH, refusal
-from kalshi_fast.simulator.source import SNAPSHOT, Change, Source
+from kalshi_fast.simulator.inject import Injector
+from kalshi_fast.simulator.source import Change, Source, on_yes_scale
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
 
     from cryptography.hazmat.primitives.asymmetric import rsa
 
-CHANNEL: Final = "orderbook_delta"
+    from kalshi_fast.simulator.faults import Fault
+
 PACE_S: Final = 0.002
 MAX_BURST: Final = 1000  # frames between two looks at the event loop
+PATIENCE_S: Final = 0.05  # between two looks at the clock while a client is waited for
+GOODBYE_S: Final = 2.0  # for what is still on its way when the exchange stops
+NEVER: Final = 2**62  # a number of frames
 
 
 @dataclass(slots=True)
 class Stats:
+    """``frames_sent`` went out on a socket; snapshots and deltas were numbered, whatever became of them."""
+
     frames_sent: int = 0
     deltas_sent: int = 0
     snapshots_sent: int = 0
     connections: int = 0
     handshakes_refused: int = 0
+    checkpoints: int = 0
+    faults: dict[str, int] = field(default_factory=dict)  # kind → how often it did happen
 
 
 @dataclass(slots=True)
-class _Subscription:
-    sid: int
-    tickers: set[str] = field(default_factory=set)
-    seq: int = 0
-    silent_acks: bool = False
+class Conditions:
+    """What the exchange refuses at the moment."""
 
-    def next_seq(self) -> int:
-        self.seq += 1
-        return self.seq
-
-
-class _RefusedError(Exception):
-    """A command that gets an error reply."""
-
-    def __init__(self, code: int, *, tickers: list[str] | None = None) -> None:
-        super().__init__(code)
-        self.body = wire.ErrorBody(code, wire.ERROR_TEXTS[code].capitalize(), market_tickers=tickers)
-
-
-class Client(picows.WSListener):
-    """One connection: its subscriptions, and the frames that go out on it."""
-
-    def __init__(self, exchange: Exchange) -> None:
-        self.subscriptions: dict[int, _Subscription] = {}
-        self.paused = False
-        self._exchange = exchange
-        self._transport: picows.WSTransport | None = None
-        self._next_sid = 1
-
-    # --- the connection ---------------------------------------------------------------------------
-
-    def on_ws_connected(self, transport: picows.WSTransport) -> None:
-        self._transport = transport
-        self._exchange.clients.add(self)
-        self._exchange.stats.connections += 1
-
-    def on_ws_disconnected(self, transport: picows.WSTransport) -> None:
-        self._transport = None
-        self._exchange.forget(self)
-
-    def pause_writing(self) -> None:
-        self.paused = True
-
-    def resume_writing(self) -> None:
-        self.paused = False
-        self._exchange.wake.set()
-
-    def on_ws_frame(self, transport: picows.WSTransport, frame: picows.WSFrame) -> None:
-        if frame.msg_type == picows.WSMsgType.TEXT:
-            self._command(frame.get_payload_as_bytes())
-        elif frame.msg_type == picows.WSMsgType.CLOSE:
-            transport.send_close(frame.get_close_code())
-            transport.disconnect()
-
-    def close(self) -> None:
-        if self._transport is not None:
-            self._transport.send_close(picows.WSCloseCode.GOING_AWAY)
-            self._transport.disconnect()
-
-    def ping(self) -> None:
-        if self._transport is not None:
-            self._transport.send_ping(b"heartbeat")
-
-    def send(self, payload: bytes) -> None:
-        if self._transport is not None:
-            self._transport.send(picows.WSMsgType.TEXT, payload)
-            self._exchange.stats.frames_sent += 1
-
-    # --- book frames ------------------------------------------------------------------------------
-
-    def play(self, change: Change, *, drop: bool) -> None:
-        """Sends a change on each subscription that carries its market; dropped, it still takes a seq."""
-        for subscription in self._exchange.carriers(self, change.ticker):
-            self._book_frame(subscription, change, drop=drop)
-
-    def _book_frame(
-        self, subscription: _Subscription, change: Change, *, command_id: int = 0, drop: bool = False
-    ) -> None:
-        seq = subscription.next_seq()
-        if drop:
-            return
-        reply_to = b'"id":%d,' % command_id if command_id else b""
-        self.send(
-            b'{"type":"%b",%b"sid":%d,"seq":%d,"msg":%b}'
-            % (change.type, reply_to, subscription.sid, seq, change.body)
-        )
-        if change.type == SNAPSHOT:
-            self._exchange.stats.snapshots_sent += 1
-        else:
-            self._exchange.stats.deltas_sent += 1
-
-    def _snapshots(self, subscription: _Subscription, tickers: list[str], command_id: int = 0) -> None:
-        source = self._exchange.source
-        for ticker in tickers:
-            body = snapshot_body(source.books[ticker], source.form)
-            self._book_frame(subscription, Change(ticker, SNAPSHOT, body), command_id=command_id)
-
-    # --- commands ---------------------------------------------------------------------------------
-
-    def _command(self, payload: bytes) -> None:
-        try:
-            command = wire.decode_command(payload)
-        except FrameError:
-            self.send(wire.encode(wire.Error(_RefusedError(1).body)))
-            return
-        handlers = {
-            "subscribe": self._subscribe,
-            "unsubscribe": self._unsubscribe,
-            "update_subscription": self._update,
-            "list_subscriptions": self._list,
-        }
-        try:
-            handler = handlers.get(command.cmd)
-            if handler is None:
-                raise _RefusedError(5)
-            if command.params is None and command.cmd != "list_subscriptions":
-                raise _RefusedError(2)
-            handler(command.id, command.params or wire.Params())
-        except _RefusedError as refused:
-            self._refuse(command, refused)
-
-    def _refuse(self, command: wire.Command, refused: _RefusedError) -> None:
-        """Scoped to the subscription that the command names, if there is one: then it takes a seq."""
-        params = command.params or wire.Params()
-        sids = _sids(params)
-        subscription = self.subscriptions.get(sids[0]) if len(sids) == 1 else None
-        error = wire.Error(refused.body, command.id)
-        if subscription is not None:
-            error.sid, error.seq = subscription.sid, subscription.next_seq()
-        self.send(wire.encode(error))
-
-    def _subscribe(self, command_id: int, params: wire.Params) -> None:
-        if not params.channels:
-            raise _RefusedError(3)
-        if set(params.channels) != {CHANNEL}:
-            raise _RefusedError(8)
-        tickers = self._known(params)
-        subscription = _Subscription(self._next_sid, set(tickers), silent_acks=bool(params.skip_ticker_ack))
-        self._next_sid += 1
-        self.subscriptions[subscription.sid] = subscription
-        self._exchange.carry(self, subscription, tickers)
-        self.send(wire.encode(wire.Subscribed(command_id, wire.ChannelSid(CHANNEL, subscription.sid))))
-        self._snapshots(subscription, tickers)
-        self._exchange.subscribed.set()
-
-    def _unsubscribe(self, command_id: int, params: wire.Params) -> None:
-        if not params.sids:
-            raise _RefusedError(4)
-        if not set(params.sids) <= set(self.subscriptions):
-            raise _RefusedError(7)
-        for sid in dict.fromkeys(params.sids):
-            subscription = self.subscriptions.pop(sid)
-            self._exchange.drop(self, subscription, list(subscription.tickers))
-            self.send(wire.encode(wire.Unsubscribed(sid, command_id, subscription.next_seq())))
-
-    def _update(self, command_id: int, params: wire.Params) -> None:
-        sids = _sids(params)
-        if len(sids) != 1:
-            raise _RefusedError(12)
-        subscription = self.subscriptions.get(sids[0])
-        if subscription is None:
-            raise _RefusedError(7)
-        if not params.action:
-            raise _RefusedError(15)
-        if params.action not in ("add_markets", "delete_markets", "get_snapshot"):
-            raise _RefusedError(13)
-        tickers = self._known(params)
-        if params.action == "get_snapshot":
-            if not set(tickers) <= subscription.tickers:
-                raise _RefusedError(
-                    11, tickers=[ticker for ticker in tickers if ticker not in subscription.tickers]
-                )
-            self._snapshots(subscription, tickers, command_id)
-            return
-        new = [ticker for ticker in tickers if ticker not in subscription.tickers]
-        if params.action == "add_markets":
-            subscription.tickers.update(new)
-            self._exchange.carry(self, subscription, new)
-        else:
-            subscription.tickers.difference_update(tickers)
-            self._exchange.drop(self, subscription, tickers)
-        body = None if subscription.silent_acks else wire.OkBody(sorted(subscription.tickers))
-        self.send(wire.encode(wire.Ok(command_id, subscription.sid, subscription.next_seq(), body)))
-        if params.action == "add_markets":
-            self._snapshots(subscription, new)
-
-    def _list(self, command_id: int, params: wire.Params) -> None:
-        found: list[wire.ChannelSid] = [wire.ChannelSid(CHANNEL, sid) for sid in self.subscriptions]
-        self.send(wire.encode(wire.Ok(command_id, msg=found)))
-
-    def _known(self, params: wire.Params) -> list[str]:
-        """The markets that a command names, each once; all of them exist."""
-        named = [*(params.market_tickers or ()), *filter(None, [params.market_ticker])]
-        tickers = list(dict.fromkeys(named))
-        if not tickers:
-            raise _RefusedError(14)
-        unknown = [ticker for ticker in tickers if ticker not in self._exchange.source.books]
-        if unknown:
-            raise _RefusedError(11, tickers=unknown)
-        return tickers
-
-
-def _sids(params: wire.Params) -> list[int]:
-    return [*(params.sids or ()), *([params.sid] if params.sid is not None else ())]
+    refusal: tuple[int, str, str] | None = None  # of every upgrade: HTTP status, code, message
+    market_limit: int | None = None
+    rate_limited: bool = False
 
 
 class Exchange:
     """``start``, then clients connect; the play begins with the first subscription and ends by itself.
 
-    ``rate`` is frames per second, 0 as fast as the clients take them; ``seconds`` ends a play that has no
-    end; ``drop_every`` leaves out each n-th frame while its number is used up. Raises SimulatorError.
+    ``rate`` is frames per second; ``speed`` plays a recording in its own time, so many times as fast; with
+    neither, frames are played as fast as the clients take them. ``seconds`` ends a play that has no end.
+    ``drop_every`` leaves out each n-th frame while its number is used up. With ``checkpoint_every_s`` the
+    truth goes to a file in ``directory``. Moments of faults and checkpoints are told in seconds of the
+    play; with a rate these are frames, so that a play is the same each time. Raises SimulatorError.
     """
 
     def __init__(
@@ -261,131 +81,246 @@ class Exchange:
         source: Source,
         keys: Mapping[str, rsa.RSAPublicKey],
         *,
+        host: str = "127.0.0.1",
         port: int = 0,
         ssl_context: ssl.SSLContext | None = None,
         rate: int = 0,
+        speed: float = 0,
         seconds: float | None = None,
         heartbeat_s: float = 10.0,
         drop_every: int = 0,
+        seed: int = 1,
+        faults: Sequence[Fault] = (),
+        checkpoint_every_s: float | None = None,
+        directory: Path | None = None,
+        max_subscriptions: int | None = None,
+        unique_sids: bool = False,
     ) -> None:
         self.source = source
+        self.seed = seed
         self.stats = Stats()
+        self.conditions = Conditions()
+        self.dialect = Dialect(Random(f"{seed} dialect"))  # noqa: S311 - a simulation
+        self.max_subscriptions = max_subscriptions
         self.clients: set[Client] = set()
+        self.paused: set[Client] = set()
         self.subscribed = asyncio.Event()
         self.finished = asyncio.Event()
         self.wake = asyncio.Event()
+        self.host = host
         self.port = port
         self.played = 0
         self._keys = keys
         self._ssl_context = ssl_context
         self._rate = rate
+        self._speed = speed
         self._seconds = seconds
         self._heartbeat_s = heartbeat_s
         self._drop_every = drop_every
-        self._carriers: defaultdict[str, list[tuple[Client, _Subscription]]] = defaultdict(list)
+        self._unique_sids = unique_sids
+        self._last_sid = 0
+        self._connections = 0
+        self._agenda = Agenda()
+        self._injector = Injector(self, faults, self._agenda)
+        self._checkpoints: Checkpoints | None = None
+        if checkpoint_every_s is not None:
+            if directory is None:
+                raise SimulatorError("checkpoints need a directory")
+            self._checkpoints = Checkpoints(directory)
+            self._plan_checkpoint(checkpoint_every_s)
+        self._carriers: defaultdict[str, list[tuple[Client, Subscription]]] = defaultdict(list)
         self._server: asyncio.Server | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
     @property
     def url(self) -> str:
-        return f"{'ws' if self._ssl_context is None else 'wss'}://127.0.0.1:{self.port}{PATH}"
+        host = "127.0.0.1" if self.host in ("", "0.0.0.0", "::") else self.host  # noqa: S104 - as given
+        host = f"[{host}]" if ":" in host else host
+        return f"{'ws' if self._ssl_context is None else 'wss'}://{host}:{self.port}{PATH}"
 
     async def start(self) -> None:
         try:
             self._server = await picows.ws_create_server(
                 self._upgrade,
-                "127.0.0.1",
+                self.host,
                 self.port,
                 ssl=self._ssl_context,
                 websocket_handshake_timeout=5,
+                enable_auto_pong=False,  # a hung connection must not answer
             )
-        except OSError as error:
-            raise SimulatorError(
-                f"--port: {self.port} cannot be opened: {error.strerror or error}"
-            ) from error
+        except (OSError, OverflowError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise SimulatorError(f"--port: {self.port} cannot be opened: {reason}") from error
         self.port = self._server.sockets[0].getsockname()[1]
         self._tasks = [asyncio.ensure_future(self._play()), asyncio.ensure_future(self._heartbeats())]
 
     async def stop(self) -> None:
+        """Closes everything. An error that ended the play is raised now."""
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        ended = await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._server is not None:
             self._server.close()
+        leaving = [client.transport for client in self.clients if client.transport is not None]
         for client in list(self.clients):
             client.close()
+        if leaving:
+            waits = [asyncio.ensure_future(transport.wait_disconnected()) for transport in leaving]
+            await asyncio.wait(waits, timeout=GOODBYE_S)
+            for transport in leaving:
+                transport.disconnect(graceful=False)
+            await asyncio.gather(*waits, return_exceptions=True)
+        if self._checkpoints is not None:
+            self._checkpoints.close()
+        for error in ended:
+            if isinstance(error, Exception):
+                raise error
 
     def _upgrade(
         self, request: picows.WSUpgradeRequest
     ) -> Client | picows.WSUpgradeResponseWithListener | None:
         if request.path.partition(b"?")[0] != PATH.encode():
             return None
-        refused = refusal(request.headers, self._keys, time.time_ns() // 1_000_000)
-        if refused is None:
-            return Client(self)
+        if self.conditions.refusal is not None:
+            status, code, message = self.conditions.refusal
+        elif (refused := refusal(request.headers, self._keys, time.time_ns() // 1_000_000)) is not None:
+            status, (code, message) = 401, refused
+        else:
+            self._connections += 1
+            return Client(self, self._connections)
         self.stats.handshakes_refused += 1
-        body = json.dumps({"error": {"code": refused[0], "message": refused[1]}}).encode()
-        response = picows.WSUpgradeResponse.create_error_response(
-            401, body, {"Content-Type": "application/json"}
-        )
+        body = json.dumps({"error": {"code": code, "message": message}}).encode()
+        headers = {"Content-Type": "application/json", "Date": formatdate(usegmt=True)}
+        response = picows.WSUpgradeResponse.create_error_response(status, body, headers)
         return picows.WSUpgradeResponseWithListener(response, None)
 
     # --- who gets what ----------------------------------------------------------------------------
 
-    def carry(self, client: Client, subscription: _Subscription, tickers: list[str]) -> None:
-        for ticker in tickers:
-            self._carriers[ticker].append((client, subscription))
+    def welcome(self, client: Client) -> None:
+        self.clients.add(client)
+        self.stats.connections += 1
+        if self.dialect.active:
+            client.faulty()
 
-    def drop(self, client: Client, subscription: _Subscription, tickers: list[str]) -> None:
-        for ticker in tickers:
-            self._carriers[ticker] = [
+    def next_sid(self, last_of_connection: int) -> int:
+        self._last_sid += 1
+        return self._last_sid if self._unique_sids else last_of_connection + 1
+
+    def carry(self, client: Client, subscription: Subscription, keys: Iterable[str]) -> None:
+        for key in keys:
+            self._carriers[key].append((client, subscription))
+
+    def drop(self, client: Client, subscription: Subscription, keys: Iterable[str]) -> None:
+        for key in keys:
+            self._carriers[key] = [
                 (other, carried)
-                for other, carried in self._carriers[ticker]
+                for other, carried in self._carriers[key]
                 if other is not client or carried is not subscription
             ]
 
-    def carriers(self, client: Client, ticker: str) -> list[_Subscription]:
-        return [subscription for other, subscription in self._carriers[ticker] if other is client]
+    def carriers(self, key: str) -> list[tuple[Client, Subscription]]:
+        """Of a market; or of the events of a channel without markets, by its name."""
+        return self._carriers.get(key, [])
 
     def forget(self, client: Client) -> None:
         self.clients.discard(client)
+        self.paused.discard(client)
         for subscription in client.subscriptions.values():
-            self.drop(client, subscription, list(subscription.tickers))
+            self.drop(client, subscription, subscription.keys)
+        client.subscriptions.clear()
         self.wake.set()
+
+    def publish(self, change: Change, *, drop: bool = False) -> None:
+        """A change that the books have already made goes to all who carry its market."""
+        told_in_yes: Change | None = None
+        for client, subscription in self.carriers(change.ticker):
+            if not subscription.yes_scale:
+                client.book_frame(subscription, change, drop=drop)
+                continue
+            if told_in_yes is None:
+                told_in_yes = on_yes_scale(change, self.source.books[change.ticker], self.source.form)
+            client.book_frame(subscription, told_in_yes, drop=drop)
 
     # --- the play ---------------------------------------------------------------------------------
 
     async def _play(self) -> None:
         await self.subscribed.wait()
         started = time.monotonic()
-        while not self.finished.is_set():
-            elapsed = time.monotonic() - started
-            if self._seconds is not None and elapsed >= self._seconds:
-                break
-            due = int(self._rate * elapsed) - self.played if self._rate else MAX_BURST
-            if not self._burst(min(due, MAX_BURST)):
-                break
-            if any(client.paused for client in self.clients):
-                self.wake.clear()
-                await self.wake.wait()
-            else:
-                await asyncio.sleep(PACE_S if self._rate and due < MAX_BURST else 0)
-        self.finished.set()
+        try:
+            while True:
+                elapsed_s = time.monotonic() - started
+                if not self._rate:
+                    self._agenda.run(elapsed_s)
+                if self._over(elapsed_s):
+                    break
+                due = self._due(elapsed_s)
+                if not self._burst(min(due, MAX_BURST), elapsed_s):
+                    break
+                if self._waits_for_a_client():
+                    self.wake.clear()
+                    await _wait(self.wake, PATIENCE_S)
+                else:
+                    at_ease = (self._rate or self._speed or due == 0) and due < MAX_BURST
+                    await asyncio.sleep(PACE_S if at_ease else 0)
+        finally:
+            self._finish()
 
-    def _burst(self, frames: int) -> bool:
+    def _over(self, elapsed_s: float) -> bool:
+        if self._seconds is None:
+            return False
+        if not self._rate:
+            return elapsed_s >= self._seconds
+        # Always the same frames, unless nobody can take them so fast.
+        return self.played >= int(self._rate * self._seconds) or elapsed_s >= 2 * self._seconds + 1
+
+    def _due(self, elapsed_s: float) -> int:
+        """How many frames may be played now."""
+        if self._rate:
+            total = int(self._rate * elapsed_s)
+            if self._seconds is not None:
+                total = min(total, int(self._rate * self._seconds))
+            return total - self.played
+        if self._speed:
+            return MAX_BURST - 1  # as far as the recorded times allow
+        # As fast as it is taken: nothing is taken by nobody.
+        return MAX_BURST if any(client.subscriptions for client in self.clients) else 0
+
+    def _waits_for_a_client(self) -> bool:
+        if self.paused:
+            return True
+        if self._rate or self._speed:
+            return False  # the market does not wait for a stalled connection
+        return any(client.link is not None and client.link.stalled for client in self.clients)
+
+    def _burst(self, frames: int, elapsed_s: float) -> bool:
         """Plays up to so many changes; False when the source has no more."""
         now_ns = time.time_ns()
+        until_s = elapsed_s * self._speed if self._speed else math.inf
+        planned = self._next_planned()
         for _ in range(frames):
-            if any(client.paused for client in self.clients):
+            if self.paused or self.source.next_at_s > until_s:
                 return True
+            if self.played >= planned:
+                self._agenda.run(self.played / self._rate)
+                planned = self._next_planned()
             change = self.source.step(now_ns)
             if change is None:
                 return False
             self.played += 1
-            drop = self._drop_every > 0 and self.played % self._drop_every == 0
-            for client in self.clients:
-                client.play(change, drop=drop)
+            self.publish(change, drop=self._drop_every > 0 and self.played % self._drop_every == 0)
         return True
+
+    def _next_planned(self) -> int:
+        """After how many frames something is planned: with a rate the frames are the clock."""
+        next_s = self._agenda.next_s
+        return math.ceil(next_s * self._rate) if self._rate and next_s < math.inf else NEVER
+
+    def _finish(self) -> None:
+        for client in list(self.clients):
+            if client.link is not None:
+                client.link.relieve()
+        self._checkpoint()
+        self.finished.set()
 
     async def _heartbeats(self) -> None:
         while True:
@@ -393,6 +328,34 @@ class Exchange:
             for client in list(self.clients):
                 client.ping()
 
+    # --- the truth --------------------------------------------------------------------------------
+
     def books(self) -> dict[str, dict[str, list[tuple[int, int]]]]:
         """The true books now: ticker → side → [(price_e4, qty_e2), …]."""
         return {ticker: book.as_lists() for ticker, book in self.source.books.items()}
+
+    def _plan_checkpoint(self, every_s: float) -> None:
+        def take() -> None:
+            self._checkpoint()
+            self._agenda.after(every_s, take)
+
+        self._agenda.after(every_s, take)
+
+    def _checkpoint(self) -> None:
+        if self._checkpoints is None:
+            return
+        subscriptions = [
+            subscription
+            for client in self.clients
+            for subscription in client.subscriptions.values()
+            if subscription.channel == BOOKS
+        ]
+        self._checkpoints.write(subscriptions, self.source.books)
+        self.stats.checkpoints += 1
+
+
+async def _wait(event: asyncio.Event, seconds: float) -> None:
+    try:
+        await asyncio.wait_for(event.wait(), seconds)
+    except TimeoutError:
+        return

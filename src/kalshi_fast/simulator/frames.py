@@ -15,10 +15,11 @@ Levels: TypeAlias = dict[int, int]  # price_e4 → qty_e2, no level of size 0
 class TrueBook:
     """What the exchange itself knows of one market: two dicts."""
 
-    __slots__ = ("market_id", "sides", "ticker")
+    __slots__ = ("altered", "market_id", "sides", "ticker")
 
     def __init__(self, ticker: str, market_id: str) -> None:
         self.ticker = ticker
+        self.altered = False  # a fault has changed it: what a recording tells of it may not fit any more
         self.market_id = market_id
         self.sides: tuple[Levels, Levels] = ({}, {})
 
@@ -45,12 +46,17 @@ def _head(book: TrueBook) -> bytes:
     return b'{"market_ticker":"%b"%b' % (book.ticker.encode(), market_id)
 
 
-def snapshot_body(book: TrueBook, form: Form = "current") -> bytes:
-    """The ``msg`` of an orderbook_snapshot; a side without levels has no key."""
+def snapshot_body(book: TrueBook, form: Form = "current", *, yes_scale: bool = False) -> bytes:
+    """The ``msg`` of an orderbook_snapshot; a side without levels has no key.
+
+    ``yes_scale``: prices of the no side are told as yes prices.
+    """
     parts = [_head(book)]
-    for name, levels in zip(_SIDES_JSON, book.sides, strict=True):
+    for side, (name, levels) in enumerate(zip(_SIDES_JSON, book.sides, strict=True)):
         if not levels:
             continue
+        if yes_scale and side == 1:
+            levels = {10_000 - price_e4: size for price_e4, size in levels.items()}
         if form == "current":
             pairs = [
                 b'["%d.%04d","%d.%02d"]' % (*divmod(p, 10_000), *divmod(q, 100))

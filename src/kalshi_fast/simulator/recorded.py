@@ -1,42 +1,23 @@
-"""Recordings of the seed's format (Parquet, integer cents) played as frames of either wire form.
+"""Recordings played as frames of either wire form, each snapshot one frame and each delta one frame.
 
-Rows of one snapshot (same sid, seq and ts) become one snapshot frame, every delta row one delta frame with
-its own time. Where ``seq`` falls, a new connection was recorded. A market with deltas and no snapshot in
-such a stretch gets one at its start that the recording does not have: per level the smallest size with
-which no delta takes it below zero. Deltas are never invented.
+A market with deltas and no snapshot in the stretch of one connection gets one at its start that the
+recording does not have: per level the smallest size with which no delta takes it below zero. Deltas are
+never invented.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-import pyarrow as pa
-import pyarrow.parquet as pq
+from collections import defaultdict
+from typing import TYPE_CHECKING
 
 from kalshi_fast.errors import SimulatorError
-from kalshi_fast.simulator.frames import SIDES, Form, Levels, TrueBook, delta_body, snapshot_body
-from kalshi_fast.simulator.source import DELTA, SNAPSHOT, Change
+from kalshi_fast.simulator.frames import SIDES, Form, Levels, TrueBook, snapshot_body
+from kalshi_fast.simulator.grids import coarsest
+from kalshi_fast.simulator.reading import Event, Recording, Snapshot
+from kalshi_fast.simulator.source import SNAPSHOT, Change, delta
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-_COLUMNS = ("type", "sid", "seq", "market_id", "market_ticker", "side", "price", "qty", "ts")
-
-
-@dataclass(slots=True)
-class _Snapshot:
-    ticker: str
-    sides: tuple[Levels, Levels]
-
-
-@dataclass(slots=True)
-class _Delta:
-    ticker: str
-    side: int
-    price_e4: int
-    delta_e2: int
-    ts: str
 
 
 class RecordedMarkets:
@@ -44,117 +25,94 @@ class RecordedMarkets:
 
     def __init__(self, directory: Path, form: Form) -> None:
         self.form = form
-        self.books: dict[str, TrueBook] = {}
-        rows = _read(directory)
-        for row in rows:
-            ticker, market_id = row["market_ticker"], row["market_id"] or ""
-            book = self.books.setdefault(ticker, TrueBook(ticker, market_id))
-            book.market_id = book.market_id or market_id
-        segments = [_events(segment) for segment in _segments(rows)]
-        self._events: list[_Snapshot | _Delta] = []
-        for number, events in enumerate(segments):
+        recording = Recording(directory)
+        self.books = {ticker: TrueBook(ticker, found) for ticker, found in recording.market_ids.items()}
+        self._events: list[Event] = []
+        for number, events in enumerate(recording.segments):
             for ticker, sides in _missing_snapshots(events).items():
                 if number == 0:
                     self.books[ticker].replace(sides)  # what a subscriber gets at first
                 else:
-                    self._events.append(_Snapshot(ticker, sides))
+                    self._events.append(Snapshot(ticker, events[0].at_s, sides))
             self._events += events
+        self.structures = self._check()
+        self._times_s = self._play_times()
         self._at = 0
 
     def __len__(self) -> int:
         """How many frames the play has, the snapshots on subscribing not counted."""
         return len(self._events)
 
+    @property
+    def next_at_s(self) -> float:
+        return self._times_s[self._at] if self._at < len(self._times_s) else 0.0
+
     def step(self, now_ns: int) -> Change | None:
-        if self._at == len(self._events):
-            return None
-        event = self._events[self._at]
-        self._at += 1
-        book = self.books[event.ticker]
-        if isinstance(event, _Snapshot):
-            book.replace((dict(event.sides[0]), dict(event.sides[1])))
-            return Change(event.ticker, SNAPSHOT, snapshot_body(book, self.form))
-        book.change(event.side, event.price_e4, event.delta_e2)
-        times = b',"ts":"%b"' % event.ts.encode()
-        body = delta_body(book, event.side, event.price_e4, event.delta_e2, times, self.form)
-        return Change(event.ticker, DELTA, body)
+        while self._at < len(self._events):
+            event = self._events[self._at]
+            self._at += 1
+            book = self.books[event.ticker]
+            if isinstance(event, Snapshot):
+                book.replace((dict(event.sides[0]), dict(event.sides[1])))
+                book.altered = False
+                return Change(event.ticker, SNAPSHOT, snapshot_body(book, self.form))
+            change = event.delta_e2
+            if book.altered:
+                # A fault has taken from this market what the recording goes on to take.
+                change = max(change, -book.sides[event.side].get(event.price_e4, 0))
+                if change == 0:
+                    continue
+            times = b',"ts":"%b"' % event.ts.encode()
+            return delta(book, event.side, event.price_e4, change, times, self.form)
+        return None
+
+    def restructure(self, ticker: str, structure: str) -> None:
+        self.structures[ticker] = structure
+
+    def _check(self) -> dict[str, str]:
+        """That it can be played in this form, and no level falls below zero; the grids that it needs."""
+        sides = {ticker: tuple(map(dict, book.sides)) for ticker, book in self.books.items()}
+        used: defaultdict[str, set[int]] = defaultdict(set)
+        for ticker, book in sides.items():
+            used[ticker].update(*book)
+        for event in self._events:
+            if isinstance(event, Snapshot):
+                sides[event.ticker] = (dict(event.sides[0]), dict(event.sides[1]))
+                used[event.ticker].update(*event.sides)
+                values = [*used[event.ticker], *event.sides[0].values(), *event.sides[1].values()]
+            else:
+                levels = sides[event.ticker][event.side]
+                size = levels[event.price_e4] = levels.get(event.price_e4, 0) + event.delta_e2
+                if size < 0:
+                    raise SimulatorError(
+                        f"--recording: {event.ticker} {SIDES[event.side]} {event.price_e4} falls to {size}"
+                        f" at {event.ts}: rows are missing before"
+                    )
+                used[event.ticker].add(event.price_e4)
+                values = [event.price_e4, event.delta_e2]
+            if self.form == "legacy" and any(value % 100 for value in values):
+                raise SimulatorError(
+                    f"--form: legacy has whole cents and contracts only, and {event.ticker} has others"
+                )
+        return {ticker: coarsest(used[ticker]) for ticker in self.books}
+
+    def _play_times(self) -> list[float]:
+        """Per event the recorded seconds since the first; a clock that was set back stands still here."""
+        times_s: list[float] = []
+        latest = first = self._events[0].at_s if self._events else 0.0
+        for event in self._events:
+            latest = max(latest, event.at_s)
+            times_s.append(latest - first)
+        return times_s
 
 
-def _read(directory: Path) -> list[dict[str, Any]]:
-    files = sorted(directory.rglob("*.parquet")) if directory.is_dir() else []
-    if not files:
-        raise SimulatorError(f"--recording: no Parquet files in {directory}")
-    rows: list[dict[str, Any]] = []
-    for file in files:
-        try:
-            # Through an open file: a path with date=… in it would add a column.
-            table = pq.ParquetFile(file).read()
-        except (pa.ArrowException, OSError) as error:
-            raise SimulatorError(f"--recording: {file} is no readable Parquet file: {error}") from error
-        missing = [name for name in _COLUMNS if name not in table.column_names]
-        if missing:
-            raise SimulatorError(
-                f"--recording: {file} is no recording: it has no column {', '.join(missing)}"
-            )
-        for number, row in enumerate(table.select(_COLUMNS).to_pylist()):
-            _check(row, file, number)
-            rows.append(row)
-    return rows
-
-
-def _check(row: dict[str, Any], file: Path, number: int) -> None:
-    for name, good in (
-        ("type", row["type"] in ("snapshot", "delta")),
-        ("side", row["side"] in SIDES),
-        ("price", isinstance(row["price"], int) and 0 <= row["price"] <= 100),
-        ("qty", isinstance(row["qty"], int) and (row["type"] == "delta" or row["qty"] >= 0)),
-        ("seq", isinstance(row["seq"], int)),
-        ("market_ticker", bool(row["market_ticker"])),
-        ("ts", isinstance(row["ts"], str)),
-    ):
-        if not good:
-            raise SimulatorError(f"--recording: {file}, row {number}: {name} cannot be {row[name]!r}")
-
-
-def _segments(rows: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
-    """One list of rows for each recorded connection."""
-    found: list[list[dict[str, Any]]] = []
-    last_seq = None
-    for row in rows:
-        if last_seq is None or row["seq"] < last_seq:
-            found.append([])
-        last_seq = row["seq"]
-        found[-1].append(row)
-    return found
-
-
-def _events(rows: list[dict[str, Any]]) -> list[_Snapshot | _Delta]:
-    events: list[_Snapshot | _Delta] = []
-    open_key: tuple[Any, ...] | None = None
-    for row in rows:
-        price, qty = row["price"] * 100, row["qty"] * 100
-        if row["type"] == "delta":
-            open_key = None
-            ts = row["ts"].replace("+00:00", "Z")
-            events.append(_Delta(row["market_ticker"], SIDES.index(row["side"]), price, qty, ts))
-            continue
-        key = (row["market_ticker"], row["sid"], row["seq"], row["ts"])
-        if key != open_key:
-            open_key = key
-            events.append(_Snapshot(row["market_ticker"], ({}, {})))
-        snapshot = events[-1]
-        assert isinstance(snapshot, _Snapshot)  # noqa: S101 - opened above
-        snapshot.sides[SIDES.index(row["side"])][price] = qty
-    return events
-
-
-def _missing_snapshots(events: list[_Snapshot | _Delta]) -> dict[str, tuple[Levels, Levels]]:
+def _missing_snapshots(events: list[Event]) -> dict[str, tuple[Levels, Levels]]:
     """For each market whose first event is a delta: the smallest book that bears all of them."""
     running: dict[str, tuple[Levels, Levels]] = {}
     needed: dict[str, tuple[Levels, Levels]] = {}
     settled: set[str] = set()
     for event in events:
-        if isinstance(event, _Snapshot):
+        if isinstance(event, Snapshot):
             settled.add(event.ticker)
         elif event.ticker not in settled:
             now = running.setdefault(event.ticker, ({}, {}))[event.side]

@@ -10,17 +10,12 @@ import time
 import uuid
 
 from kalshi_fast.errors import SimulatorError
-from kalshi_fast.simulator.frames import Form, TrueBook, delta_body
-from kalshi_fast.simulator.source import DELTA, Change
+from kalshi_fast.simulator.frames import Form, TrueBook
+from kalshi_fast.simulator.grids import STRUCTURES, prices
+from kalshi_fast.simulator.source import Change, delta
 
 MAX_MARKETS = 100_000
 _LEVELS_AT_START = 12
-# Price structures of the exchange, written out a second time on purpose: the simulator is independent.
-_STRUCTURES: tuple[list[int], ...] = (
-    list(range(100, 10_000, 100)),
-    [*range(10, 1000, 10), *range(1000, 9000, 100), *range(9000, 10_000, 10)],
-    list(range(10, 10_000, 10)),
-)
 
 
 class _Market:
@@ -28,10 +23,18 @@ class _Market:
 
     def __init__(self, book: TrueBook, prices: list[int], rng: random.Random) -> None:
         self.book = book
-        self.prices = prices
-        self.wide = 3 if len(prices) < 200 else 12
+        self.take_prices(prices)
         self.mid = rng.randrange(len(prices) // 5, 4 * len(prices) // 5)
         self.leaving: list[tuple[int, int]] = []  # levels that the mid has passed: they go next
+
+    def take_prices(self, prices: list[int]) -> None:
+        self.prices = prices
+        self.wide = 3 if len(prices) < 200 else 12
+
+    def refine(self, prices: list[int]) -> None:
+        """The mid stays where it is, on a grid that has more prices."""
+        self.mid = prices.index(self.prices[self.mid])
+        self.take_prices(prices)
 
     def bid(self, side: int, below: int) -> int:
         """The price ``below`` ticks away from the mid, on either side's own scale."""
@@ -43,19 +46,23 @@ class SyntheticMarkets:
     """A :class:`Source` without an end. Raises SimulatorError for an impossible number of markets."""
 
     form: Form = "current"
+    next_at_s = 0.0
 
     def __init__(self, n_markets: int, seed: int) -> None:
         if not 1 <= n_markets <= MAX_MARKETS:
             raise SimulatorError(f"--markets: expected 1 to {MAX_MARKETS}, got {n_markets}")
         self._rng = rng = random.Random(seed)  # noqa: S311 - a simulation
         self.books: dict[str, TrueBook] = {}
+        self.structures: dict[str, str] = {}
         self._markets: list[_Market] = []
+        self._by_ticker: dict[str, _Market] = {}
         self._second = -1
         self._ts = b""
         for number in range(n_markets):
             ticker = f"KXSIM-26DEC31-T{number:04d}"
             book = self.books[ticker] = TrueBook(ticker, str(uuid.UUID(int=rng.getrandbits(128), version=4)))
-            market = _Market(book, _STRUCTURES[number % len(_STRUCTURES)], rng)
+            structure = self.structures[ticker] = STRUCTURES[number % len(STRUCTURES)]
+            market = self._by_ticker[ticker] = _Market(book, prices(structure), rng)
             self._markets.append(market)
             for side in (0, 1):
                 for below in range(_LEVELS_AT_START):
@@ -66,10 +73,11 @@ class SyntheticMarkets:
         # The square makes some markets much busier than others.
         market = self._markets[int(rng.random() ** 2 * len(self._markets))]
         side, price, change = self._change(market, rng)
-        market.book.change(side, price, change)
-        return Change(
-            market.book.ticker, DELTA, delta_body(market.book, side, price, change, self._times(now_ns))
-        )
+        return delta(market.book, side, price, change, self._times(now_ns), self.form)
+
+    def restructure(self, ticker: str, structure: str) -> None:
+        self.structures[ticker] = structure
+        self._by_ticker[ticker].refine(prices(structure))
 
     def _change(self, market: _Market, rng: random.Random) -> tuple[int, int, int]:
         while market.leaving:

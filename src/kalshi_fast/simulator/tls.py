@@ -9,10 +9,18 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from kalshi_fast.errors import SimulatorError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,8 +35,23 @@ def make_key(path: Path) -> rsa.RSAPublicKey:
     return key.public_key()
 
 
-def make_tls(directory: Path) -> tuple[ssl.SSLContext, Path]:
-    """A server context for localhost and 127.0.0.1, and the file of the authority that vouches for it."""
+def keep_key(path: Path) -> rsa.RSAPublicKey:
+    """The public half of the private key in the file; makes one if there is none. Raises SimulatorError."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return make_key(path)
+    try:
+        key = load_pem_private_key(content, None)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise SimulatorError(f"--dir: {path} is no private key in PEM form without a password") from error
+    if not isinstance(key, rsa.RSAPrivateKey):
+        raise SimulatorError(f"--dir: {path} is no RSA key")
+    return key.public_key()
+
+
+def make_tls(directory: Path, host: str = "127.0.0.1") -> tuple[ssl.SSLContext, Path]:
+    """A server context for localhost, 127.0.0.1 and ``host``, and the file of the authority behind it."""
     authority_key, server_key = (
         ec.generate_private_key(ec.SECP256R1()),
         ec.generate_private_key(ec.SECP256R1()),
@@ -55,7 +78,7 @@ def make_tls(directory: Path) -> tuple[ssl.SSLContext, Path]:
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(authority_key.public_key()), critical=False)
         .sign(authority_key, hashes.SHA256())
     )
-    names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+    names = list(dict.fromkeys([x509.DNSName("localhost"), _name("127.0.0.1"), _name(host or "localhost")]))
     server = (
         _certificate(server_name, authority_name, server_key.public_key())
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
@@ -73,6 +96,16 @@ def make_tls(directory: Path) -> tuple[ssl.SSLContext, Path]:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(chain_file, key_file)
     return context, ca_file
+
+
+def _name(host: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(host))
+    except ValueError:
+        try:
+            return x509.DNSName(host)
+        except ValueError as error:
+            raise SimulatorError(f"--host: expected an address or a host name, got {host!r}") from error
 
 
 def _certificate(

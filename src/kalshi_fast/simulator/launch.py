@@ -1,0 +1,87 @@
+"""From options to a running exchange, with its source, its credentials and its faults."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from kalshi_fast.errors import SimulatorError
+from kalshi_fast.simulator.exchange import Exchange
+from kalshi_fast.simulator.faults import chaos, read_faults
+from kalshi_fast.simulator.recorded import RecordedMarkets
+from kalshi_fast.simulator.synthetic import SyntheticMarkets
+from kalshi_fast.simulator.tls import keep_key, make_tls
+
+if TYPE_CHECKING:
+    import argparse
+    from pathlib import Path
+
+    from kalshi_fast.simulator.faults import Fault
+
+KEY_ID: Final = "simulated-key"
+_ENDLESS_S: Final = 86_400.0  # so long does chaos go on in a play without an end
+
+
+@dataclass(frozen=True, slots=True)
+class Launched:
+    """A running exchange, and what a client needs to connect."""
+
+    exchange: Exchange
+    key_file: Path
+    ca_file: Path | None
+    frames: int | None  # of a recording
+
+    @property
+    def tickers(self) -> list[str]:
+        return list(self.exchange.source.books)
+
+
+async def launch(options: argparse.Namespace) -> Launched:
+    """Starts an exchange as ``options.add_options`` describes it. Raises SimulatorError."""
+    if options.rate and options.speed:
+        raise SimulatorError("--rate and --speed exclude each other")
+    if options.speed and options.recording is None:
+        raise SimulatorError("--speed: only a recording has times of its own, and --recording is not given")
+    source = _source(options)
+    faults = _faults(options)
+    try:
+        options.dir.mkdir(parents=True, exist_ok=True)
+        key_file = options.dir / "client.pem"
+        keys = {KEY_ID: keep_key(key_file)}
+        context, ca_file = make_tls(options.dir, options.host) if options.tls else (None, None)
+    except OSError as error:
+        raise SimulatorError(f"--dir: {options.dir} cannot be written: {error.strerror or error}") from error
+    exchange = Exchange(
+        source,
+        keys,
+        host=options.host,
+        port=options.port,
+        ssl_context=context,
+        rate=options.rate,
+        speed=options.speed,
+        seconds=options.seconds,
+        heartbeat_s=options.heartbeat,
+        drop_every=options.drop_every,
+        seed=options.seed,
+        faults=faults,
+        checkpoint_every_s=options.checkpoints,
+        directory=options.dir,
+        unique_sids=options.unique_sids,
+    )
+    await exchange.start()
+    frames = len(source) if isinstance(source, RecordedMarkets) else None
+    return Launched(exchange, key_file, ca_file, frames)
+
+
+def _source(options: argparse.Namespace) -> RecordedMarkets | SyntheticMarkets:
+    if options.recording is not None:
+        return RecordedMarkets(options.recording, options.form)
+    return SyntheticMarkets(options.markets, options.seed)
+
+
+def _faults(options: argparse.Namespace) -> list[Fault]:
+    if options.faults is not None:
+        return read_faults(options.faults)
+    if options.chaos:
+        return chaos(options.seed, options.seconds or _ENDLESS_S)
+    return []

@@ -1,0 +1,203 @@
+"""Recordings on disk become events: the seed's Parquet (whole cents, no gaps) and that of our sink.
+
+Either way the result is a list of segments, one per recorded connection, of snapshots and deltas in their
+order. In the seed's files rows of one snapshot share sid, seq and ts, and a new connection shows in a
+``seq`` that falls; in ours a ``clear`` row opens a snapshot and ``conn_id`` names the connection; between a
+``gap`` and the next ``clear`` of its market a book is unknown, so deltas there are left out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from kalshi_fast.errors import SimulatorError, excerpt
+from kalshi_fast.simulator.frames import SIDES, Levels
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+_SEED_COLUMNS: Final = ("type", "sid", "seq", "market_id", "market_ticker", "side", "price", "qty", "ts")
+_OUR_COLUMNS: Final = (
+    *("type", "conn_id", "sid", "seq", "market_id", "market_ticker", "side", "price_e4", "qty_e2"),
+    *("ts", "ingest_ts"),
+)
+
+
+@dataclass(slots=True)
+class Snapshot:
+    ticker: str
+    at_s: float  # by the recorder's or the exchange's clock
+    sides: tuple[Levels, Levels]
+
+
+@dataclass(slots=True)
+class Delta:
+    ticker: str
+    at_s: float
+    side: int
+    price_e4: int
+    delta_e2: int
+    ts: str
+
+
+Event: TypeAlias = Snapshot | Delta
+_Row: TypeAlias = tuple[Any, ...]
+
+
+class Recording:
+    """What the files of a directory hold. Raises SimulatorError for what is no recording."""
+
+    def __init__(self, directory: Path) -> None:
+        self.market_ids: dict[str, str] = {}  # of every market, in order of appearance
+        self.segments: list[list[Event]] = []
+        # Which segment is open, and what of it: for rows to come.
+        self._connection: Any = None
+        self._last_seq: int | None = None
+        self._open: tuple[Any, ...] | None = None
+        self._unknown: set[str] = set()
+        files = sorted(directory.rglob("*.parquet")) if directory.is_dir() else []
+        if not files:
+            raise SimulatorError(f"--recording: no Parquet files in {directory}")
+        for file in files:
+            self._read(file)
+
+    def _read(self, file: Path) -> None:
+        try:
+            # Through an open file: a path with date=… in it would add a column.
+            table = pq.ParquetFile(file).read()
+        except (pa.ArrowException, OSError) as error:
+            raise SimulatorError(f"--recording: {file} is no readable Parquet file: {error}") from error
+        ours = "price_e4" in table.column_names
+        columns = _OUR_COLUMNS if ours else _SEED_COLUMNS
+        missing = [name for name in columns if name not in table.column_names]
+        if missing:
+            raise SimulatorError(
+                f"--recording: {file} is no recording: it has no column {', '.join(missing)}"
+            )
+        check, take = (_check_ours, self._take_ours) if ours else (_check_seeds, self._take_seeds)
+        for number, row in enumerate(_rows(table, columns, file)):
+            wrong = check(row)
+            if wrong is not None:
+                value = excerpt(row[columns.index(wrong)])
+                raise SimulatorError(f"--recording: {file}, row {number}: {wrong} cannot be {value}")
+            take(row)
+
+    def _market(self, ticker: str, market_id: str | None) -> None:
+        self.market_ids[ticker] = self.market_ids.get(ticker) or market_id or ""
+
+    def _new_segment(self) -> None:
+        self.segments.append([])
+        self._open = None
+        self._unknown.clear()
+
+    def _take_seeds(self, row: _Row) -> None:
+        kind, sid, seq, market_id, ticker, side, price, qty, ts = row
+        self._market(ticker, market_id)
+        if self._last_seq is None or seq < self._last_seq:
+            self._new_segment()
+        self._last_seq = seq
+        events = self.segments[-1]
+        price_e4, qty_e2, at_s = price * 100, qty * 100, _moment_s(ts)
+        if kind == "delta":
+            self._open = None
+            told = ts.replace("+00:00", "Z")
+            events.append(Delta(ticker, at_s, SIDES.index(side), price_e4, qty_e2, told))
+            return
+        key = (ticker, sid, seq, ts)
+        if key != self._open:
+            self._open = key
+            events.append(Snapshot(ticker, at_s, ({}, {})))
+        self._level(events[-1], side, price_e4, qty_e2)
+
+    def _take_ours(self, row: _Row) -> None:
+        kind, conn_id, _, _, market_id, ticker, side, price_e4, qty_e2, ts_us, ingest_ns = row
+        self._market(ticker, market_id)
+        if not self.segments or conn_id != self._connection:
+            self._connection = conn_id
+            self._new_segment()
+        events, at_s = self.segments[-1], ingest_ns / 1e9
+        if kind == "gap":
+            self._unknown.add(ticker)
+            self._open = None
+        elif kind == "clear":
+            self._unknown.discard(ticker)
+            self._open = (ticker,)
+            events.append(Snapshot(ticker, at_s, ({}, {})))
+        elif kind == "snapshot" and self._open == (ticker,):
+            self._level(events[-1], side, price_e4, qty_e2)
+        elif kind == "delta" and ticker not in self._unknown:
+            self._open = None
+            events.append(Delta(ticker, at_s, SIDES.index(side), price_e4, qty_e2, _rfc3339(ts_us)))
+
+    @staticmethod
+    def _level(snapshot: Event, side: str, price_e4: int, qty_e2: int) -> None:
+        assert isinstance(snapshot, Snapshot)  # noqa: S101 - opened before its levels
+        if qty_e2:
+            snapshot.sides[SIDES.index(side)][price_e4] = qty_e2
+
+
+def _rows(table: pa.Table, columns: tuple[str, ...], file: Path) -> Iterator[_Row]:
+    """Rows as tuples; timestamps as integers, codes as strings."""
+    arrays = []
+    for name in columns:
+        column = table.column(name)
+        try:
+            if pa.types.is_timestamp(column.type):
+                column = column.cast(pa.timestamp("us" if name == "ts" else "ns", "UTC")).cast(pa.int64())
+        except pa.ArrowException as error:
+            raise SimulatorError(f"--recording: {file}: {name}: {error}") from error
+        arrays.append(column.to_pylist())
+    return zip(*arrays, strict=True)
+
+
+def _check_seeds(row: _Row) -> str | None:
+    """The name of a column whose value cannot be."""
+    kind, _, seq, _, ticker, side, price, qty, ts = row
+    return _first_wrong(
+        ("type", lambda: kind in ("snapshot", "delta")),
+        ("side", lambda: side in SIDES),
+        ("price", lambda: isinstance(price, int) and 0 <= price <= 100),
+        ("qty", lambda: isinstance(qty, int) and (kind == "delta" or qty >= 0)),
+        ("seq", lambda: isinstance(seq, int)),
+        ("market_ticker", lambda: isinstance(ticker, str) and ticker != ""),
+        ("ts", lambda: isinstance(ts, str)),
+    )
+
+
+def _check_ours(row: _Row) -> str | None:
+    kind, conn_id, _, _, _, ticker, side, price_e4, qty_e2, ts_us, ingest_ns = row
+    has_level = kind in ("snapshot", "delta")
+    return _first_wrong(
+        ("type", lambda: kind in ("snapshot", "delta", "clear", "gap")),
+        ("conn_id", lambda: isinstance(conn_id, int)),
+        ("market_ticker", lambda: isinstance(ticker, str) and (ticker != "" or not has_level)),
+        ("side", lambda: side in SIDES or not has_level),
+        ("price_e4", lambda: not has_level or (isinstance(price_e4, int) and 0 <= price_e4 <= 10_000)),
+        ("qty_e2", lambda: not has_level or (isinstance(qty_e2, int) and (kind == "delta" or qty_e2 >= 0))),
+        ("ts", lambda: isinstance(ts_us, int)),
+        ("ingest_ts", lambda: isinstance(ingest_ns, int)),
+    )
+
+
+def _first_wrong(*checks: tuple[str, Callable[[], bool]]) -> str | None:
+    return next((name for name, good in checks if not good()), None)
+
+
+def _moment_s(ts: str) -> float:
+    """Seconds since 1970; 0 for what is no time (it is played all the same)."""
+    try:
+        moment = datetime.fromisoformat(ts)
+    except ValueError:
+        return 0.0
+    return (moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)).timestamp()
+
+
+def _rfc3339(unix_us: int) -> str:
+    second, us = divmod(unix_us, 1_000_000)
+    return f"{datetime.fromtimestamp(second, UTC):%Y-%m-%dT%H:%M:%S}.{us:06d}Z"
