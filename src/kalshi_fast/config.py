@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 
 from dotenv.parser import parse_stream
 
-from kalshi_fast.errors import ConfigError, excerpt
+from kalshi_fast.errors import ConfigError, excerpt, reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -126,8 +126,7 @@ def _url(text: str) -> Any:  # noqa: ANN401 - urlsplit's result
         parts = urlsplit(text)
         parts.port  # noqa: B018 - reading it checks it
     except ValueError as error:
-        reason = str(error)  # it quotes what it is about, however long
-        raise _BadValueError(f"an address ({reason if len(reason) < 80 else 'not readable'})") from None
+        raise _BadValueError(f"an address ({reason(error)})") from None
     if parts.username or parts.password:
         raise _BadValueError("an address without user and password in it")
     return parts
@@ -344,7 +343,7 @@ def _read_toml(path: Path | None) -> dict[str, str | None]:
     try:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"TOML file {path}: {error}") from None
+        raise ConfigError(f"TOML file {path}: {reason(error)}") from None
     except RecursionError:
         raise ConfigError(f"TOML file {path}: nested too deeply") from None
     except ValueError:  # Python's own limit, which tomllib lets through

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 import msgspec
 from msgspec import Meta, Struct
 
-from kalshi_fast.errors import FrameError, excerpt
+from kalshi_fast.errors import FrameError, reason
 
 Sid: TypeAlias = Annotated[int, Meta(ge=0, le=2**32 - 1)]
 Seq: TypeAlias = Annotated[int, Meta(ge=0, le=2**63 - 1)]
@@ -337,7 +337,6 @@ _command = msgspec.json.Decoder(Command)
 _any = msgspec.json.Decoder()
 _encoder = msgspec.json.Encoder()
 
-_MAX_REASON_CHARS = 160
 # RecursionError: a frame may nest deeper than the interpreter's stack.
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
@@ -372,10 +371,7 @@ def _second_reading(payload: bytes, cause: Exception) -> Unknown:
 
 
 def _expectation(cause: Exception, what: str = "message") -> str:
-    reason = str(cause)  # it may quote the frame: however long, with whatever is in it
-    if len(reason) > _MAX_REASON_CHARS or not reason.isprintable():
-        reason = excerpt(reason)
-    return f"a {what} of the exchange's protocol ({reason})"
+    return f"a {what} of the exchange's protocol ({reason(cause)})"
 
 
 def unknown_keys(payload: bytes) -> list[str]:
