@@ -7,8 +7,9 @@ SOURCES := pyproject.toml setup.py $(wildcard sql/*.sql) \
 	$(wildcard src/kalshi_fast/sinks/*.py src/kalshi_fast/simulator/*.py)
 DEMO_ARGS ?=
 TEST_ARGS ?=
+FUZZ_EXAMPLES ?= 200000
 
-.PHONY: install demo test lint bench clean
+.PHONY: install demo test sanitize fuzz lint bench clean
 
 install: $(VENV)/.installed
 
@@ -25,6 +26,14 @@ demo: install
 
 test: install
 	@$(BIN)/python -m pytest $(TEST_ARGS)
+
+# The compiled modules once more, with bounds checks and gcc's sanitizers, and their tests on them.
+sanitize: install
+	@$(BIN)/python -m pytest tests/test_sanitizers.py -rP $(TEST_ARGS)
+
+# What is found is written to tests/corpus/ and is a test from then on.
+fuzz: install
+	@KALSHI_FAST_FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(BIN)/python -m pytest tests/test_fuzz.py $(TEST_ARGS)
 
 lint: install
 	@$(BIN)/ruff check .

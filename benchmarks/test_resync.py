@@ -48,7 +48,6 @@ class Rig:
         context, _ = make_tls(directory)
         keys = {"key": make_key(directory / "client.pem")}
         self.exchange = Exchange(self.source, keys, ssl_context=context)
-        self.exchange.finished.set()  # it plays nothing by itself
         pool = BatchPool(2000, 1000)
         self.recorder = Recorder(Books(), pool, pool.release, seal_rows=2000)
         rng = random.Random(1)
@@ -61,6 +60,7 @@ class Rig:
         )
         self.link = Link(self.recorder, self.session)
         self.run(self.exchange.start())
+        self.exchange.end_play()
         self.feed = Feed(
             self.exchange.url,
             Signer.from_file("key", directory / "client.pem"),
@@ -89,17 +89,16 @@ class Rig:
         subscription.next_seq()
         gaps = self.recorder.counts.gaps
         change = self.source.step(time.time_ns())
-        client.play(change, drop=False)
+        self.exchange.publish(change)
         while self.recorder.counts.gaps == gaps:
             await asyncio.sleep(0)
         await self.all_exact()
 
     async def doubtful_book(self) -> None:
         """A delta that cannot be true: one market only."""
-        (client,) = self.exchange.clients
         book = next(iter(self.source.books.values()))
         rejected = self.recorder.counts.rejected
-        client.play(Change(book.ticker, DELTA, delta_body(book, 0, 100, -10**9, b"")), drop=False)
+        self.exchange.publish(Change(book.ticker, DELTA, delta_body(book, 0, 100, -(10**9), b"")))
         while self.recorder.counts.rejected == rejected:
             await asyncio.sleep(0)
         await self.all_exact()

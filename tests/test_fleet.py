@@ -86,7 +86,7 @@ ALL = [f"KXSIM-26DEC31-T{n:04d}" for n in range(30)]
 
 async def frozen(rig: Rig, running: Exchange, tickers: list[str]) -> None:
     """The play stops, everything arrives, and every book is the exchange's."""
-    running.finished.set()
+    running.end_play()
     await rig.until(lambda: rig.equal(running, tickers))
 
 

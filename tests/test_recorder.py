@@ -496,3 +496,17 @@ def test_a_hundred_thousand_mutated_frames_never_corrupt_a_book() -> None:
         original = delta(seq, "0.0800", "1.00") if rng.random() < 0.5 else rng.choice(examples)
         rig.feed(mutated(rng, original) if rng.random() < 0.9 else original)
     rig.check()
+
+
+def test_a_refused_snapshot_after_a_new_grid_leaves_no_levels_behind() -> None:
+    rig = Rig()
+    rig.feed(*START, delta(3, "0.0850", "1.00"))
+    coarse = [{"start": "0.0000", "end": "1.0000", "step": "0.0100"}]
+    rig.feed(frame("market_lifecycle_v2", 2, 1, market_ticker="A", event_type="x", price_ranges=coarse))
+    rig.feed(snapshot(4, "A", yes=[("0.08", "1"), ("0.0800", "2")]))
+    rig.check()
+    rig.feed(snapshot(5, "A", yes=[("0.10", "1.00")]))
+    rig.check()
+    assert {key[1:]: size for key, (size, _) in rig.levels.items() if key[0] == "A" and size} == {
+        (YES, 1000): 100
+    }

@@ -1,7 +1,8 @@
 """The compiled modules under gcc's address and undefined-behaviour sanitizers, with bounds checks on.
 
-A second build goes to a directory of its own; the tests of the compiled code then run in a process with the
-sanitizers' runtime loaded. Any report ends that process, and this test shows what it said.
+A second build goes to a directory of its own; the tests of the compiled code, fuzzing included, then run in
+a process with the sanitizers' runtime loaded. Any report ends that process; this test shows what it said.
+That a report would be seen is tried first, on code that is wrong on purpose. ``make sanitize`` runs it all.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -22,7 +24,89 @@ COMPILED = (
     "test_path.py",
     "test_recorder.py",
     "test_standby.py",
+    "test_fuzz.py::test_kept_inputs_of_compiled_code",
+    "test_fuzz.py::test_spoilt_inputs_of_compiled_code",
 )
+
+# Wrong on purpose, each in its own way, when `argument` is 1: the compiler cannot see it.
+FAULTY = """
+from libc.stdint cimport int64_t
+from libc.stdlib cimport free, malloc
+
+def eight_bytes():
+    return <size_t>malloc(8)
+
+def beyond_the_end(int argument):
+    cdef char* memory = <char*><size_t>eight_bytes()  # from Python: its size is not known
+    memory[7 + argument] = 1
+    free(memory)
+
+def after_free(int argument):
+    cdef char* memory = <char*>malloc(8)
+    memory[0] = 1
+    if argument:
+        free(memory)
+    memory[0] += 1
+    if not argument:
+        free(memory)
+
+def overflow(int64_t argument):
+    cdef int64_t largest = 0x7FFFFFFFFFFFFFFF
+    return largest + argument
+
+def index(int argument):
+    cdef int64_t values[4]
+    cdef int64_t[:] view = values
+    view[0] = 1
+    return view[3 + argument]
+"""
+
+pytestmark = pytest.mark.skipif(shutil.which("gcc") is None, reason="needs gcc")
+
+
+@dataclass(frozen=True)
+class Build:
+    """The second build: where it lies, and how something is run on it."""
+
+    directory: Path
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        libraries = [runtime(name) for name in ("libasan.so", "libubsan.so", "libstdc++.so.6")]
+        environment = os.environ | {
+            "LD_PRELOAD": " ".join(libraries),
+            # The interpreter itself leaks on purpose; its allocator would hide what is out of bounds.
+            "ASAN_OPTIONS": "detect_leaks=0",
+            "UBSAN_OPTIONS": "print_stacktrace=1",
+            "PYTHONMALLOC": "malloc",
+            "PYTHONPATH": str(self.directory / "src"),
+            "KALSHI_FAST_FEW": "1",
+        }
+        return subprocess.run(
+            [sys.executable, *arguments],
+            cwd=self.directory,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def test(self, *tests: Path | str) -> subprocess.CompletedProcess[str]:
+        """Runs pytest. Reports come in ``stderr``: it must not keep for itself what a test writes there.
+
+        (A ``log_path`` would do for the address sanitizer; beside it, the other one does not heed it.)
+        """
+        plain = (
+            "-q",
+            "-x",
+            "--capture=sys",
+            "-p",
+            "no:cacheprovider",
+            "-p",
+            "no:benchmark",
+            "-p",
+            "no:faulthandler",
+        )
+        return self.run("-m", "pytest", *plain, *map(str, tests))
 
 
 def runtime(name: str) -> str:
@@ -30,56 +114,63 @@ def runtime(name: str) -> str:
     return found.stdout.strip()
 
 
-def reports(directory: Path) -> str:
-    """What the sanitizers have said."""
-    return "".join(file.read_text(errors="replace") for file in sorted(directory.glob("report.*")))
-
-
-@pytest.mark.skipif(shutil.which("gcc") is None, reason="needs gcc")
-def test_compiled_code_is_clean_under_sanitizers(tmp_path: Path) -> None:
-    shutil.copytree(
-        ROOT / "src", tmp_path / "src", ignore=shutil.ignore_patterns("*.so", "*.c", "__pycache__")
-    )
+@pytest.fixture(scope="module")
+def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
+    directory = tmp_path_factory.mktemp("sanitized")
+    ignore = shutil.ignore_patterns("*.so", "*.c", "__pycache__")
+    shutil.copytree(ROOT / "src", directory / "src", ignore=ignore)
     for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, tmp_path)
-    build = [sys.executable, "setup.py", "-q", "build_ext", "--inplace"]
+        shutil.copy(ROOT / name, directory)
+    (directory / "src/kalshi_fast/_faulty.pyx").write_text(FAULTY)
     built = subprocess.run(
-        build,
-        cwd=tmp_path,
-        env=os.environ | {"KALSHI_FAST_DEBUG": "1"},
+        [sys.executable, "setup.py", "-q", "build_ext", "--inplace"],
+        cwd=directory,
+        env=os.environ | {"KALSHI_FAST_DEBUG": "1", "KALSHI_FAST_MODULES": "_faulty"},
         capture_output=True,
         text=True,
         check=False,
     )
     assert built.returncode == 0, built.stderr[-4000:]
-    libraries = [runtime(name) for name in ("libasan.so", "libubsan.so", "libstdc++.so.6")]
-    environment = os.environ | {
-        "LD_PRELOAD": " ".join(libraries),
-        # The interpreter itself leaks on purpose; its allocator would hide what is out of bounds.
-        # A report goes to a file: pytest takes away what a test writes to its standard error.
-        "ASAN_OPTIONS": f"detect_leaks=0:log_path={tmp_path}/report",
-        "UBSAN_OPTIONS": f"print_stacktrace=1:log_path={tmp_path}/report",
-        "PYTHONMALLOC": "malloc",
-        "PYTHONPATH": str(tmp_path / "src"),
-        "KALSHI_FAST_FEW": "1",
-    }
+    return Build(directory)
 
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, *arguments],
-            cwd=tmp_path,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
 
-    loaded = Path(run("-c", "import kalshi_fast._book as book; print(book.__file__)").stdout.strip())
-    assert loaded.is_relative_to(tmp_path), "the second build is what runs"
+WRONG = {
+    "beyond_the_end": "AddressSanitizer: heap-buffer-overflow",
+    "after_free": "AddressSanitizer: heap-use-after-free",
+    "overflow": "runtime error: signed integer overflow",
+    "index": "IndexError: Out of bounds on buffer access",
+}
+
+
+def called(build: Build, argument: int, *names: str) -> subprocess.CompletedProcess[str]:
+    """Calls of the faulty module, as a test like all others."""
+    file = build.directory / f"test_{'_'.join(names)}_{argument}.py"
+    calls = "".join(f"    _faulty.{name}({argument})\n" for name in names)
+    file.write_text(f"from kalshi_fast import _faulty\ndef test_calls():\n{calls}")
+    return build.test(file)
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_is_wrong_is_reported(build: Build, name: str) -> None:
+    """The same flags, the same runtime, the same way of the report."""
+    faulty = called(build, 1, name)
+    assert faulty.returncode != 0
+    assert WRONG[name] in faulty.stdout + faulty.stderr
+
+
+def test_what_is_not_wrong_is_not_reported(build: Build) -> None:
+    harmless = called(build, 0, *WRONG)
+    assert harmless.returncode == 0, harmless.stdout + harmless.stderr
+    assert harmless.stderr == ""
+
+
+def test_compiled_code_is_clean_under_sanitizers(build: Build) -> None:
+    loaded = Path(build.run("-c", "import kalshi_fast._book as book; print(book.__file__)").stdout.strip())
+    assert loaded.is_relative_to(build.directory), "the second build is what runs"
     assert b"__asan_report" in loaded.read_bytes()
-    tests = [str(ROOT / "tests" / name) for name in COMPILED]
-    checked = run("-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-p", "no:benchmark", *tests)
-    output = checked.stdout + checked.stderr + reports(tmp_path)
+    checked = build.test(*(ROOT / "tests" / name for name in COMPILED))
+    output = checked.stdout + checked.stderr
     assert checked.returncode == 0, output[-6000:]
     assert "AddressSanitizer" not in output
     assert "runtime error" not in output
+    print(checked.stdout[-2000:])  # noqa: T201 - what `make sanitize` shows

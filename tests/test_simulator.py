@@ -52,6 +52,7 @@ def update(sid: int, action: str | None, *tickers: str, command_id: int = 9) -> 
         ("KALSHI-ACCESS-KEY", "", "missing_header"),
         ("KALSHI-ACCESS-KEY", "someone", "unknown_key"),
         ("KALSHI-ACCESS-TIMESTAMP", "yesterday", "stale_timestamp"),
+        ("KALSHI-ACCESS-TIMESTAMP", "9" * 5000, "stale_timestamp"),
         ("KALSHI-ACCESS-TIMESTAMP", str(time.time_ns() // 1_000_000 - 60_000), "stale_timestamp"),
         ("KALSHI-ACCESS-SIGNATURE", "not base64!", "bad_signature"),
         ("KALSHI-ACCESS-SIGNATURE", base64.b64encode(b"x" * 256).decode(), "bad_signature"),

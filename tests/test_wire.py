@@ -88,6 +88,26 @@ def test_bad_frames_say_what_could_still_be_read(
     assert len(str(caught.value)) < 1000
 
 
+def test_the_text_of_an_error_is_bounded_and_printable() -> None:
+    for payload in (
+        b'{"type":"%b"' % (b"x" * 5000),
+        b'{"type":"a\\nb\\u001b","sid":"x"}',
+        b'{"cmd":7,"id":"\x07"}',
+    ):
+        for decode in (wire.decode, wire.decode_command):
+            with pytest.raises(FrameError) as caught:
+                decode(payload)
+            assert str(caught.value).isprintable()
+            assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize(
+    "payload", [b"", b"\xff", b"[1]", b"7", b'{"type":[1]}', b'{"type":"trade","type":{}}']
+)
+def test_what_is_no_message_has_no_unknown_keys(payload: bytes) -> None:
+    assert wire.unknown_keys(payload) in ([], ["(not readable)"])
+
+
 def test_commands_survive_the_round_trip() -> None:
     params = wire.Params(channels=["orderbook_delta"], market_tickers=["A"], use_yes_price=False)
     command = wire.Command("subscribe", 1, params)

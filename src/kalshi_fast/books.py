@@ -12,7 +12,7 @@ import re
 import uuid
 from typing import TYPE_CHECKING, Final
 
-from kalshi_fast._book import DECI_CENT, FINEST, LINEAR_CENT, NO, TAPERED_DECI_CENT, YES, Grid, OrderBook
+from kalshi_fast._book import DECI_CENT, FINEST, LINEAR_CENT, TAPERED_DECI_CENT, Grid, OrderBook
 from kalshi_fast._state import BookState
 from kalshi_fast.errors import FrameError
 
@@ -41,18 +41,19 @@ class Replica(BookState):
         market.replicas.append(self)
         self.name(market.ix, market.id_ix, market.market_id)
 
-    def adopt_grid(self) -> None:
-        """Before a snapshot: the levels need not be moved to a declared grid, they are about to go."""
+    def book_for_snapshot(self) -> OrderBook:
+        """The book that a snapshot is to fill: this one, or one on the grid that has been declared since."""
         declared = self.market.declared_grid
-        if declared is not None and self.book.grid != declared:
-            self.book = OrderBook(declared, stale=True)
+        if declared is None or self.book.grid == declared:
+            return self.book
+        return OrderBook(declared, stale=True)
 
-    def fit_grid(self, price_e4: int) -> None:
+    def fit_grid(self, book: OrderBook, price_e4: int) -> None:
         """As long as nobody has declared the grid, the prices themselves do: widen it to this one."""
-        if self.market.declared_grid is not None or price_e4 in self.book.grid:
+        if self.market.declared_grid is not None or price_e4 in book.grid:
             return
-        resting = [price for side in (YES, NO) for price in self.book.ladder(side)[0].tolist()]
-        self.book.change_grid(
+        resting = [price for levels in book.ladders() for price, _ in levels]
+        book.change_grid(
             next(grid for grid in _COARSE_TO_FINE if all(price in grid for price in (price_e4, *resting)))
         )
 

@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 
 from dotenv.parser import parse_stream
 
-from kalshi_fast.errors import ConfigError, excerpt
+from kalshi_fast.errors import ConfigError, excerpt, reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -82,7 +82,11 @@ def _path(text: str) -> Path:
 
 def _existing_file(text: str) -> Path:
     path = _path(text)
-    if not path.is_file():
+    try:
+        exists = path.is_file()
+    except OSError as error:  # a name too long, a directory that may not be searched
+        raise _BadValueError(f"a file that exists ({error.strerror})") from None
+    if not exists:
         raise _BadValueError("a file that exists")
     return path
 
@@ -130,7 +134,7 @@ def _url(text: str) -> Any:  # noqa: ANN401 - urlsplit's result
         parts = urlsplit(text)
         parts.port  # noqa: B018 - reading it checks it
     except ValueError as error:
-        raise _BadValueError(f"an address ({error})") from None
+        raise _BadValueError(f"an address ({reason(error)})") from None
     if parts.username or parts.password:
         raise _BadValueError("an address without user and password in it")
     return parts
@@ -406,7 +410,11 @@ def _read_toml(path: Path | None) -> dict[str, str | None]:
     try:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"TOML file {path}: {error}") from None
+        raise ConfigError(f"TOML file {path}: {reason(error)}") from None
+    except RecursionError:
+        raise ConfigError(f"TOML file {path}: nested too deeply") from None
+    except ValueError:  # Python's own limit, which tomllib lets through
+        raise ConfigError(f"TOML file {path}: a number in it has thousands of digits") from None
     found: dict[str, str | None] = {}
     for key, value in table.items():
         name = key.upper().replace("-", "_")
@@ -414,13 +422,15 @@ def _read_toml(path: Path | None) -> dict[str, str | None]:
             close = difflib.get_close_matches(name, _BY_NAME, n=1)
             hint = f" (did you mean {close[0]}?)" if close else ""
             raise ConfigError(f"TOML file {path}: no setting is named {excerpt(key)}{hint}")
-        if isinstance(value, list):
-            value = ",".join(str(item) for item in value)
-        if isinstance(value, bool) or not isinstance(value, str | int | float):
-            raise ConfigError(
-                f"TOML file {path}: {key}: expected text or a number, got {excerpt(type(value).__name__)}"
-            )
-        found[name] = str(value)
+        parts = value if isinstance(value, list) else [value]
+        for part in parts:
+            if isinstance(part, bool) or not isinstance(part, str | int | float):
+                raise ConfigError(
+                    f"TOML file {path}: {key}: expected text or a number, got {excerpt(type(part).__name__)}"
+                )
+            if isinstance(part, int) and part.bit_length() > 64:
+                raise ConfigError(f"TOML file {path}: {key}: expected a number of at most 64 bits")
+        found[name] = ",".join(map(str, parts))
     return found
 
 

@@ -7,12 +7,19 @@ its text is one sentence fit for a terminal. Anything else that escapes is a bug
 from __future__ import annotations
 
 _EXCERPT_CHARS = 80
+_REASON_CHARS = 160
 
 
 def excerpt(value: object) -> str:
     """The value as a short, printable literal: never longer than a terminal line, never raw bytes."""
     text = repr(value)
     return text if len(text) <= _EXCERPT_CHARS else f"{text[: _EXCERPT_CHARS - 1]}…"
+
+
+def reason(cause: Exception) -> str:
+    """What a library says. It may quote what it has read: then in one printable line of bounded length."""
+    text = " ".join(str(cause).split())
+    return text if text.isprintable() and len(text) <= _REASON_CHARS else excerpt(text)
 
 
 class KalshiFastError(Exception):

@@ -129,7 +129,7 @@ class Link:
             after = None
             if not book.stale:
                 if price % 100:
-                    replica.fit_grid(price)
+                    replica.fit_grid(book, price)
                 after = book.apply_delta(side, price, change)
         except FieldError as error:
             raise _of_market(error, message, replica) from error
@@ -159,7 +159,7 @@ class Link:
             return
         market = replica.market
         before = market.book.ladders()
-        replica.adopt_grid()
+        book = replica.book_for_snapshot()
         try:
             sides = (
                 _levels(body.yes_dollars_fp, body.yes, "yes"),
@@ -171,10 +171,11 @@ class Link:
             for levels in sides:
                 for price, _ in levels:
                     if price % 100:
-                        replica.fit_grid(price)
-            replica.book.apply_snapshot(*sides)
+                        replica.fit_grid(book, price)
+            book.apply_snapshot(*sides)
         except FieldError as error:
             raise _of_market(error, message, replica) from error
+        replica.book = book
         self.session.repaired(message.sid, market.ticker)
         replica.subscription = self.session.subscriptions[message.sid]
         self._recorder.counters.snapshots += 1

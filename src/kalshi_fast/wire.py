@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 import msgspec
 from msgspec import Meta, Struct
 
-from kalshi_fast.errors import FrameError
+from kalshi_fast.errors import FrameError, reason
 
 Sid: TypeAlias = Annotated[int, Meta(ge=0, le=2**32 - 1)]
 Seq: TypeAlias = Annotated[int, Meta(ge=0, le=2**63 - 1)]
@@ -370,21 +370,21 @@ def _second_reading(payload: bytes, cause: Exception) -> Unknown:
     raise error from cause
 
 
-def _expectation(cause: Exception) -> str:
-    return f"a message of the exchange's protocol ({cause})"
+def _expectation(cause: Exception, what: str = "message") -> str:
+    return f"a {what} of the exchange's protocol ({reason(cause)})"
 
 
 def unknown_keys(payload: bytes) -> list[str]:
-    """Keys of a decodable frame that its struct does not have, as ``type.key`` or ``type.msg.key``.
+    """Keys of a frame that its struct does not have, as ``type.key`` or ``type.msg.key``; raises nothing.
 
     For sampling, not for every frame: it decodes the frame a second time into dicts.
     """
     try:
         frame = _any.decode(payload)
     except _UNREADABLE:
-        return ["(not UTF-8)"]  # the struct decoder skips what it does not know without looking inside
-    tag = frame.get("type")
-    struct = _BY_TAG.get(tag)
+        return ["(not readable)"]  # the struct decoder skips what it does not know without looking inside
+    tag = frame.get("type") if isinstance(frame, dict) else None
+    struct = _BY_TAG.get(tag) if isinstance(tag, str) else None
     if struct is None:
         return []
     found = [f"{tag}.{key}" for key in frame if key != "type" and key not in struct.__struct_fields__]
@@ -400,9 +400,7 @@ def decode_command(payload: bytes | memoryview) -> Command:
     try:
         return _command.decode(payload)
     except _UNREADABLE as error:
-        raise FrameError(
-            "command", bytes(payload), f"a command of the exchange's protocol ({error})"
-        ) from error
+        raise FrameError("command", bytes(payload), _expectation(error, "command")) from error
 
 
 def encode(message: Message | Command) -> bytes:

@@ -154,6 +154,11 @@ class Exchange:
         self.port = self._server.sockets[0].getsockname()[1]
         self._tasks = [asyncio.ensure_future(self._play()), asyncio.ensure_future(self._heartbeats())]
 
+    def end_play(self) -> None:
+        """Nothing more is played; commands are answered as before."""
+        self._tasks[0].cancel()
+        self._finish()
+
     async def stop(self) -> None:
         """Closes everything. An error that ended the play is raised now."""
         for task in self._tasks:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from typing import TYPE_CHECKING, Final
 
 from cryptography.exceptions import InvalidSignature
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 PATH: Final = "/trade-api/ws/v2"
 MAX_CLOCK_SKEW_MS: Final = 5000
+_TIMESTAMP: Final = re.compile("[0-9]{1,20}")
 _HEADERS: Final = ("KALSHI-ACCESS-KEY", "KALSHI-ACCESS-TIMESTAMP", "KALSHI-ACCESS-SIGNATURE")
 
 
@@ -32,7 +34,7 @@ def refusal(
     key = keys.get(key_id)
     if key is None:
         return "unknown_key", "this key is not known"
-    if not timestamp.isdecimal() or abs(int(timestamp) - now_ms) > MAX_CLOCK_SKEW_MS:
+    if not _TIMESTAMP.fullmatch(timestamp) or abs(int(timestamp) - now_ms) > MAX_CLOCK_SKEW_MS:
         return "stale_timestamp", "the timestamp is too far from the exchange's clock"
     try:
         key.verify(

@@ -2,12 +2,14 @@
 
 Either way the result is a list of segments, one per recorded connection, of snapshots and deltas in their
 order. In the seed's files rows of one snapshot share sid, seq and ts, and a new connection shows in a
-``seq`` that falls; in ours a ``clear`` row opens a snapshot and ``conn_id`` names the connection; between a
-``gap`` and the next ``clear`` of its market a book is unknown, so deltas there are left out.
+``seq`` that falls. Ours may be of several connections at once; there the rows themselves say when a book is
+known: a ``clear`` row opens a snapshot, and until the first one and between a ``gap`` and the next ``clear``
+deltas are left out. It is one segment.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -15,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from kalshi_fast.errors import SimulatorError, excerpt
+from kalshi_fast.errors import SimulatorError, excerpt, reason
 from kalshi_fast.simulator.frames import SIDES, Levels
 
 if TYPE_CHECKING:
@@ -27,6 +29,11 @@ _OUR_COLUMNS: Final = (
     *("type", "conn_id", "sid", "seq", "market_id", "market_ticker", "side", "price_e4", "qty_e2"),
     *("ts", "ingest_ts"),
 )
+# These go into frames as they are.
+_TICKER: Final = re.compile(r"[A-Z0-9.-]{1,128}")
+_MARKET_ID: Final = re.compile(r"[0-9A-Za-z-]{0,64}")
+_END_US: Final = 253_402_300_800 * 1_000_000  # of the year 9999: what datetime can say
+_TS: Final = re.compile(r"[0-9TZtz:.+ -]{0,40}")
 
 
 @dataclass(slots=True)
@@ -57,10 +64,9 @@ class Recording:
         self.market_ids: dict[str, str] = {}  # of every market, in order of appearance
         self.segments: list[list[Event]] = []
         # Which segment is open, and what of it: for rows to come.
-        self._connection: Any = None
         self._last_seq: int | None = None
         self._open: tuple[Any, ...] | None = None
-        self._unknown: set[str] = set()
+        self._known: set[str] = set()
         files = sorted(directory.rglob("*.parquet")) if directory.is_dir() else []
         if not files:
             raise SimulatorError(f"--recording: no Parquet files in {directory}")
@@ -72,13 +78,15 @@ class Recording:
             # Through an open file: a path with date=… in it would add a column.
             table = pq.ParquetFile(file).read()
         except (pa.ArrowException, OSError) as error:
-            raise SimulatorError(f"--recording: {file} is no readable Parquet file: {error}") from error
+            raise SimulatorError(
+                f"--recording: {file} is no readable Parquet file: {reason(error)}"
+            ) from error
         ours = "price_e4" in table.column_names
         columns = _OUR_COLUMNS if ours else _SEED_COLUMNS
-        missing = [name for name in columns if name not in table.column_names]
+        missing = [name for name in columns if table.column_names.count(name) != 1]
         if missing:
             raise SimulatorError(
-                f"--recording: {file} is no recording: it has no column {', '.join(missing)}"
+                f"--recording: {file} is no recording: it has no column {', '.join(missing)} (or several)"
             )
         check, take = (_check_ours, self._take_ours) if ours else (_check_seeds, self._take_seeds)
         for number, row in enumerate(_rows(table, columns, file)):
@@ -94,7 +102,6 @@ class Recording:
     def _new_segment(self) -> None:
         self.segments.append([])
         self._open = None
-        self._unknown.clear()
 
     def _take_seeds(self, row: _Row) -> None:
         kind, sid, seq, market_id, ticker, side, price, qty, ts = row
@@ -116,22 +123,21 @@ class Recording:
         self._level(events[-1], side, price_e4, qty_e2)
 
     def _take_ours(self, row: _Row) -> None:
-        kind, conn_id, _, _, market_id, ticker, side, price_e4, qty_e2, ts_us, ingest_ns = row
+        kind, _, _, _, market_id, ticker, side, price_e4, qty_e2, ts_us, ingest_ns = row
         self._market(ticker, market_id)
-        if not self.segments or conn_id != self._connection:
-            self._connection = conn_id
+        if not self.segments:
             self._new_segment()
         events, at_s = self.segments[-1], ingest_ns / 1e9
         if kind == "gap":
-            self._unknown.add(ticker)
+            self._known.discard(ticker)
             self._open = None
         elif kind == "clear":
-            self._unknown.discard(ticker)
+            self._known.add(ticker)
             self._open = (ticker,)
             events.append(Snapshot(ticker, at_s, ({}, {})))
         elif kind == "snapshot" and self._open == (ticker,):
             self._level(events[-1], side, price_e4, qty_e2)
-        elif kind == "delta" and ticker not in self._unknown:
+        elif kind == "delta" and ticker in self._known:
             self._open = None
             events.append(Delta(ticker, at_s, SIDES.index(side), price_e4, qty_e2, _rfc3339(ts_us)))
 
@@ -150,39 +156,46 @@ def _rows(table: pa.Table, columns: tuple[str, ...], file: Path) -> Iterator[_Ro
         try:
             if pa.types.is_timestamp(column.type):
                 column = column.cast(pa.timestamp("us" if name == "ts" else "ns", "UTC")).cast(pa.int64())
-        except pa.ArrowException as error:
-            raise SimulatorError(f"--recording: {file}: {name}: {error}") from error
-        arrays.append(column.to_pylist())
+            arrays.append(column.to_pylist())
+        except (pa.ArrowException, ValueError) as error:
+            raise SimulatorError(
+                f"--recording: {file} holds what cannot be read: {name}: {reason(error)}"
+            ) from error
     return zip(*arrays, strict=True)
 
 
 def _check_seeds(row: _Row) -> str | None:
     """The name of a column whose value cannot be."""
-    kind, _, seq, _, ticker, side, price, qty, ts = row
+    kind, _, seq, market_id, ticker, side, price, qty, ts = row
     return _first_wrong(
         ("type", lambda: kind in ("snapshot", "delta")),
         ("side", lambda: side in SIDES),
         ("price", lambda: isinstance(price, int) and 0 <= price <= 100),
         ("qty", lambda: isinstance(qty, int) and (kind == "delta" or qty >= 0)),
         ("seq", lambda: isinstance(seq, int)),
-        ("market_ticker", lambda: isinstance(ticker, str) and ticker != ""),
-        ("ts", lambda: isinstance(ts, str)),
+        ("market_ticker", lambda: _fits(_TICKER, ticker)),
+        ("market_id", lambda: market_id is None or _fits(_MARKET_ID, market_id)),
+        ("ts", lambda: _fits(_TS, ts)),
     )
 
 
 def _check_ours(row: _Row) -> str | None:
-    kind, conn_id, _, _, _, ticker, side, price_e4, qty_e2, ts_us, ingest_ns = row
+    kind, _, _, _, market_id, ticker, side, price_e4, qty_e2, ts_us, ingest_ns = row
     has_level = kind in ("snapshot", "delta")
     return _first_wrong(
         ("type", lambda: kind in ("snapshot", "delta", "clear", "gap")),
-        ("conn_id", lambda: isinstance(conn_id, int)),
-        ("market_ticker", lambda: isinstance(ticker, str) and (ticker != "" or not has_level)),
+        ("market_ticker", lambda: _fits(_TICKER, ticker)),
+        ("market_id", lambda: market_id is None or _fits(_MARKET_ID, market_id)),
         ("side", lambda: side in SIDES or not has_level),
         ("price_e4", lambda: not has_level or (isinstance(price_e4, int) and 0 <= price_e4 <= 10_000)),
         ("qty_e2", lambda: not has_level or (isinstance(qty_e2, int) and (kind == "delta" or qty_e2 >= 0))),
-        ("ts", lambda: isinstance(ts_us, int)),
+        ("ts", lambda: isinstance(ts_us, int) and 0 <= ts_us < _END_US),
         ("ingest_ts", lambda: isinstance(ingest_ns, int)),
     )
+
+
+def _fits(pattern: re.Pattern[str], value: object) -> bool:
+    return isinstance(value, str) and pattern.fullmatch(value) is not None
 
 
 def _first_wrong(*checks: tuple[str, Callable[[], bool]]) -> str | None:

@@ -1,0 +1,7 @@
+"""``python -m kalshi_fast`` is the command ``kalshi-fast``."""
+
+import sys
+
+from kalshi_fast.cli import main
+
+sys.exit(main())
