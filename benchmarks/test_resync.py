@@ -56,7 +56,7 @@ class Rig:
             clock=time.monotonic_ns,
             rng=rng,
             # The pace of commands is for an exchange that counts them; this one does not.
-            limits=Limits(command_interval_ns=0),
+            limits=Limits(command_interval_ns=1, command_burst=1_000_000_000),
         )
         self.link = Link(self.recorder, self.session)
         self.run(self.exchange.start())

@@ -35,24 +35,16 @@ N_CHANGES = 6000
 MARKETS = 6  # two of each price structure
 
 
-class Ending:
-    """A :class:`Source` that plays so many changes of another one."""
+class Ending(SyntheticMarkets):
+    """Synthetic markets that end after so many changes."""
 
-    def __init__(self, source: Source, n_changes: int) -> None:
-        self._source = source
+    def __init__(self, n_markets: int, seed: int, n_changes: int) -> None:
+        super().__init__(n_markets, seed)
         self._left = n_changes
-
-    @property
-    def books(self) -> Mapping[str, TrueBook]:
-        return self._source.books
-
-    @property
-    def form(self) -> Form:
-        return self._source.form
 
     def step(self, now_ns: int) -> Change | None:
         self._left -= 1
-        return None if self._left < 0 else self._source.step(now_ns)
+        return None if self._left < 0 else super().step(now_ns)
 
 
 class Peer:
@@ -126,7 +118,7 @@ def test_its_books_are_the_exchange_s_at_every_price(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def run() -> None:
-        source = Ending(SyntheticMarkets(MARKETS, 11), N_CHANGES)
+        source = Ending(MARKETS, 11, N_CHANGES)
         async with exchange(tmp_path, source) as running:
             assert running.url.startswith("wss://")
             peer = await pointed_at(running, tmp_path, monkeypatch)
