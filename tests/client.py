@@ -26,10 +26,16 @@ KEY_ID = "test-key"
 
 
 @asynccontextmanager
-async def exchange(directory: Path, source: Source | None = None, **options: Any) -> AsyncIterator[Exchange]:  # noqa: ANN401
-    """A running simulator with TLS; its client key is ``directory/client.pem``, its authority ``ca.pem``."""
+async def exchange(
+    directory: Path,
+    source: Source | None = None,
+    *,
+    tls: bool = True,
+    **options: Any,  # noqa: ANN401
+) -> AsyncIterator[Exchange]:
+    """A running simulator; its client key is ``directory/client.pem``, its authority ``ca.pem``."""
     public = make_key(directory / "client.pem")
-    context, _ = make_tls(directory)
+    context = make_tls(directory)[0] if tls else None
     running = Exchange(source or SyntheticMarkets(3, 1), {KEY_ID: public}, ssl_context=context, **options)
     await running.start()
     try:
@@ -70,16 +76,16 @@ class Client(picows.WSListener):
         return next(f for f in self.frames[seen:] if f["type"] != "orderbook_delta")
 
 
-async def connect(directory: Path, url: str, **headers: str) -> Client:
+async def connect(directory: Path, url: str, client: Client | None = None, **headers: str) -> Client:
     """Signed and verified as the real thing; ``headers`` replace single headers."""
     signer = Signer.from_file(KEY_ID, directory / "client.pem")
     signed = signer.headers(time.time_ns() // 1_000_000)
-    client = Client()
+    client = client or Client()
     transport, _ = await picows.ws_connect(
         lambda: client,
         url,
         enable_auto_pong=False,
-        ssl_context=ssl.create_default_context(cafile=directory / "ca.pem"),
+        ssl_context=ssl.create_default_context(cafile=directory / "ca.pem") if url[:3] == "wss" else None,
         extra_headers={name: value for name, value in {**signed, **headers}.items() if value},
     )
     client.transport = transport

@@ -62,7 +62,7 @@ def test_handshake_is_refused(tmp_path: Path, header: str, value: str, code: str
     async def run() -> None:
         async with exchange(tmp_path) as running:
             with pytest.raises(picows.WSHandshakeError) as caught:
-                await connect(tmp_path, running.url, **{header: value})
+                await connect(tmp_path, running.url, None, **{header: value})
             assert caught.value.response is not None
             assert caught.value.response.status == 401
             assert json.loads(caught.value.raw_body or b"")["error"]["code"] == code

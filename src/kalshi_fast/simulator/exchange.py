@@ -42,6 +42,7 @@ MAX_BURST: Final = 1000  # frames between two looks at the event loop
 PATIENCE_S: Final = 0.05  # between two looks at the clock while a client is waited for
 GOODBYE_S: Final = 2.0  # for what is still on its way when the exchange stops
 NEVER: Final = 2**62  # a number of frames
+_ROUNDING_S: Final = 1e-9  # sums of seconds are not exact, and frames must be
 
 
 @dataclass(slots=True)
@@ -258,15 +259,15 @@ class Exchange:
                     self._agenda.run(elapsed_s)
                 if self._over(elapsed_s):
                     break
-                due = self._due(elapsed_s)
-                if not self._burst(min(due, MAX_BURST), elapsed_s):
-                    break
                 if self._waits_for_a_client():
                     self.wake.clear()
                     await _wait(self.wake, PATIENCE_S)
-                else:
-                    at_ease = (self._rate or self._speed or due == 0) and due < MAX_BURST
-                    await asyncio.sleep(PACE_S if at_ease else 0)
+                    continue
+                due = self._due(elapsed_s)
+                if not self._burst(min(due, MAX_BURST), elapsed_s):
+                    break
+                at_ease = (self._rate or self._speed or due == 0) and due < MAX_BURST
+                await asyncio.sleep(PACE_S if at_ease else 0)
         finally:
             self._finish()
 
@@ -306,7 +307,7 @@ class Exchange:
             if self.paused or self.source.next_at_s > until_s:
                 return True
             if self.played >= planned:
-                self._agenda.run(self.played / self._rate)
+                self._agenda.run(self.played / self._rate + _ROUNDING_S)
                 planned = self._next_planned()
             change = self.source.step(now_ns)
             if change is None:
@@ -318,7 +319,9 @@ class Exchange:
     def _next_planned(self) -> int:
         """After how many frames something is planned: with a rate the frames are the clock."""
         next_s = self._agenda.next_s
-        return math.ceil(next_s * self._rate) if self._rate and next_s < math.inf else NEVER
+        if not self._rate or next_s == math.inf:
+            return NEVER
+        return math.ceil((next_s - _ROUNDING_S) * self._rate)
 
     def _finish(self) -> None:
         for client in list(self.clients):
