@@ -29,6 +29,7 @@ KEY_ID = "test-key"
 async def exchange(
     directory: Path,
     source: Source | None = None,
+    /,
     *,
     tls: bool = True,
     **options: Any,  # noqa: ANN401

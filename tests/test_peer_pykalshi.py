@@ -28,8 +28,7 @@ if TYPE_CHECKING:
     import pytest
 
     from kalshi_fast.simulator.exchange import Exchange
-    from kalshi_fast.simulator.frames import Form, TrueBook
-    from kalshi_fast.simulator.source import Change, Source
+    from kalshi_fast.simulator.source import Change
 
 N_CHANGES = 6000
 MARKETS = 6  # two of each price structure
@@ -42,7 +41,7 @@ class Ending(SyntheticMarkets):
         super().__init__(n_markets, seed)
         self._left = n_changes
 
-    def step(self, now_ns: int) -> Change | None:
+    def step(self, now_ns: int) -> Change | None:  # type: ignore[override]
         self._left -= 1
         return None if self._left < 0 else super().step(now_ns)
 
