@@ -28,6 +28,7 @@ KEY_ID = "test-key"
 @asynccontextmanager
 async def exchange(
     directory: Path,
+    /,
     source: Source | None = None,
     /,
     *,
@@ -69,6 +70,11 @@ class Client(picows.WSListener):
             assert time.monotonic() < deadline, self.frames[-3:]
             await asyncio.sleep(0.005)
 
+    async def leave(self) -> None:
+        assert self.transport is not None
+        self.transport.disconnect()
+        await self.transport.wait_disconnected()
+
     async def reply(self, command: dict[str, Any] | bytes) -> dict[str, Any]:
         """The next frame that is no delta."""
         seen = len(self.frames)
@@ -77,9 +83,11 @@ class Client(picows.WSListener):
         return next(f for f in self.frames[seen:] if f["type"] != "orderbook_delta")
 
 
-async def connect(directory: Path, url: str, client: Client | None = None, **headers: str) -> Client:
+async def connect(
+    directory: Path, url: str, client: Client | None = None, *, key_id: str = KEY_ID, **headers: str
+) -> Client:
     """Signed and verified as the real thing; ``headers`` replace single headers."""
-    signer = Signer.from_file(KEY_ID, directory / "client.pem")
+    signer = Signer.from_file(key_id, directory / "client.pem")
     signed = signer.headers(time.time_ns() // 1_000_000)
     client = client or Client()
     transport, _ = await picows.ws_connect(

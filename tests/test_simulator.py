@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from client import connect, e2, e4, exchange, rebuilt
+from client import KEY_ID, connect, e2, e4, exchange, rebuilt
 from kalshi_fast.errors import SimulatorError
 from kalshi_fast.simulator.frames import FORMS, Form
 from kalshi_fast.simulator.recorded import RecordedMarkets
@@ -62,7 +62,7 @@ def test_handshake_is_refused(tmp_path: Path, header: str, value: str, code: str
     async def run() -> None:
         async with exchange(tmp_path) as running:
             with pytest.raises(picows.WSHandshakeError) as caught:
-                await connect(tmp_path, running.url, None, **{header: value})
+                await connect(tmp_path, running.url, None, key_id=KEY_ID, **{header: value})
             assert caught.value.response is not None
             assert caught.value.response.status == 401
             assert json.loads(caught.value.raw_body or b"")["error"]["code"] == code

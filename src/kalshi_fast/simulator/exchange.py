@@ -8,6 +8,7 @@ commands and numbers (``client``), faults (``inject``).
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import math
 import time
@@ -149,9 +150,11 @@ class Exchange:
                 websocket_handshake_timeout=5,
                 enable_auto_pong=False,  # a hung connection must not answer
             )
-        except (OSError, OverflowError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise SimulatorError(f"--port: {self.port} cannot be opened: {reason}") from error
+        except OSError as error:
+            reason = error.strerror or error
+            if error.errno in (errno.EADDRINUSE, errno.EACCES):
+                raise SimulatorError(f"--port: {self.port} cannot be opened: {reason}") from error
+            raise SimulatorError(f"--host: nobody can listen on {self.host}: {reason}") from error
         self.port = self._server.sockets[0].getsockname()[1]
         self._tasks = [asyncio.ensure_future(self._play()), asyncio.ensure_future(self._heartbeats())]
 

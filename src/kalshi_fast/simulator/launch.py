@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -42,6 +43,8 @@ async def launch(options: argparse.Namespace) -> Launched:
         raise SimulatorError("--rate and --speed exclude each other")
     if options.speed and options.recording is None:
         raise SimulatorError("--speed: only a recording has times of its own, and --recording is not given")
+    # A client may leave in the middle of a burst: that the rest goes nowhere is no news.
+    logging.getLogger("aiofastnet").setLevel(logging.ERROR)
     source = _source(options)
     faults = _faults(options)
     try:

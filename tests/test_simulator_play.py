@@ -1,0 +1,459 @@
+"""What the exchange simulator plays and how it is told: recordings in both schemas, in their own time; prices
+on the yes scale; the lifecycle channel; checkpoints of the truth; and its command line."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from client import Client, connect, exchange, rebuilt
+from kalshi_fast.batch import EVENT_SCHEMA
+from kalshi_fast.errors import SimulatorError
+from kalshi_fast.simulator.faults import fault
+from kalshi_fast.simulator.recorded import RecordedMarkets
+from kalshi_fast.simulator.synthetic import SyntheticMarkets
+from test_simulator import TICKERS, process, subscribe, update
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from kalshi_fast.simulator.exchange import Exchange
+
+START = datetime(2026, 10, 1, 12, 0, 0, 250_000, tzinfo=UTC)
+
+
+def truth(running: Exchange) -> dict[str, dict[str, dict[int, int]]]:
+    return {t: {side: dict(levels) for side, levels in book.items()} for t, book in running.books().items()}
+
+
+# --- commands ---------------------------------------------------------------------------------------
+
+
+def test_use_yes_price_tells_the_no_side_as_yes_prices(tmp_path: Path) -> None:
+    async def run() -> None:
+        storm = fault(0.3, "storm")
+        async with exchange(tmp_path, rate=2000, seconds=0.4, faults=[storm]) as running:
+            client = await connect(tmp_path, running.url)
+            client.send(subscribe(*TICKERS, use_yes_price=True))
+            client.send({**subscribe(*TICKERS, use_yes_price=False, send_initial_snapshot=True), "id": 2})
+            await running.finished.wait()
+            await client.until(lambda: len(client.frames) == running.stats.frames_sent)
+            yes_scale, own_scale = (
+                rebuilt([frame for frame in client.frames if frame.get("sid") == sid]) for sid in (1, 2)
+            )
+            assert own_scale == truth(running)
+            assert yes_scale == {
+                ticker: {"yes": book["yes"], "no": {10_000 - p: q for p, q in book["no"].items()}}
+                for ticker, book in truth(running).items()
+            }
+
+    asyncio.run(run())
+
+
+def test_one_subscription_per_channel(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with exchange(tmp_path, rate=1, max_subscriptions=3) as running:
+            client = await connect(tmp_path, running.url)
+            both = ["orderbook_delta", "market_lifecycle_v2"]
+            client.send(subscribe(TICKERS[0], channels=both))
+            await client.until(lambda: len([f for f in client.frames if f["type"] == "subscribed"]) == 2)
+            listed = await client.reply({"id": 2, "cmd": "list_subscriptions"})
+            assert listed["msg"] == [{"channel": channel, "sid": n} for n, channel in enumerate(both, 1)]
+            refused = await client.reply(update(2, "add_markets", TICKERS[0]))
+            assert (refused["msg"]["code"], refused["sid"], refused["seq"]) == (13, 2, 1)
+            more = await client.reply(subscribe(channels=["market_lifecycle_v2"]))
+            assert more["msg"] == {"channel": "market_lifecycle_v2", "sid": 3}, "needs no markets"
+            one_too_many = await client.reply(subscribe(TICKERS[0]))
+            assert (one_too_many["type"], one_too_many["msg"]["code"]) == ("error", 1)
+            gone = await client.reply({"id": 3, "cmd": "unsubscribe", "params": {"sids": [2]}})
+            assert (gone["type"], gone["sid"], gone["seq"]) == ("unsubscribed", 2, 2)
+            assert (await client.reply(subscribe(TICKERS[0])))["type"] == "subscribed"
+            refused = await client.reply(subscribe(TICKERS[0], channels=["orderbook_delta", "trade"]))
+            assert refused["msg"]["code"] == 8
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(("unique", "expected"), [(False, [1, 1]), (True, [1, 2])])
+def test_sids_of_two_connections(tmp_path: Path, unique: bool, expected: list[int]) -> None:
+    async def run() -> None:
+        async with exchange(tmp_path, rate=1, unique_sids=unique) as running:
+            clients = [await connect(tmp_path, running.url) for _ in range(2)]
+            replies = [await client.reply(subscribe(TICKERS[0])) for client in clients]
+            assert [reply["msg"]["sid"] for reply in replies] == expected
+
+    asyncio.run(run())
+
+
+# --- checkpoints ------------------------------------------------------------------------------------
+
+
+def test_checkpoints_are_the_books_after_the_frame_they_name(tmp_path: Path) -> None:
+    async def run() -> list[Client]:
+        script = [fault(0.2, "unknown", s=0.2), fault(0.3, "empty"), fault(0.5, "storm")]
+        async with exchange(
+            tmp_path,
+            rate=2000,
+            seconds=0.8,
+            faults=script,
+            checkpoint_every_s=0.05,
+            directory=tmp_path,
+            unique_sids=True,
+        ) as running:
+            clients = [await connect(tmp_path, running.url) for _ in range(2)]
+            clients[0].send(subscribe(*TICKERS[:2]))
+            clients[0].send(subscribe(channels=["market_lifecycle_v2"]))
+            clients[1].send(subscribe(*TICKERS))
+            await asyncio.sleep(0.2)
+            (first,) = {f["msg"]["sid"] for f in clients[0].frames if f["type"] == "subscribed"} - {2, 3} or {
+                1
+            }
+            clients[0].send(update(first, "add_markets", TICKERS[2]))
+            clients[1].send(update(3, "get_snapshot", TICKERS[2]))
+            await running.finished.wait()
+            sent = running.stats.frames_sent
+            await clients[0].until(lambda: sum(len(client.frames) for client in clients) == sent)
+            assert running.stats.checkpoints == 16, "one each 50 ms, the last at the end"
+        return clients
+
+    clients = asyncio.run(run())
+    lines = [json.loads(line) for line in (tmp_path / "checkpoints.jsonl").read_text().splitlines()]
+    assert 20 < len(lines) <= 32
+    for line in lines:
+        assert set(line) == {"sid", "seq", "books"}
+        frames = [
+            frame
+            for client in clients
+            for frame in client.frames
+            if frame.get("sid") == line["sid"] and frame["seq"] <= line["seq"]
+        ]
+        assert len(frames) == line["seq"]
+        books = {t: {side: dict(levels) for side, levels in b.items()} for t, b in line["books"].items()}
+        assert rebuilt(frames) == books
+    assert {len(line["books"]) for line in lines} == {2, 3}
+
+
+# --- recordings -------------------------------------------------------------------------------------
+
+
+class Ours:
+    """Writes rows as our own Parquet sink does: one more second for each."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, Any]] = []
+        self.conn_id = 7
+        self.seq = 0
+
+    def row(self, kind: str, ticker: str, side: str = "yes", price_e4: int = 0, qty_e2: int = 0) -> Ours:
+        self.seq += kind != "snapshot"
+        moment = START + timedelta(seconds=len(self.rows))
+        self.rows.append(
+            {
+                "type": kind,
+                "conn_id": self.conn_id,
+                "sid": 1,
+                "seq": self.seq,
+                "market_id": f"id-{ticker}",
+                "market_ticker": ticker,
+                "side": side,
+                "price_e4": price_e4,
+                "qty_e2": qty_e2,
+                "ts": moment,
+                "ingest_ts": moment,
+            }
+        )
+        return self
+
+    def write(self, file: Path) -> None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(pa.Table.from_pylist(self.rows, schema=EVENT_SCHEMA), file)
+
+
+def played(source: RecordedMarkets) -> list[tuple[str, dict[str, Any]]]:
+    found = []
+    while (change := source.step(0)) is not None:
+        found.append((change.type.decode().removeprefix("orderbook_"), json.loads(change.body)))
+    return found
+
+
+def test_our_own_recordings(tmp_path: Path) -> None:
+    first = Ours().row("clear", "A").row("snapshot", "A", "yes", 1234, 550)
+    first.row("snapshot", "A", "no", 10, 100)
+    first.row("clear", "B").row("delta", "A", "yes", 1234, -550).row("delta", "B", "no", 9990, 1)
+    first.row("gap", "A").row("delta", "A", "no", 10, -999).row("delta", "B", "no", 9990, 1)
+    first.write(tmp_path / "orderbook" / "date=2026-10-01" / "part-1.parquet")
+    second = Ours()
+    second.conn_id = 8
+    second.row("clear", "A").row("snapshot", "A", "yes", 5000, 300).row("delta", "A", "yes", 5000, 1)
+    second.row("delta", "B", "no", 100, -25).row("clear", "B").row("gap", "B")
+    second.write(tmp_path / "orderbook" / "date=2026-10-02" / "part-2.parquet")
+    source = RecordedMarkets(tmp_path, "current")
+    assert {ticker: book.market_id for ticker, book in source.books.items()} == {"A": "id-A", "B": "id-B"}
+    assert source.structures == {"A": "deci_cent", "B": "tapered_deci_cent"}
+    found = [
+        (
+            kind,
+            body["market_ticker"],
+            body.get("yes_dollars_fp"),
+            body.get("delta_fp"),
+            body.get("no_dollars_fp"),
+        )
+        for kind, body in played(source)
+    ]
+    assert found == [
+        ("snapshot", "A", [["0.1234", "5.50"]], None, [["0.0010", "1.00"]]),
+        ("snapshot", "B", None, None, None),
+        ("delta", "A", None, "-5.50", None),
+        ("delta", "B", None, "0.01", None),
+        ("delta", "B", None, "0.01", None),
+        # A new connection: B starts anew there, with what its delta needs.
+        ("snapshot", "B", None, None, [["0.0100", "0.25"]]),
+        ("snapshot", "A", [["0.5000", "3.00"]], None, None),
+        ("delta", "A", None, "0.01", None),
+        ("delta", "B", None, "-0.25", None),
+        ("snapshot", "B", None, None, None),
+    ]
+    assert source.books["A"].sides == ({5000: 301}, {})
+    with pytest.raises(SimulatorError, match="--form: legacy has whole cents and contracts only, and A"):
+        RecordedMarkets(tmp_path, "legacy")
+
+
+def test_times_of_our_own_recordings(tmp_path: Path) -> None:
+    Ours().row("clear", "A").row("delta", "A", "yes", 100, 100).write(tmp_path / "part.parquet")
+    source = RecordedMarkets(tmp_path, "current")
+    times = []
+    while True:
+        at_s = source.next_at_s
+        change = source.step(0)
+        if change is None:
+            break
+        times.append((at_s, json.loads(change.body).get("ts")))
+    assert times == [(0.0, None), (1.0, "2026-10-01T12:00:01.250000Z")]
+
+
+def test_our_own_recordings_that_are_wrong(tmp_path: Path) -> None:
+    file = tmp_path / "part.parquet"
+    Ours().row("delta", "A", "yes", 10_001, 1).write(file)
+    with pytest.raises(SimulatorError, match="row 0: price_e4 cannot be 10001"):
+        RecordedMarkets(tmp_path, "current")
+    Ours().row("clear", "A").row("delta", "A", "yes", 100, -1).write(file)
+    with pytest.raises(SimulatorError, match="A yes 100 falls to -1"):
+        RecordedMarkets(tmp_path, "current")
+    pq.write_table(pa.table({"type": ["gap"], "price_e4": [1]}), file)
+    with pytest.raises(SimulatorError, match="no column conn_id"):
+        RecordedMarkets(tmp_path, "current")
+
+
+def test_faults_do_not_break_a_recording(tmp_path: Path) -> None:
+    recorded = Ours().row("clear", "A").row("snapshot", "A", "yes", 100, 500)
+    for _ in range(100):
+        recorded.row("delta", "A", "yes", 100, -5)
+    recorded.write(tmp_path / "part.parquet")
+
+    async def run() -> None:
+        source = RecordedMarkets(tmp_path, "current")
+        script = [fault(0.02, "grid"), fault(0.05, "empty")]
+        async with exchange(tmp_path, source, rate=1000, faults=script) as running:
+            client = await connect(tmp_path, running.url)
+            client.send(subscribe("A"))
+            await running.finished.wait()
+            await client.until(lambda: len(client.frames) == running.stats.frames_sent)
+            assert running.stats.faults == {"grid": 1, "empty": 1}
+            assert rebuilt(client.frames) == truth(running) == {"A": {"yes": {}, "no": {}}}
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("speed", [20.0, 200.0])
+def test_speed_is_that_of_the_recording(tmp_path: Path, speed: float) -> None:
+    recorded = Ours().row("clear", "A")
+    for n in range(10):
+        recorded.row("delta", "A", "yes", 100 + 100 * n, 100)
+    recorded.write(tmp_path / "part.parquet")  # ten seconds
+
+    async def run() -> float:
+        source = RecordedMarkets(tmp_path, "current")
+        async with exchange(tmp_path, source, speed=speed) as running:
+            client = await connect(tmp_path, running.url)
+            client.send(subscribe("A"))
+            await client.until(lambda: len(client.frames) > 3)
+            started = time.monotonic()
+            assert not running.finished.is_set()
+            await running.finished.wait()
+            return time.monotonic() - started
+
+    took_s = asyncio.run(run())
+    assert took_s > 5 / speed, "never faster than it was, and later on a busy machine"
+
+
+def test_nothing_is_played_as_fast_as_possible_to_nobody(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with exchange(tmp_path, SyntheticMarkets(3, 1)) as running:
+            client = await connect(tmp_path, running.url)
+            client.send(subscribe(*TICKERS))
+            await client.until(lambda: running.played > 0)
+            assert client.transport is not None
+            await client.leave()
+            await client.until(lambda: not running.clients)
+            held = running.played
+            await asyncio.sleep(0.1)
+            assert running.played == held
+
+    asyncio.run(run())
+
+
+# --- the processes ----------------------------------------------------------------------------------
+
+
+def test_the_process_reports_its_faults(tmp_path: Path) -> None:
+    script = tmp_path / "faults.json"
+    script.write_text('[{"at_s": 0, "kind": "storm"}, {"at_s": 0.1, "kind": "drop", "n": 2}]')
+    options = [
+        "--markets",
+        "2",
+        "--rate",
+        "1000",
+        "--seconds",
+        "0.3",
+        "--checkpoints",
+        "0.1",
+        "--unique-sids",
+    ]
+    with process(tmp_path, *options, "--faults", str(script), "--heartbeat", "0.05") as child:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        ready = json.loads(child.stdout.readline())
+
+        async def run() -> None:
+            client = await connect(tmp_path, ready["url"], key_id=ready["key_id"])
+            client.send(subscribe(*ready["tickers"]))
+            await client.until(lambda: len(client.frames) > 200 and len(client.pings) > 1)
+            await client.leave()
+
+        asyncio.run(run())
+        assert json.loads(child.stdout.readline())["event"] == "finished"
+        child.stdin.write("report\n")
+        child.stdin.flush()
+        report = json.loads(child.stdout.readline())
+        assert report["faults"] == {"storm": 1, "drop": 1}
+        assert report["checkpoints"] == 3
+        child.stdin.close()
+        assert child.wait(10) == 0
+    assert (tmp_path / "checkpoints.jsonl").stat().st_size > 0
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (["--rate", "5", "--speed", "2"], "--rate and --speed exclude each other"),
+        (["--speed", "2"], "--speed: only a recording has times"),
+        (["--faults", "nowhere.json"], "nowhere.json cannot be read"),
+        (["--host", "no-such-host.invalid"], "--host: nobody can listen on no-such-host.invalid"),
+    ],
+)
+def test_options_that_cannot_be(tmp_path: Path, options: list[str], complaint: str) -> None:
+    with process(tmp_path, *options) as child:
+        assert child.stdout is not None
+        error = json.loads(child.stdout.readline())
+        assert error["event"] == "error"
+        assert complaint in error["message"]
+        assert child.wait(10) == 2
+
+
+def simulate(cwd: Path, *options: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", "import sys; from kalshi_fast.cli import main; sys.exit(main())"]
+    return subprocess.Popen(
+        [*command, "simulate", *options],
+        cwd=cwd,
+        env=os.environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_simulate_serves_until_it_is_stopped(tmp_path: Path, signum: signal.Signals) -> None:
+    keys = []
+    for _ in range(2):
+        with simulate(tmp_path, "--port", "0", "--markets", "3", "--rate", "500", "--dir", "here") as server:
+            assert server.stdout is not None
+            told: dict[str, str] = {}
+            for line in server.stdout:
+                name, _, value = line.strip().partition("  ")
+                told[name] = value.strip()
+                if line.startswith("  kalshi-fast run"):
+                    example = line
+                    break
+            url = told["the exchange listens at"]
+            assert told["key file"] == "here/client.pem"
+            assert told["CA file"] == "here/ca.pem"
+            assert f"--ws-url {url} --ws-cafile here/ca.pem" in example
+
+            async def run(url: str, key_id: str) -> None:
+                client = await connect(tmp_path / "here", url, key_id=key_id)
+                client.send(subscribe(*TICKERS))
+                await client.until(lambda: len(client.frames) > 20)
+                await client.leave()
+
+            asyncio.run(run(url, told["key id"]))
+            server.send_signal(signum)
+            out, err = server.communicate(timeout=10)
+            assert server.returncode == 0, err
+            assert "Traceback" not in err
+            assert "connections         1\n" in out
+            keys.append((tmp_path / "here" / "client.pem").read_bytes())
+    assert keys[0] == keys[1], "an existing key is kept"
+
+
+def test_simulate_ends_with_its_play(tmp_path: Path) -> None:
+    with simulate(tmp_path, "--port", "0", "--seconds", "0.5", "--quiet", "--chaos", "--no-tls") as server:
+        assert server.stdout is not None
+        url = server.stdout.readline().split()[-1]
+        assert url.startswith("ws://127.0.0.1:")
+
+        async def run() -> None:
+            client = await connect(tmp_path / "simulator-data", url, key_id="simulated-key")
+            client.send(subscribe(TICKERS[0]))
+            await client.until(lambda: len(client.frames) > 2)
+            await client.leave()
+
+        asyncio.run(run())
+        out, err = server.communicate(timeout=20)
+        assert (server.returncode, err) == (0, "")
+        assert "faults              0\n" in out, "the last three seconds are clean"
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (["--markets", "0"], "--markets: expected 1 to 100000, got 0"),
+        (["--recording", "nowhere"], "no Parquet files in nowhere"),
+        (["--host", "192.0.2.1"], "--host: nobody can listen on 192.0.2.1"),
+        (["--faults", "a", "--chaos"], "not allowed with argument"),
+        (["--speed", "-1"], "argument --speed: expected a number from 0, got '-1'"),
+        (["--port", "70000"], "argument --port: expected a port from 0 to 65535"),
+        (["--dir", "file"], "--dir: file cannot be written"),
+        (["--dir", "bad"], "--dir: bad/client.pem is no private key"),
+    ],
+)
+def test_simulate_with_wrong_options(tmp_path: Path, options: list[str], complaint: str) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "client.pem").write_text("no key")
+    with simulate(tmp_path, *options) as server:
+        out, err = server.communicate(timeout=20)
+        assert (server.returncode, out) == (2, "")
+        assert complaint in err.splitlines()[-1]
+        assert "Traceback" not in err
