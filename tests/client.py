@@ -30,7 +30,6 @@ async def exchange(
     directory: Path,
     /,
     source: Source | None = None,
-    /,
     *,
     tls: bool = True,
     **options: Any,  # noqa: ANN401
