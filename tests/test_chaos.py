@@ -48,6 +48,7 @@ class Play:
     counts: Counts
     faults: Counter[str]
     different: list[str]
+    rows: int
 
 
 class Rows:
@@ -122,7 +123,7 @@ async def play(directory: Path, seed: int) -> Play:
         await task
         recorder.seal()
         faults = Counter(running.stats.faults)
-    return Play(compare(directory / FILE, rows.rows), recorder.counts, faults, wrong)
+    return Play(compare(directory / FILE, rows.rows), recorder.counts, faults, wrong, len(rows.rows))
 
 
 @pytest.mark.parametrize("seeds", GROUPS, ids=lambda seeds: f"seeds {seeds[0]}-{seeds[-1]}")
@@ -139,6 +140,7 @@ def test_rows_are_true_or_say_that_they_do_not_know(tmp_path: Path, seeds: range
         comparison = played.comparison
         assert comparison.wrong == 0, f"seed {seed}: {comparison.examples}"
         assert played.different == [], f"seed {seed}"
+        assert played.rows == played.counts.events, f"seed {seed}: counted is what was written"
         assert comparison.exact > comparison.compared / 4 > 100, f"seed {seed}: {comparison}"
         assert sum(played.faults.values()) >= SECONDS - 4, f"seed {seed}: {played.faults}"
         faults += played.faults

@@ -31,6 +31,7 @@ cdef class DeltaPath:
     cdef Py_ssize_t seal_rows
     cdef uint64_t conn_id
     cdef public int64_t taken
+    cdef public int64_t written
     cdef public int64_t last_frame_ns
 
     cdef Taken scan(self, const char* text, Py_ssize_t length, int64_t ingest_ns)

@@ -4,6 +4,7 @@ from kalshi_fast.session import Subscription
 
 class DeltaPath:
     taken: int
+    written: int
     last_frame_ns: int
     def __init__(self, subscriptions: dict[int, Subscription], no_on_yes_scale: bool = False) -> None: ...
     def add(self, ticker: str, state: BookState) -> None: ...

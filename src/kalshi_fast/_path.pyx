@@ -79,8 +79,8 @@ cdef inline const char* _quote(const char* at, const char* end, Py_ssize_t most)
 cdef class DeltaPath:
     """``DeltaPath(subscriptions)``: the live dict of a session, by sid. Books come with ``add``.
 
-    ``no_on_yes_scale``: prices of the no side come as yes prices (``use_yes_price``). ``taken`` counts deltas
-    since the owner last set it to 0.
+    ``no_on_yes_scale``: prices of the no side come as yes prices (``use_yes_price``). ``taken`` counts frames
+    and ``written`` rows since the owner last set them to 0: of a standby's book no rows are written.
     """
 
     def __cinit__(self, dict subscriptions not None, bint no_on_yes_scale=False):
@@ -268,4 +268,5 @@ cdef class DeltaPath:
             DELTA, self.conn_id, <uint32_t>sid, seq, state.ix, state.id_ix, side, price, change, ts_us, ingest_ns
         )
         self.levels.append(state.ix, state.id_ix, side, price, after, ts_us, ingest_ns)
+        self.written += 1
         return TAKEN_AND_FULL if self.events.n >= self.seal_rows else TAKEN

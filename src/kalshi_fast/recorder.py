@@ -91,9 +91,9 @@ class Recorder:
         """What has been seen so far."""
         for link in self._links:
             self.counters.frames += link.path.taken
-            self.counters.deltas += link.path.taken
-            self.counters.events += link.path.taken
-            link.path.taken = 0
+            self.counters.deltas += link.path.written
+            self.counters.events += link.path.written
+            link.path.taken = link.path.written = 0
         return self.counters
 
     # --- books ------------------------------------------------------------------------------------

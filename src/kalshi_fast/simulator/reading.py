@@ -3,8 +3,8 @@
 Either way the result is a list of segments, one per recorded connection, of snapshots and deltas in their
 order. In the seed's files rows of one snapshot share sid, seq and ts, and a new connection shows in a
 ``seq`` that falls. Ours may be of several connections at once; there the rows themselves say when a book is
-known: a ``clear`` row opens a snapshot, and until the first one and between a ``gap`` and the next ``clear``
-deltas are left out. It is one segment.
+known: a ``clear`` row opens a snapshot; deltas before it, after a ``gap``, or of another connection than its
+own are left out. It is one segment.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Recording:
         # Which segment is open, and what of it: for rows to come.
         self._last_seq: int | None = None
         self._open: tuple[Any, ...] | None = None
-        self._known: set[str] = set()
+        self._known: dict[str, int] = {}  # of ours: the connection whose book a market has
         files = sorted(directory.rglob("*.parquet")) if directory.is_dir() else []
         if not files:
             raise SimulatorError(f"--recording: no Parquet files in {directory}")
@@ -123,21 +123,21 @@ class Recording:
         self._level(events[-1], side, price_e4, qty_e2)
 
     def _take_ours(self, row: _Row) -> None:
-        kind, _, _, _, market_id, ticker, side, price_e4, qty_e2, ts_us, ingest_ns = row
+        kind, conn_id, _, _, market_id, ticker, side, price_e4, qty_e2, ts_us, ingest_ns = row
         self._market(ticker, market_id)
         if not self.segments:
             self._new_segment()
         events, at_s = self.segments[-1], ingest_ns / 1e9
         if kind == "gap":
-            self._known.discard(ticker)
+            self._known.pop(ticker, None)
             self._open = None
         elif kind == "clear":
-            self._known.add(ticker)
+            self._known[ticker] = conn_id
             self._open = (ticker,)
             events.append(Snapshot(ticker, at_s, ({}, {})))
         elif kind == "snapshot" and self._open == (ticker,):
             self._level(events[-1], side, price_e4, qty_e2)
-        elif kind == "delta" and ticker in self._known:
+        elif kind == "delta" and self._known.get(ticker) == conn_id:
             self._open = None
             events.append(Delta(ticker, at_s, SIDES.index(side), price_e4, qty_e2, _rfc3339(ts_us)))
 
@@ -180,10 +180,11 @@ def _check_seeds(row: _Row) -> str | None:
 
 
 def _check_ours(row: _Row) -> str | None:
-    kind, _, _, _, market_id, ticker, side, price_e4, qty_e2, ts_us, ingest_ns = row
+    kind, conn_id, _, _, market_id, ticker, side, price_e4, qty_e2, ts_us, ingest_ns = row
     has_level = kind in ("snapshot", "delta")
     return _first_wrong(
         ("type", lambda: kind in ("snapshot", "delta", "clear", "gap")),
+        ("conn_id", lambda: isinstance(conn_id, int)),
         ("market_ticker", lambda: _fits(_TICKER, ticker)),
         ("market_id", lambda: market_id is None or _fits(_MARKET_ID, market_id)),
         ("side", lambda: side in SIDES or not has_level),
