@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
-    from kalshi_fast.simulator.client import Subscription
     from kalshi_fast.simulator.frames import TrueBook
+    from kalshi_fast.simulator.subscription import Subscription
 
 FILE = "checkpoints.jsonl"
 

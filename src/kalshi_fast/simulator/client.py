@@ -1,7 +1,7 @@
-"""One connection of the exchange: its commands, its subscriptions, and the frames that go out on it.
+"""One connection of the exchange: its subscriptions, and the frames that go out on it with their numbers.
 
-Here frames get their numbers. Which changes there are is the affair of ``exchange``; what can be wrong with
-the connection is that of ``link``, and costs nothing while nothing is wrong.
+Which changes there are is the affair of ``exchange``, what a command does that of ``commands``; what can be
+wrong with the connection that of ``link``, and it costs nothing while nothing is wrong.
 """
 
 from __future__ import annotations
@@ -9,58 +9,24 @@ from __future__ import annotations
 import random
 import socket
 import struct
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 import picows
 
 from kalshi_fast import wire
-from kalshi_fast.errors import FrameError
+from kalshi_fast.simulator.commands import Commands
 from kalshi_fast.simulator.frames import snapshot_body
 from kalshi_fast.simulator.link import TEXT, Link
 from kalshi_fast.simulator.source import SNAPSHOT, Change
+from kalshi_fast.simulator.subscription import Subscription, error_body
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from kalshi_fast.simulator.exchange import Exchange
 
-BOOKS: Final = "orderbook_delta"
-LIFECYCLE: Final = "market_lifecycle_v2"
-CHANNELS: Final = (BOOKS, LIFECYCLE)
 # The first half of a frame that never gets its second: 100 bytes of text are announced.
 _HALF_FRAME: Final = b'\x81\x64{"type":"orderbook_delta","sid":1,"seq":4'
-
-
-@dataclass(slots=True, eq=False)
-class Subscription:
-    sid: int
-    channel: str = BOOKS
-    tickers: set[str] = field(default_factory=set)
-    seq: int = 0
-    silent_acks: bool = False
-    yes_scale: bool = False
-
-    def next_seq(self) -> int:
-        self.seq += 1
-        return self.seq
-
-    @property
-    def keys(self) -> set[str]:
-        """Under which names the exchange carries it."""
-        return self.tickers if self.channel == BOOKS else {self.channel}
-
-
-class _RefusedError(Exception):
-    """A command that gets an error reply."""
-
-    def __init__(self, code: int, *, tickers: list[str] | None = None) -> None:
-        super().__init__(code)
-        self.body = error_body(code, tickers)
-
-
-def error_body(code: int, tickers: list[str] | None = None) -> wire.ErrorBody:
-    return wire.ErrorBody(code, wire.ERROR_TEXTS[code].capitalize(), market_tickers=tickers)
 
 
 class Client(picows.WSListener):
@@ -73,7 +39,7 @@ class Client(picows.WSListener):
         self.transport: picows.WSTransport | None = None
         self._exchange = exchange
         self._kept_link: Link | None = None
-        self._last_sid = 0
+        self._commands = Commands(self, exchange)
 
     # --- the connection ---------------------------------------------------------------------------
 
@@ -99,7 +65,7 @@ class Client(picows.WSListener):
         if self.hung or self.transport is None:
             return  # read, or the end of the connection would not be seen, but by nobody
         if frame.msg_type == picows.WSMsgType.TEXT:
-            self._command(frame.get_payload_as_bytes())
+            self._commands.obey(frame.get_payload_as_bytes())
         elif frame.msg_type == picows.WSMsgType.PING:
             payload = frame.get_payload_as_bytes()
             if self.link is not None:
@@ -198,143 +164,9 @@ class Client(picows.WSListener):
     def terminate(self, subscription: Subscription, code: int) -> None:
         """The subscription ends with an error of its own."""
         error = wire.Error(error_body(code), sid=subscription.sid, seq=subscription.next_seq())
-        self._end(subscription)
+        self.end(subscription)
         self.send(wire.encode(error))
 
-    def _end(self, subscription: Subscription) -> None:
+    def end(self, subscription: Subscription) -> None:
         del self.subscriptions[subscription.sid]
         self._exchange.drop(self, subscription, subscription.keys)
-
-    # --- commands ---------------------------------------------------------------------------------
-
-    def _command(self, payload: bytes) -> None:
-        try:
-            command = wire.decode_command(payload)
-        except FrameError:
-            self.send(wire.encode(wire.Error(error_body(1))))
-            return
-        handlers = {
-            "subscribe": self._subscribe,
-            "unsubscribe": self._unsubscribe,
-            "update_subscription": self._update,
-            "list_subscriptions": self._list,
-        }
-        try:
-            handler = handlers.get(command.cmd)
-            if handler is None:
-                raise _RefusedError(5)
-            if command.params is None and command.cmd != "list_subscriptions":
-                raise _RefusedError(2)
-            handler(command.id, command.params or wire.Params())
-        except _RefusedError as refused:
-            self._refuse(command, refused)
-
-    def _refuse(self, command: wire.Command, refused: _RefusedError) -> None:
-        """Scoped to the subscription that the command names, if there is one: then it takes a seq."""
-        params = command.params or wire.Params()
-        sids = _sids(params)
-        subscription = self.subscriptions.get(sids[0]) if len(sids) == 1 else None
-        error = wire.Error(refused.body, command.id)
-        if subscription is not None:
-            error.sid, error.seq = subscription.sid, subscription.next_seq()
-        self.send(wire.encode(error))
-
-    def _subscribe(self, command_id: int, params: wire.Params) -> None:
-        channels = list(dict.fromkeys(params.channels or ()))
-        if not channels:
-            raise _RefusedError(3)
-        if not set(channels) <= set(CHANNELS):
-            raise _RefusedError(8)
-        tickers = self._known(params) if BOOKS in channels else []
-        self._check_market_limit(len(tickers))
-        most = self._exchange.max_subscriptions
-        if most is not None and len(self.subscriptions) + len(channels) > most:
-            raise _RefusedError(1)
-        for channel in channels:
-            self._last_sid = self._exchange.next_sid(self._last_sid)
-            subscription = Subscription(
-                self._last_sid,
-                channel,
-                set(tickers) if channel == BOOKS else set(),
-                silent_acks=bool(params.skip_ticker_ack),
-                yes_scale=bool(params.use_yes_price),
-            )
-            self.subscriptions[subscription.sid] = subscription
-            self._exchange.carry(self, subscription, subscription.keys)
-            self.send(wire.encode(wire.Subscribed(command_id, wire.ChannelSid(channel, subscription.sid))))
-            if channel == BOOKS:
-                self.snapshots(subscription, tickers)
-        self._exchange.subscribed.set()
-
-    def _unsubscribe(self, command_id: int, params: wire.Params) -> None:
-        if not params.sids:
-            raise _RefusedError(4)
-        if not set(params.sids) <= set(self.subscriptions):
-            raise _RefusedError(7)
-        for sid in dict.fromkeys(params.sids):
-            subscription = self.subscriptions[sid]
-            self._end(subscription)
-            self.send(wire.encode(wire.Unsubscribed(sid, command_id, subscription.next_seq())))
-
-    def _update(self, command_id: int, params: wire.Params) -> None:
-        sids = _sids(params)
-        if len(sids) != 1:
-            raise _RefusedError(12)
-        subscription = self.subscriptions.get(sids[0])
-        if subscription is None:
-            raise _RefusedError(7)
-        if self._exchange.conditions.rate_limited:
-            raise _RefusedError(27)
-        if not params.action:
-            raise _RefusedError(15)
-        if subscription.channel != BOOKS or params.action not in (
-            "add_markets",
-            "delete_markets",
-            "get_snapshot",
-        ):
-            raise _RefusedError(13)
-        tickers = self._known(params)
-        if params.action == "get_snapshot":
-            if not set(tickers) <= subscription.tickers:
-                raise _RefusedError(
-                    11, tickers=[ticker for ticker in tickers if ticker not in subscription.tickers]
-                )
-            self.snapshots(subscription, tickers, command_id)
-            return
-        new = [ticker for ticker in tickers if ticker not in subscription.tickers]
-        if params.action == "add_markets":
-            if new:
-                self._check_market_limit(len(subscription.tickers) + len(new))
-            subscription.tickers.update(new)
-            self._exchange.carry(self, subscription, new)
-        else:
-            subscription.tickers.difference_update(tickers)
-            self._exchange.drop(self, subscription, tickers)
-        body = None if subscription.silent_acks else wire.OkBody(sorted(subscription.tickers))
-        self.send(wire.encode(wire.Ok(command_id, subscription.sid, subscription.next_seq(), body)))
-        if params.action == "add_markets":
-            self.snapshots(subscription, new)
-
-    def _list(self, command_id: int, params: wire.Params) -> None:
-        found = [wire.ChannelSid(held.channel, held.sid) for held in self.subscriptions.values()]
-        self.send(wire.encode(wire.Ok(command_id, msg=found)))
-
-    def _check_market_limit(self, markets: int) -> None:
-        limit = self._exchange.conditions.market_limit
-        if limit is not None and markets > limit:
-            raise _RefusedError(26)
-
-    def _known(self, params: wire.Params) -> list[str]:
-        """The markets that a command names, each once; all of them exist."""
-        named = [*(params.market_tickers or ()), *filter(None, [params.market_ticker])]
-        tickers = list(dict.fromkeys(named))
-        if not tickers:
-            raise _RefusedError(14)
-        unknown = [ticker for ticker in tickers if ticker not in self._exchange.source.books]
-        if unknown:
-            raise _RefusedError(11, tickers=unknown)
-        return tickers
-
-
-def _sids(params: wire.Params) -> list[int]:
-    return [*(params.sids or ()), *([params.sid] if params.sid is not None else ())]

@@ -1,8 +1,8 @@
-"""The server: upgrades, who carries which market, the clock and the pace of the play.
+"""The server: upgrades, who carries which market, and the play.
 
 The ``Exchange`` takes one change after the other from its source and gives it to every subscription that
 carries the market. A slow client is waited for: while its socket is full nothing new is played. Not here:
-commands and numbers (``client``), faults (``inject``).
+commands and numbers (``client``), faults (``inject``), how fast (``pace``).
 """
 
 from __future__ import annotations
@@ -10,10 +10,8 @@ from __future__ import annotations
 import asyncio
 import errno
 import json
-import math
 import time
 from collections import defaultdict
-from dataclasses import dataclass, field
 from email.utils import formatdate
 from random import Random
 from typing import TYPE_CHECKING, Final
@@ -23,11 +21,14 @@ import picows
 from kalshi_fast.errors import SimulatorError
 from kalshi_fast.simulator.agenda import Agenda
 from kalshi_fast.simulator.checkpoints import Checkpoints
-from kalshi_fast.simulator.client import BOOKS, Client, Subscription
+from kalshi_fast.simulator.client import Client
 from kalshi_fast.simulator.dialect import Dialect
 from kalshi_fast.simulator.handshake import PATH, refusal
 from kalshi_fast.simulator.inject import Injector
+from kalshi_fast.simulator.pace import MAX_BURST, Pace
 from kalshi_fast.simulator.source import Change, Source, on_yes_scale
+from kalshi_fast.simulator.state import Conditions, Stats
+from kalshi_fast.simulator.subscription import BOOKS, Subscription
 
 if TYPE_CHECKING:
     import ssl
@@ -39,33 +40,8 @@ if TYPE_CHECKING:
     from kalshi_fast.simulator.faults import Fault
 
 PACE_S: Final = 0.002
-MAX_BURST: Final = 1000  # frames between two looks at the event loop
 PATIENCE_S: Final = 0.05  # between two looks at the clock while a client is waited for
 GOODBYE_S: Final = 2.0  # for what is still on its way when the exchange stops
-NEVER: Final = 2**62  # a number of frames
-_ROUNDING_S: Final = 1e-9  # sums of seconds are not exact, and frames must be
-
-
-@dataclass(slots=True)
-class Stats:
-    """``frames_sent`` went out on a socket; snapshots and deltas were numbered, whatever became of them."""
-
-    frames_sent: int = 0
-    deltas_sent: int = 0
-    snapshots_sent: int = 0
-    connections: int = 0
-    handshakes_refused: int = 0
-    checkpoints: int = 0
-    faults: dict[str, int] = field(default_factory=dict)  # kind → how often it did happen
-
-
-@dataclass(slots=True)
-class Conditions:
-    """What the exchange refuses at the moment."""
-
-    refusal: tuple[int, str, str] | None = None  # of every upgrade: HTTP status, code, message
-    market_limit: int | None = None
-    rate_limited: bool = False
 
 
 class Exchange:
@@ -114,9 +90,7 @@ class Exchange:
         self.played = 0
         self._keys = keys
         self._ssl_context = ssl_context
-        self._rate = rate
-        self._speed = speed
-        self._seconds = seconds
+        self._pace = Pace(rate, speed, seconds)
         self._heartbeat_s = heartbeat_s
         self._drop_every = drop_every
         self._unique_sids = unique_sids
@@ -258,73 +232,48 @@ class Exchange:
         try:
             while True:
                 elapsed_s = time.monotonic() - started
-                if not self._rate:
+                if not self._pace.counts_frames:
                     self._agenda.run(elapsed_s)
-                if self._over(elapsed_s):
+                if self._pace.over(elapsed_s, self.played):
                     break
                 if self._waits_for_a_client():
                     self.wake.clear()
                     await _wait(self.wake, PATIENCE_S)
                     continue
-                due = self._due(elapsed_s)
+                due = self._pace.due(elapsed_s, self.played)
+                if self._pace.waits and not any(client.subscriptions for client in self.clients):
+                    due = 0  # as fast as it is taken: nothing is taken by nobody
                 if not self._burst(min(due, MAX_BURST), elapsed_s):
                     break
-                at_ease = (self._rate or self._speed or due == 0) and due < MAX_BURST
-                await asyncio.sleep(PACE_S if at_ease else 0)
+                await asyncio.sleep(PACE_S if due < MAX_BURST else 0)
         finally:
             self._finish()
-
-    def _over(self, elapsed_s: float) -> bool:
-        if self._seconds is None:
-            return False
-        if not self._rate:
-            return elapsed_s >= self._seconds
-        # Always the same frames, unless nobody can take them so fast.
-        return self.played >= int(self._rate * self._seconds) or elapsed_s >= 2 * self._seconds + 1
-
-    def _due(self, elapsed_s: float) -> int:
-        """How many frames may be played now."""
-        if self._rate:
-            total = int(self._rate * elapsed_s)
-            if self._seconds is not None:
-                total = min(total, int(self._rate * self._seconds))
-            return total - self.played
-        if self._speed:
-            return MAX_BURST - 1  # as far as the recorded times allow
-        # As fast as it is taken: nothing is taken by nobody.
-        return MAX_BURST if any(client.subscriptions for client in self.clients) else 0
 
     def _waits_for_a_client(self) -> bool:
         if self.paused:
             return True
-        if self._rate or self._speed:
-            return False  # the market does not wait for a stalled connection
-        return any(client.link is not None and client.link.stalled for client in self.clients)
+        # A market with a pace of its own does not wait for a stalled connection.
+        return self._pace.waits and any(
+            client.link is not None and client.link.stalled for client in self.clients
+        )
 
     def _burst(self, frames: int, elapsed_s: float) -> bool:
         """Plays up to so many changes; False when the source has no more."""
         now_ns = time.time_ns()
-        until_s = elapsed_s * self._speed if self._speed else math.inf
-        planned = self._next_planned()
+        until_s = self._pace.recorded_until_s(elapsed_s)
+        planned = self._pace.frames_until(self._agenda.next_s)
         for _ in range(frames):
             if self.paused or self.source.next_at_s > until_s:
                 return True
             if self.played >= planned:
-                self._agenda.run(self.played / self._rate + _ROUNDING_S)
-                planned = self._next_planned()
+                self._agenda.run(self._pace.moment_s(self.played))
+                planned = self._pace.frames_until(self._agenda.next_s)
             change = self.source.step(now_ns)
             if change is None:
                 return False
             self.played += 1
             self.publish(change, drop=self._drop_every > 0 and self.played % self._drop_every == 0)
         return True
-
-    def _next_planned(self) -> int:
-        """After how many frames something is planned: with a rate the frames are the clock."""
-        next_s = self._agenda.next_s
-        if not self._rate or next_s == math.inf:
-            return NEVER
-        return math.ceil((next_s - _ROUNDING_S) * self._rate)
 
     def _finish(self) -> None:
         for client in list(self.clients):

@@ -14,14 +14,15 @@ import picows
 
 from kalshi_fast import wire
 from kalshi_fast.simulator import grids
-from kalshi_fast.simulator.client import BOOKS, LIFECYCLE, Client, Subscription
 from kalshi_fast.simulator.faults import DIALECT_KINDS, FRAME_KINDS, Fault
 from kalshi_fast.simulator.source import delta
+from kalshi_fast.simulator.subscription import BOOKS, LIFECYCLE, Subscription
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from kalshi_fast.simulator.agenda import Agenda
+    from kalshi_fast.simulator.client import Client
     from kalshi_fast.simulator.exchange import Exchange
     from kalshi_fast.simulator.frames import TrueBook
 

@@ -1,0 +1,159 @@
+"""What a client may command, and the reply or refusal of each command.
+
+Source: Kalshi's AsyncAPI document 2.0.0 (commands, error codes, which replies take a number).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kalshi_fast import wire
+from kalshi_fast.errors import FrameError
+from kalshi_fast.simulator.subscription import BOOKS, CHANNELS, RefusedError, Subscription, error_body
+
+if TYPE_CHECKING:
+    from kalshi_fast.simulator.client import Client
+    from kalshi_fast.simulator.exchange import Exchange
+
+
+class Commands:
+    """The commands of one connection."""
+
+    def __init__(self, client: Client, exchange: Exchange) -> None:
+        self._client = client
+        self._exchange = exchange
+        self._last_sid = 0
+
+    def obey(self, payload: bytes) -> None:
+        try:
+            command = wire.decode_command(payload)
+        except FrameError:
+            self._client.send(wire.encode(wire.Error(error_body(1))))
+            return
+        handlers = {
+            "subscribe": self._subscribe,
+            "unsubscribe": self._unsubscribe,
+            "update_subscription": self._update,
+            "list_subscriptions": self._list,
+        }
+        try:
+            handler = handlers.get(command.cmd)
+            if handler is None:
+                raise RefusedError(5)
+            if command.params is None and command.cmd != "list_subscriptions":
+                raise RefusedError(2)
+            handler(command.id, command.params or wire.Params())
+        except RefusedError as refused:
+            self._refuse(command, refused)
+
+    def _refuse(self, command: wire.Command, refused: RefusedError) -> None:
+        """Scoped to the subscription that the command names, if there is one: then it takes a seq."""
+        params = command.params or wire.Params()
+        sids = _sids(params)
+        subscription = self._client.subscriptions.get(sids[0]) if len(sids) == 1 else None
+        error = wire.Error(refused.body, command.id)
+        if subscription is not None:
+            error.sid, error.seq = subscription.sid, subscription.next_seq()
+        self._client.send(wire.encode(error))
+
+    def _subscribe(self, command_id: int, params: wire.Params) -> None:
+        channels = list(dict.fromkeys(params.channels or ()))
+        if not channels:
+            raise RefusedError(3)
+        if not set(channels) <= set(CHANNELS):
+            raise RefusedError(8)
+        tickers = self._known(params) if BOOKS in channels else []
+        self._check_market_limit(len(tickers))
+        most = self._exchange.max_subscriptions
+        if most is not None and len(self._client.subscriptions) + len(channels) > most:
+            raise RefusedError(1)
+        for channel in channels:
+            self._last_sid = self._exchange.next_sid(self._last_sid)
+            subscription = Subscription(
+                self._last_sid,
+                channel,
+                set(tickers) if channel == BOOKS else set(),
+                silent_acks=bool(params.skip_ticker_ack),
+                yes_scale=bool(params.use_yes_price),
+            )
+            self._client.subscriptions[subscription.sid] = subscription
+            self._exchange.carry(self._client, subscription, subscription.keys)
+            self._client.send(
+                wire.encode(wire.Subscribed(command_id, wire.ChannelSid(channel, subscription.sid)))
+            )
+            if channel == BOOKS:
+                self._client.snapshots(subscription, tickers)
+        self._exchange.subscribed.set()
+
+    def _unsubscribe(self, command_id: int, params: wire.Params) -> None:
+        if not params.sids:
+            raise RefusedError(4)
+        if not set(params.sids) <= set(self._client.subscriptions):
+            raise RefusedError(7)
+        for sid in dict.fromkeys(params.sids):
+            subscription = self._client.subscriptions[sid]
+            self._client.end(subscription)
+            self._client.send(wire.encode(wire.Unsubscribed(sid, command_id, subscription.next_seq())))
+
+    def _update(self, command_id: int, params: wire.Params) -> None:
+        sids = _sids(params)
+        if len(sids) != 1:
+            raise RefusedError(12)
+        subscription = self._client.subscriptions.get(sids[0])
+        if subscription is None:
+            raise RefusedError(7)
+        if self._exchange.conditions.rate_limited:
+            raise RefusedError(27)
+        if not params.action:
+            raise RefusedError(15)
+        if subscription.channel != BOOKS or params.action not in (
+            "add_markets",
+            "delete_markets",
+            "get_snapshot",
+        ):
+            raise RefusedError(13)
+        tickers = self._known(params)
+        if params.action == "get_snapshot":
+            if not set(tickers) <= subscription.tickers:
+                raise RefusedError(
+                    11, tickers=[ticker for ticker in tickers if ticker not in subscription.tickers]
+                )
+            self._client.snapshots(subscription, tickers, command_id)
+            return
+        new = [ticker for ticker in tickers if ticker not in subscription.tickers]
+        if params.action == "add_markets":
+            if new:
+                self._check_market_limit(len(subscription.tickers) + len(new))
+            subscription.tickers.update(new)
+            self._exchange.carry(self._client, subscription, new)
+        else:
+            subscription.tickers.difference_update(tickers)
+            self._exchange.drop(self._client, subscription, tickers)
+        body = None if subscription.silent_acks else wire.OkBody(sorted(subscription.tickers))
+        self._client.send(wire.encode(wire.Ok(command_id, subscription.sid, subscription.next_seq(), body)))
+        if params.action == "add_markets":
+            self._client.snapshots(subscription, new)
+
+    def _list(self, command_id: int, params: wire.Params) -> None:
+        found = [wire.ChannelSid(held.channel, held.sid) for held in self._client.subscriptions.values()]
+        self._client.send(wire.encode(wire.Ok(command_id, msg=found)))
+
+    def _check_market_limit(self, markets: int) -> None:
+        limit = self._exchange.conditions.market_limit
+        if limit is not None and markets > limit:
+            raise RefusedError(26)
+
+    def _known(self, params: wire.Params) -> list[str]:
+        """The markets that a command names, each once; all of them exist."""
+        named = [*(params.market_tickers or ()), *filter(None, [params.market_ticker])]
+        tickers = list(dict.fromkeys(named))
+        if not tickers:
+            raise RefusedError(14)
+        unknown = [ticker for ticker in tickers if ticker not in self._exchange.source.books]
+        if unknown:
+            raise RefusedError(11, tickers=unknown)
+        return tickers
+
+
+def _sids(params: wire.Params) -> list[int]:
+    return [*(params.sids or ()), *([params.sid] if params.sid is not None else ())]

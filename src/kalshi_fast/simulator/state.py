@@ -1,0 +1,27 @@
+"""What an exchange counts, and what it refuses at the moment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True)
+class Stats:
+    """``frames_sent`` went out on a socket; snapshots and deltas were numbered, whatever became of them."""
+
+    frames_sent: int = 0
+    deltas_sent: int = 0
+    snapshots_sent: int = 0
+    connections: int = 0
+    handshakes_refused: int = 0
+    checkpoints: int = 0
+    faults: dict[str, int] = field(default_factory=dict)  # kind → how often it did happen
+
+
+@dataclass(slots=True)
+class Conditions:
+    """What the exchange refuses at the moment."""
+
+    refusal: tuple[int, str, str] | None = None  # of every upgrade: HTTP status, code, message
+    market_limit: int | None = None
+    rate_limited: bool = False
