@@ -167,7 +167,7 @@ def test_whole_path_kalshi_fast(timed: Callable[..., None], frames: list[bytes])
     def work(link: Link, recorder: Recorder, books: Books) -> None:
         now = 1_795_000_000_000_000_000
         for frame in frames:
-            link.on_frame(frame, now)
+            link.feed(frame, now)
         recorder.seal()
         assert recorder.counts.rejected == recorder.counts.gaps == 0
         assert recorder.counts.frames == len(frames)

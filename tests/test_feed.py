@@ -23,8 +23,9 @@ from kalshi_fast.backoff import Backoff, Scale
 from kalshi_fast.batch import Batch, BatchPool
 from kalshi_fast.books import Books
 from kalshi_fast.errors import ConnectError, RefusedError, SubscriptionError
-from kalshi_fast.feed import Feed, new_conn_id, tls_context
+from kalshi_fast.feed import Feed, tls_context
 from kalshi_fast.link import Link
+from kalshi_fast.receiver import new_conn_id
 from kalshi_fast.recorder import Recorder
 from kalshi_fast.session import Session
 from kalshi_fast.simulator.tls import make_key, make_tls

@@ -62,7 +62,7 @@ class Rig:
 
     def feed(self, payload: bytes) -> None:
         self.now += 1000
-        self.link.on_frame(payload, self.now)
+        self.link.feed(payload, self.now)
 
     def state(self) -> tuple[Any, ...]:
         self.recorder.seal()
@@ -251,7 +251,7 @@ def test_many_markets_are_told_apart() -> None:
     link.on_connected(1, 1)
     for number, command in enumerate(list(link.session.outbox), 1):
         assert command
-        link.on_frame(
+        link.feed(
             b'{"id":%d,"type":"subscribed","msg":{"channel":"orderbook_delta","sid":%d}}' % (number, number),
             1,
         )
@@ -259,7 +259,7 @@ def test_many_markets_are_told_apart() -> None:
     assert len(sids) == 5000
     for name in names:
         sid = sids[name]
-        link.on_frame(
+        link.feed(
             b'{"type":"orderbook_snapshot","sid":%d,"seq":%d,"msg":{"market_ticker":"%b","market_id":"%b"}}'
             % (sid, link.session.subscriptions[sid].next_seq, name.encode(), MARKET_ID.encode()),
             1,

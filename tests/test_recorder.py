@@ -68,7 +68,7 @@ class Rig:
     def feed(self, *payloads: bytes) -> None:
         for payload in payloads:
             self.now += 1000
-            self.link.on_frame(payload, self.now)
+            self.link.feed(payload, self.now)
 
     def sealed(self) -> list[dict[str, Any]]:
         self.recorder.seal()

@@ -50,7 +50,7 @@ class Source:
     def feed(self, *payloads: bytes, every_ns: int = 1000) -> list[Batch]:
         for payload in payloads:
             self.now += every_ns
-            self.link.on_frame(payload, self.now)
+            self.link.feed(payload, self.now)
         self.recorder.seal()
         done = self.batches[:]
         self.batches.clear()

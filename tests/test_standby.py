@@ -51,7 +51,7 @@ class Rig:
     def feed(self, number: int, *payloads: bytes) -> None:
         for payload in payloads:
             self.now += 1_000_000
-            self.links[number].on_frame(payload, self.now)
+            self.links[number].feed(payload, self.now)
 
     def sealed(self) -> list[tuple[Any, ...]]:
         self.recorder.seal()

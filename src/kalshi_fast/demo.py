@@ -22,8 +22,8 @@ from kalshi_fast._book import FINEST, OrderBook
 from kalshi_fast.checkpoints import compare
 from kalshi_fast.config import writable_directory
 from kalshi_fast.errors import SimulatorError
-from kalshi_fast.feed import first_conn_id
 from kalshi_fast.progress import ProgressLine, bar
+from kalshi_fast.receiver import first_conn_id
 from kalshi_fast.recording import Recording
 from kalshi_fast.simulator.process import Simulator
 from kalshi_fast.sinks import clickhouse

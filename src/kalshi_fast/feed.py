@@ -1,9 +1,8 @@
 """A live connection to the exchange: picows on an asyncio loop, one connection after the other.
 
 Connects, hands every text frame with its receive time to the link, sends what the session has in its
-outbox, and connects again after a loss (``backoff``, a fresh signature each time). The receive time is
-taken once per read from the socket. Reading pauses while the recorder's buffers are pressed. What frames
-mean is not known here.
+outbox, and connects again after a loss (``backoff``, a fresh signature each time). Not here: what is done
+with the frames of a connection (``receiver``), what they mean (``link``).
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import email.utils
 import logging
-import secrets
 import socket
 import ssl
 import time
@@ -20,8 +18,10 @@ from urllib.parse import urlsplit
 
 import picows
 
+from kalshi_fast._listener import FrameListener
 from kalshi_fast.backoff import NS, Backoff
 from kalshi_fast.errors import ConnectError, RefusedError
+from kalshi_fast.receiver import MAX_FRAME_BYTES, Receiver
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,128 +33,16 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("kalshi_fast.feed")
 
-MAX_FRAME_BYTES: Final = 16 * 1024 * 1024
 HANDSHAKE_TIMEOUT_S: Final = 10.0
 IDLE_S: Final = 10.0  # the exchange pings every 10 s
 TICK_S: Final = 0.02
 HANG_UP_S: Final = 2.0
 CLOCK_SKEW_S: Final = 3  # less than that, rounding of the Date and the way can explain
-RESUME_POLL_S: Final = 0.005
-
-
-def first_conn_id(now_ns: int) -> int:
-    """The smallest id of a connection made from this time on."""
-    return now_ns // 1_000_000 << 20
-
-
-def new_conn_id() -> int:
-    """Unique for ever, in time order: Unix milliseconds, then 20 random bits."""
-    return first_conn_id(time.time_ns()) | secrets.randbits(20)
 
 
 def tls_context(cafile: Path | None) -> ssl.SSLContext:
     """Verifies the exchange against the system's authorities, or against those of a file."""
     return ssl.create_default_context(cafile=str(cafile) if cafile is not None else None)
-
-
-class _Listener(picows.WSListener):
-    """Hands the frames of one connection to its link."""
-
-    def __init__(self, link: Link, pool: BatchPool) -> None:
-        self.closed_here: str | None = None  # why, when it is we who end the connection
-        self.reason = "not connected"  # why it has ended
-        self.upgraded = False
-        self._close_frame: str | None = None
-        self._link = link
-        self._pool = pool
-        self._transport: picows.WSTransport | None = None
-        self._now_ns = 0
-        self._parts: list[bytes] = []
-        self._parts_bytes = 0
-        self._paused = False
-
-    def on_ws_connected(self, transport: picows.WSTransport) -> None:
-        self._transport = transport
-        self.upgraded = True
-        self._link.on_connected(new_conn_id(), time.time_ns())
-        self.flush()
-
-    def on_ws_frame(self, transport: picows.WSTransport, frame: picows.WSFrame) -> None:
-        if self._now_ns == 0:
-            self._now_ns = time.time_ns()
-        if frame.msg_type == picows.WSMsgType.TEXT and frame.fin:
-            self._link.on_frame(frame.get_payload_as_bytes(), self._now_ns)
-        elif frame.msg_type in (
-            picows.WSMsgType.TEXT,
-            picows.WSMsgType.BINARY,
-            picows.WSMsgType.CONTINUATION,
-        ):
-            self._on_part(frame)
-        elif frame.msg_type == picows.WSMsgType.PING:
-            transport.send_pong(frame.get_payload_as_bytes())
-        elif frame.msg_type == picows.WSMsgType.CLOSE:
-            code: object = frame.get_close_code()
-            said = frame.get_close_message()
-            self._close_frame = f"the exchange closed the connection ({code:d}, {bytes(said or b'')[:100]!r})"
-            transport.send_close(frame.get_close_code())
-            transport.disconnect()
-        if frame.last_in_buffer:
-            self._end_of_read(transport)
-
-    def is_user_specific_pong(self, frame: picows.WSFrame) -> bool:
-        """picows keeps the pongs to itself; one that ends a read must end it here too."""
-        if frame.msg_type != picows.WSMsgType.PONG:
-            return False
-        if frame.last_in_buffer and self._transport is not None:
-            self._end_of_read(self._transport)
-        return True
-
-    def _end_of_read(self, transport: picows.WSTransport) -> None:
-        self._now_ns = 0
-        self.flush()
-        if self._pool.pressed and not self._paused:
-            self._paused = True
-            transport.underlying_transport.pause_reading()
-            self._resume_when_relieved(transport)
-
-    def on_ws_disconnected(self, transport: picows.WSTransport) -> None:
-        if self.closed_here is not None:
-            self.reason = self.closed_here
-        elif self._close_frame is not None:
-            self.reason = self._close_frame
-        elif transport.is_close_frame_sent:
-            self.reason = "the link was dead: no answer to a ping, or what came was no WebSocket frame"
-        else:
-            self.reason = "the connection was lost without a close frame"
-        if self.upgraded:
-            self._link.on_disconnected(time.time_ns(), self.reason)
-        self._transport = None
-
-    def _on_part(self, frame: picows.WSFrame) -> None:
-        """A message in several frames (or a binary one, which the recorder then reports)."""
-        self._parts.append(frame.get_payload_as_bytes())
-        self._parts_bytes += frame.payload_size
-        if self._parts_bytes > MAX_FRAME_BYTES or frame.fin:
-            self._link.on_frame(b"".join(self._parts), self._now_ns)
-            self._parts.clear()
-            self._parts_bytes = 0
-
-    def flush(self) -> None:
-        """Sends what the session wants to say."""
-        outbox = self._link.session.outbox
-        if outbox and self._transport is not None:
-            for command in outbox:
-                self._transport.send(picows.WSMsgType.TEXT, command)
-            outbox.clear()
-
-    def _resume_when_relieved(self, transport: picows.WSTransport) -> None:
-        if transport.is_disconnected:
-            return
-        if self._pool.pressed:
-            asyncio.get_running_loop().call_later(RESUME_POLL_S, self._resume_when_relieved, transport)
-        else:
-            self._paused = False
-            transport.underlying_transport.resume_reading()
 
 
 class Feed:
@@ -219,26 +107,26 @@ class Feed:
 
     async def _one_connection(self) -> str:
         """Runs one connection to its end and says why it ended."""
-        listener = _Listener(self.link, self._pool)
-        transport = await self._connect(lambda: listener)
-        if not listener.upgraded:
+        receiver = Receiver(self.link, self._pool)
+        transport = await self._connect(lambda: FrameListener(self.link.path, receiver))
+        if not receiver.upgraded:
             transport.disconnect()
             raise ConnectError(f"WS_URL: {self._url} ended the connection before it became a WebSocket")
         self.connections += 1
         self.connected = True
         try:
-            await self._until_over(transport, listener)
+            await self._until_over(transport, receiver)
             if self._stop.is_set():
-                listener.closed_here = "stopped"
+                receiver.closed_here = "stopped"
                 transport.send_close(picows.WSCloseCode.OK)
             elif self.link.session.closing is not None:
-                listener.closed_here = self.link.session.closing
+                receiver.closed_here = self.link.session.closing
         finally:
             await _hang_up(transport)
             self.connected = False
-        return listener.reason
+        return receiver.reason
 
-    async def _until_over(self, transport: picows.WSTransport, listener: _Listener) -> None:
+    async def _until_over(self, transport: picows.WSTransport, receiver: Receiver) -> None:
         """Until the connection is lost, ``stop`` is called or the session gives up."""
         link, session = self.link, self.link.session
         lost = asyncio.ensure_future(transport.wait_disconnected())
@@ -247,7 +135,7 @@ class Feed:
             while not (lost.done() or stopped.done() or session.fatal or session.closing):
                 if session.wake_ns <= time.monotonic_ns():
                     link.on_tick(time.time_ns())
-                listener.flush()
+                receiver.flush()
                 await asyncio.wait({lost, stopped}, timeout=TICK_S, return_when=asyncio.FIRST_COMPLETED)
         finally:
             stopped.cancel()

@@ -78,13 +78,20 @@ class Link:
 
     # --- frames -----------------------------------------------------------------------------------
 
-    def on_frame(self, payload: bytes, ingest_ns: int) -> None:
-        """One text frame as it came, and the time it was read from the socket."""
+    def on_full(self) -> None:
+        """The fast path has filled a batch."""
+        self._recorder.seal()
+
+    def feed(self, payload: bytes, ingest_ns: int) -> None:
+        """A frame from elsewhere than a socket: the fast path first, as there."""
         taken = self.path.take(payload, ingest_ns)
-        if taken:
-            if taken == 2:
-                self._recorder.seal()
-            return
+        if taken == 0:
+            self.on_frame(payload, ingest_ns)
+        elif taken == 2:
+            self.on_full()
+
+    def on_frame(self, payload: bytes, ingest_ns: int) -> None:
+        """One text frame that the fast path has left alone, and the time it was read from the socket."""
         counts = self._recorder.counters
         counts.frames += 1
         try:

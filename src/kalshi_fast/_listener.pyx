@@ -1,0 +1,62 @@
+"""What picows calls for every WebSocket frame, compiled: a text frame goes to the fast path where it lies in the
+read buffer, and no Python object is made for it when it is a usual delta.
+
+The receive time is taken once per read from the socket. Everything else (frames that the fast path leaves
+alone, control frames, what is due at the end of a read) goes to ``rest``, a ``receiver.Receiver``.
+"""
+
+from libc.stdint cimport int64_t
+from posix.time cimport CLOCK_REALTIME, clock_gettime, timespec
+
+from picows.picows cimport WSFrame, WSListener, WSMsgType, WSTransport
+
+from kalshi_fast._path cimport NOT_TAKEN, TAKEN_AND_FULL, DeltaPath, Taken
+
+
+cdef inline int64_t _now_ns() noexcept nogil:
+    cdef timespec now
+    clock_gettime(CLOCK_REALTIME, &now)
+    return <int64_t>now.tv_sec * 1_000_000_000 + now.tv_nsec
+
+
+cdef class FrameListener(WSListener):
+    """``FrameListener(path, rest)``: of one connection."""
+
+    cdef DeltaPath path
+    cdef object rest
+    cdef int64_t read_ns  # of the read that is being handled, 0 between two reads
+
+    def __init__(self, DeltaPath path not None, rest not None):
+        self.path = path
+        self.rest = rest
+
+    cpdef on_ws_connected(self, WSTransport transport):
+        self.rest.on_connected(transport)
+
+    cpdef on_ws_frame(self, WSTransport transport, WSFrame frame):
+        cdef Taken taken
+        if self.read_ns == 0:
+            self.read_ns = _now_ns()
+        if frame.msg_type == WSMsgType.TEXT and frame.fin:
+            taken = self.path.scan(frame.payload_ptr, frame.payload_size, self.read_ns)
+            if taken == NOT_TAKEN:
+                self.rest.on_text(frame.get_payload_as_bytes(), self.read_ns)
+            elif taken == TAKEN_AND_FULL:
+                self.rest.on_full()
+        else:
+            self.rest.on_other(transport, frame, self.read_ns)
+        if frame.last_in_buffer:
+            self.read_ns = 0
+            self.rest.on_end_of_read(transport)
+
+    cpdef is_user_specific_pong(self, WSFrame frame):
+        """picows keeps the pongs to itself; one that ends a read must end it here too."""
+        if frame.msg_type != WSMsgType.PONG:
+            return False
+        if frame.last_in_buffer:
+            self.read_ns = 0
+            self.rest.on_end_of_read(None)
+        return True
+
+    cpdef on_ws_disconnected(self, WSTransport transport):
+        self.rest.on_disconnected(transport)

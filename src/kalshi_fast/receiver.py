@@ -1,0 +1,120 @@
+"""One connection from its opening to its end, apart from the frames of the fast path (``_listener``).
+
+Joins message parts, answers pings, sends what the session has in its outbox at the end of every read, pauses
+reading while the recorder's buffers are pressed, and tells in one sentence why the connection ended. What
+frames mean is not known here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from typing import TYPE_CHECKING, Final
+
+import picows
+
+if TYPE_CHECKING:
+    from kalshi_fast.batch import BatchPool
+    from kalshi_fast.link import Link
+
+MAX_FRAME_BYTES: Final = 16 * 1024 * 1024
+RESUME_POLL_S: Final = 0.005
+_DATA = (picows.WSMsgType.TEXT, picows.WSMsgType.BINARY, picows.WSMsgType.CONTINUATION)
+
+
+def first_conn_id(now_ns: int) -> int:
+    """The smallest id of a connection made from this time on."""
+    return now_ns // 1_000_000 << 20
+
+
+def new_conn_id() -> int:
+    """Unique for ever, in time order: Unix milliseconds, then 20 random bits."""
+    return first_conn_id(time.time_ns()) | secrets.randbits(20)
+
+
+class Receiver:
+    """``Receiver(link, pool)``: what a ``FrameListener`` does not do itself."""
+
+    def __init__(self, link: Link, pool: BatchPool) -> None:
+        self.closed_here: str | None = None  # why, when it is we who end the connection
+        self.reason = "not connected"  # why it has ended
+        self.upgraded = False
+        self._close_frame: str | None = None
+        self._link = link
+        self._pool = pool
+        self._transport: picows.WSTransport | None = None
+        self._parts: list[bytes] = []
+        self._parts_bytes = 0
+        self._paused = False
+
+    def on_connected(self, transport: picows.WSTransport) -> None:
+        self._transport = transport
+        self.upgraded = True
+        self._link.on_connected(new_conn_id(), time.time_ns())
+        self.flush()
+
+    def on_text(self, payload: bytes, read_ns: int) -> None:
+        """A whole message that the fast path has left alone."""
+        self._link.on_frame(payload, read_ns)
+
+    def on_full(self) -> None:
+        """The fast path has filled a batch."""
+        self._link.on_full()
+
+    def on_other(self, transport: picows.WSTransport, frame: picows.WSFrame, read_ns: int) -> None:
+        """Parts of messages, binary messages (which the link then reports), control frames."""
+        if frame.msg_type in _DATA:
+            self._parts.append(frame.get_payload_as_bytes())
+            self._parts_bytes += frame.payload_size
+            if self._parts_bytes > MAX_FRAME_BYTES or frame.fin:
+                self._link.on_frame(b"".join(self._parts), read_ns)
+                self._parts.clear()
+                self._parts_bytes = 0
+        elif frame.msg_type == picows.WSMsgType.PING:
+            transport.send_pong(frame.get_payload_as_bytes())
+        elif frame.msg_type == picows.WSMsgType.CLOSE:
+            code: object = frame.get_close_code()
+            said = frame.get_close_message()
+            self._close_frame = f"the exchange closed the connection ({code:d}, {bytes(said or b'')[:100]!r})"
+            transport.send_close(frame.get_close_code())
+            transport.disconnect()
+
+    def on_end_of_read(self, transport: picows.WSTransport | None) -> None:
+        """Nothing more has come with this read; ``transport`` None: the connection's own."""
+        self.flush()
+        transport = transport or self._transport
+        if self._pool.pressed and not self._paused and transport is not None:
+            self._paused = True
+            transport.underlying_transport.pause_reading()
+            self._resume_when_relieved(transport)
+
+    def on_disconnected(self, transport: picows.WSTransport) -> None:
+        if self.closed_here is not None:
+            self.reason = self.closed_here
+        elif self._close_frame is not None:
+            self.reason = self._close_frame
+        elif transport.is_close_frame_sent:
+            self.reason = "the link was dead: no answer to a ping, or what came was no WebSocket frame"
+        else:
+            self.reason = "the connection was lost without a close frame"
+        if self.upgraded:
+            self._link.on_disconnected(time.time_ns(), self.reason)
+        self._transport = None
+
+    def flush(self) -> None:
+        """Sends what the session wants to say."""
+        outbox = self._link.session.outbox
+        if outbox and self._transport is not None:
+            for command in outbox:
+                self._transport.send(picows.WSMsgType.TEXT, command)
+            outbox.clear()
+
+    def _resume_when_relieved(self, transport: picows.WSTransport) -> None:
+        if transport.is_disconnected:
+            return
+        if self._pool.pressed:
+            asyncio.get_running_loop().call_later(RESUME_POLL_S, self._resume_when_relieved, transport)
+        else:
+            self._paused = False
+            transport.underlying_transport.resume_reading()
