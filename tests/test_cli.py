@@ -86,6 +86,20 @@ def test_demo_counts_agree_and_a_second_run_in_the_same_directory_too(tmp_path: 
         assert [[files.count_rows()]] == query(tmp_path / "d", "SELECT count() FROM kalshi.orderbook_events")
 
 
+@pytest.mark.parametrize("standby", [(), ("--hot-standby",)], ids=["alone", "standby"])
+def test_demo_under_chaos_stores_the_truth(tmp_path: Path, standby: tuple[str, ...]) -> None:
+    arguments = ("--chaos", "--seed", 7, "--seconds", 8, "--markets", 60, "--json", "--quiet", *standby)
+    done = run("demo", *arguments, "--dir", tmp_path / "d", cwd=tmp_path)
+    found = figures(done)
+    assert found["agrees"] is True
+    assert found["checkpoints_wrong"] == 0
+    assert found["checkpoints_exact"] > found["checkpoints_compared"] / 4 > 100
+    assert found["books_equal"] == found["books_compared"] == found["sql_books_equal"] == 60
+    assert found["events"] == found["clickhouse_rows"] == found["parquet_rows"]
+    assert sum(found["faults"].values()) >= 5
+    assert "known to be unknown" in done.stdout
+
+
 @pytest.fixture(scope="module")
 def played(recordings: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("played")
@@ -237,6 +251,18 @@ def test_lost_frames_become_gaps_and_the_books_repair_themselves(tmp_path: Path)
     assert int(run("query", "--format", "TSV", asked, cwd=tmp_path).stdout) >= 5 * (found["gaps"] - 1)
 
 
+def test_resets_are_noticed_at_once_whatever_lies_unread_before_them(tmp_path: Path) -> None:
+    """Not every transport sees a reset that comes with unread data, and a ping is half a minute away here."""
+    script = tmp_path / "faults.json"
+    script.write_text(json.dumps([{"at_s": at_s, "kind": "reset"} for at_s in (1, 2, 3, 4)]))
+    arguments = ("--markets", "50", "--rate", "20000", "--faults", str(script))
+    with simulator(tmp_path / "sim", *arguments) as told:
+        patient = told | {"CLICKHOUSE_URL": "off", "WS_IDLE_SECS": "30", "WS_BACKOFF_SECS": "0.01"}
+        done = run("run", "--seconds", 7, "--json", "--quiet", cwd=tmp_path, env=patient)
+    assert figures(done)["connections"] == 5
+    assert done.stderr.count("the connection was lost without a close frame") == 4
+
+
 def test_sighup_reads_the_markets_anew(tmp_path: Path) -> None:
     with simulator(tmp_path / "sim", "--markets", "3", "--rate", "500") as told:
         settings = told | {"CLICKHOUSE_URL": "off"}
@@ -319,6 +345,10 @@ def test_demo_that_cannot_start(tmp_path: Path) -> None:
 
 
 # --- query, config ----------------------------------------------------------------------------------
+
+
+def test_chaos_and_a_recording_do_not_go_together(tmp_path: Path) -> None:
+    assert "--chaos" in refused("demo", "--chaos", "--recording", tmp_path, cwd=tmp_path)
 
 
 def test_query_errors(played: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ simulator over real sockets."""
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from client import KEY_ID, exchange
+from kalshi_fast import fleet as fleet_module
 from kalshi_fast.auth import Signer
 from kalshi_fast.batch import Batch, BatchPool
 from kalshi_fast.books import Books
@@ -19,6 +21,7 @@ from kalshi_fast.errors import ConnectError, SubscriptionError
 from kalshi_fast.feed import tls_context
 from kalshi_fast.fleet import Fleet
 from kalshi_fast.recorder import Recorder
+from kalshi_fast.session import Limits
 from kalshi_fast.simulator.synthetic import SyntheticMarkets
 
 if TYPE_CHECKING:
@@ -44,6 +47,13 @@ class Rig:
         self.health += batch.health
         self.pool.release(batch)
 
+    def exact(self, tickers: list[str]) -> bool:
+        """Every one of these books is exact."""
+        return all(
+            ticker in self.books.by_ticker and not self.books.by_ticker[ticker].book.stale
+            for ticker in tickers
+        )
+
     def equal(self, running: Exchange, tickers: list[str]) -> bool:
         """Every one of these books is exact and the exchange's."""
         truth = running.books()
@@ -63,11 +73,14 @@ class Rig:
 
 
 def play(
-    directory: Path, tickers: list[str], scene: Callable[[Rig, Exchange], Any], rate: int = 2000, **told: str
+    directory: Path,
+    tickers: list[str],
+    scene: Callable[[Rig, Exchange], Any],
+    **told: str,
 ) -> Rig:
     async def run() -> Rig:
         source = SyntheticMarkets(30, 1)
-        async with exchange(directory, source, rate=rate, heartbeat_s=0.2) as running:
+        async with exchange(directory, source, rate=2000, heartbeat_s=0.2) as running:
             rig = Rig(directory, running.url, tickers, **told)
             task = asyncio.ensure_future(rig.fleet.run())
             try:
@@ -103,6 +116,24 @@ def test_markets_are_spread_over_subscriptions_and_connections(tmp_path: Path) -
 
     rig = play(tmp_path, ALL, scene, SUBSCRIPTION_MARKETS="4", CONNECTION_MARKETS="11")
     assert len(rig.conn_ids) == 3
+    assert rig.recorder.counts.gaps == 0
+
+
+@pytest.mark.parametrize("standby", ["off", "on"])
+def test_what_a_connection_may_not_carry_goes_to_another_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, standby: str
+) -> None:
+    monkeypatch.setattr(fleet_module, "Limits", functools.partial(Limits, subscriptions=2))
+
+    async def scene(rig: Rig, running: Exchange) -> None:
+        await rig.until(lambda: rig.exact(ALL))
+        assert len(running.clients) >= 4
+        assert all(len(client.subscriptions) <= 2 for client in running.clients)
+        assert all(len(market.replicas) <= 4 for market in rig.books.by_ticker.values())
+        await frozen(rig, running, ALL)
+
+    told = {"SUBSCRIPTION_MARKETS": "4", "HOT_STANDBY": standby}
+    rig = play(tmp_path, ALL, scene, **told)
     assert rig.recorder.counts.gaps == 0
 
 

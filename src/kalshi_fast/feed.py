@@ -37,6 +37,7 @@ HANDSHAKE_TIMEOUT_S: Final = 10.0
 IDLE_S: Final = 10.0  # the exchange pings every 10 s
 TICK_S: Final = 0.02
 HANG_UP_S: Final = 2.0
+_TCP_CLOSE: Final = 7  # tcpi_state in linux/tcp.h
 CLOCK_SKEW_S: Final = 3  # less than that, rounding of the Date and the way can explain
 
 
@@ -136,6 +137,9 @@ class Feed:
                 if session.wake_ns <= time.monotonic_ns():
                     link.on_tick(time.time_ns())
                 receiver.flush()
+                if _is_reset(transport):
+                    # Some transports do not notice a reset that comes together with unread data.
+                    transport.disconnect(graceful=False)
                 await asyncio.wait({lost, stopped}, timeout=TICK_S, return_when=asyncio.FIRST_COMPLETED)
         finally:
             stopped.cancel()
@@ -214,6 +218,17 @@ def _clock_skew(error: picows.WSHandshakeError) -> str:
     if abs(behind_s) < CLOCK_SKEW_S:
         return ""
     return f" ({abs(behind_s)} s {'behind' if behind_s > 0 else 'ahead of'} the exchange's)"
+
+
+def _is_reset(transport: picows.WSTransport) -> bool:
+    """The socket has no peer any more (where the system tells: Linux)."""
+    sock = transport.underlying_transport.get_extra_info("socket")
+    if sock is None or not hasattr(socket, "TCP_INFO"):
+        return False
+    try:
+        return bool(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _TCP_CLOSE)
+    except OSError:
+        return False  # closed already, which others see to
 
 
 async def _hang_up(transport: picows.WSTransport) -> None:

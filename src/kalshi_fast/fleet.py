@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from kalshi_fast.backoff import Backoff, Scale
@@ -47,6 +48,7 @@ class Fleet:
         ssl_context: ssl.SSLContext | None,
     ) -> None:
         self.feeds: list[Feed] = []
+        self._pairs: list[list[Feed]] = []  # a feed, and with a hot standby its twin
         self.unknown_tickers: list[str] = []
         self._settings = settings
         self._signer = signer
@@ -55,6 +57,7 @@ class Fleet:
         self._ssl_context = ssl_context
         self._rng = random.Random()  # noqa: S311 - spreads reconnects, guards nothing
         self._tasks: dict[asyncio.Task[None], Feed] = {}
+        self._copies = 2 if settings.hot_standby else 1
         self._stopped = False
         self._past_connections = 0
         self._place(settings.market_tickers)
@@ -98,6 +101,10 @@ class Fleet:
         self._look_after()
         feed = self._tasks.pop(task)
         self.feeds.remove(feed)
+        for pair in self._pairs:
+            if feed in pair:
+                pair.remove(feed)
+        self._pairs = [pair for pair in self._pairs if pair]
         self._past_connections += feed.connections
         try:
             task.result()
@@ -116,6 +123,9 @@ class Fleet:
                 for ticker in tickers:
                     session.tickers.pop(ticker, None)
                 overflow.update(dict.fromkeys(tickers))
+        carried = Counter(ticker for feed in self.feeds for ticker in feed.link.session.tickers)
+        # A twin may find no room for what its other half has already brought elsewhere.
+        overflow = {ticker: None for ticker in overflow if carried[ticker] < self._copies}
         if overflow and not self._stopped:
             self._place(overflow, beside=True)
         for feed in self.feeds:
@@ -130,7 +140,7 @@ class Fleet:
         carried = self.tickers
         new = [ticker for ticker in dict.fromkeys(tickers) if ticker not in carried]
         room = self._settings.connection_markets
-        for pair in self._pairs():
+        for pair in self._pairs:
             free = room - max(len(feed.link.session.tickers) for feed in pair)
             for feed in pair:
                 feed.link.add(new[: max(free, 0)])
@@ -144,24 +154,19 @@ class Fleet:
         for feed in self.feeds:
             feed.link.remove(gone, now_ns)
 
-    def _pairs(self) -> list[list[Feed]]:
-        """Feeds by the markets that they carry: one, or with its twin."""
-        pairs: dict[frozenset[str], list[Feed]] = {}
-        for feed in self.feeds:
-            pairs.setdefault(frozenset(feed.link.session.tickers), []).append(feed)
-        return list(pairs.values())
-
     def _place(self, tickers: Iterable[str], *, beside: bool = False) -> None:
         """New connections for these markets; ``beside``: others stand already, so this one may be patient."""
         wanted = list(tickers)
         room = self._settings.connection_markets
         for start in range(0, len(wanted), room):
-            for _ in range(2 if self._settings.hot_standby else 1):
-                if len(self.feeds) >= MAX_CONNECTIONS:
-                    raise SubscriptionError(
-                        f"MARKET_TICKERS: {len(wanted)} markets want more than {MAX_CONNECTIONS} connections"
-                    )
-                self.feeds.append(self._feed(wanted[start : start + room], patient=beside))
+            if len(self.feeds) + self._copies > MAX_CONNECTIONS:
+                raise SubscriptionError(
+                    f"MARKET_TICKERS: {len(wanted)} markets want more than {MAX_CONNECTIONS} connections"
+                )
+            part = wanted[start : start + room]
+            pair = [self._feed(part, patient=beside) for _ in range(self._copies)]
+            self._pairs.append(pair)
+            self.feeds += pair
 
     def _feed(self, tickers: list[str], *, patient: bool) -> Feed:
         settings = self._settings
