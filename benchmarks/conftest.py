@@ -11,18 +11,22 @@ N_MARKETS = 500
 N_DELTAS = 50_000
 
 
-@pytest.fixture(scope="session")
-def frames() -> list[bytes]:
+def made_frames(n_deltas: int) -> list[bytes]:
     """Snapshots of all markets, then deltas; one sid, numbered from 1."""
     source = SyntheticMarkets(N_MARKETS, seed=1)
     made = [
         b'{"type":"orderbook_snapshot","sid":1,"seq":%d,"msg":%b}' % (seq, snapshot_body(book))
         for seq, book in enumerate(source.books.values(), 1)
     ]
-    for seq in range(N_MARKETS + 1, N_MARKETS + N_DELTAS + 1):
+    for seq in range(N_MARKETS + 1, N_MARKETS + n_deltas + 1):
         change = source.step(1_795_000_000_000_000_000 + seq * 1_000_000)
         made.append(b'{"type":"orderbook_delta","sid":1,"seq":%d,"msg":%b}' % (seq, change.body))
     return made
+
+
+@pytest.fixture(scope="session")
+def frames() -> list[bytes]:
+    return made_frames(N_DELTAS)
 
 
 @pytest.fixture(scope="session")
