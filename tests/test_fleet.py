@@ -22,11 +22,14 @@ from kalshi_fast.feed import tls_context
 from kalshi_fast.fleet import Fleet
 from kalshi_fast.recorder import Recorder
 from kalshi_fast.session import Limits
+from kalshi_fast.simulator.commands import Commands
+from kalshi_fast.simulator.subscription import RefusedError
 from kalshi_fast.simulator.synthetic import SyntheticMarkets
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from kalshi_fast import wire
     from kalshi_fast.simulator.exchange import Exchange
 
 
@@ -186,6 +189,45 @@ def test_the_hot_standby_goes_on_where_the_first_connection_ends(tmp_path: Path)
     assert rig.recorder.counts.gaps == 0
     assert len(rig.conn_ids) >= 2
     assert "30 markets" in next(event.detail for event in rig.health if event.event == "handover")
+
+
+def test_a_market_that_no_connection_takes_does_not_harm_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Refused even alone: tried again ever later, on connections that do not stay."""
+    refused = ALL[0]
+    known = Commands._known
+
+    def too_many(self: Commands, params: wire.Params) -> list[str]:
+        if refused in (params.market_tickers or ()):
+            raise RefusedError(26)
+        return known(self, params)
+
+    monkeypatch.setattr(Commands, "_known", too_many)
+
+    async def scene(rig: Rig, running: Exchange) -> None:
+        await rig.until(lambda: rig.exact(ALL[5:6]))
+        rig.fleet.add(ALL[:5])
+        await rig.until(lambda: rig.exact(ALL[1:6]))
+        await asyncio.sleep(2.5)
+        assert 2 <= rig.fleet.connections <= 4, "at once, after one second, after two more"
+        assert len(rig.fleet.feeds) <= 2
+        await frozen(rig, running, ALL[1:6])
+
+    play(tmp_path, ALL[5:6], scene)
+
+
+def test_a_later_connection_that_fails_at_first_is_tried_again(tmp_path: Path) -> None:
+    async def scene(rig: Rig, running: Exchange) -> None:
+        await rig.until(lambda: rig.exact(ALL[:2]))
+        running.conditions.refusal = (503, "busy", "not now")
+        rig.fleet.add(ALL[2:4])
+        await asyncio.sleep(0.5)
+        running.conditions.refusal = None
+        await rig.until(lambda: rig.exact(ALL[:4]))
+        await frozen(rig, running, ALL[:4])
+
+    play(tmp_path, ALL[:2], scene, CONNECTION_MARKETS="2", WS_BACKOFF_MAX_SECS="0.1")
 
 
 def test_no_connection_at_all_is_an_error(tmp_path: Path) -> None:

@@ -338,7 +338,7 @@ def test_frames_of_no_subscription_of_ours_touch_nothing() -> None:
 def test_a_removed_market_is_unknown_from_then_on() -> None:
     rig = Rig()
     rig.feed(*START)
-    rig.link.remove(["A"], rig.now)
+    rig.link.remove(["A"])
     assert rig.asked() == [("delete_markets", 1, ["A"])]
     rig.feed(delta(3, "0.0800", "1.00"), delta(4, "0.5000", "1.00", side="no", ticker="B"))
     rows = rig.sealed()

@@ -37,6 +37,7 @@ HANDSHAKE_TIMEOUT_S: Final = 10.0
 IDLE_S: Final = 10.0  # the exchange pings every 10 s
 TICK_S: Final = 0.02
 HANG_UP_S: Final = 2.0
+PRESSED_POLL_S: Final = 0.05
 _TCP_CLOSE: Final = 7  # tcpi_state in linux/tcp.h
 CLOCK_SKEW_S: Final = 3  # less than that, rounding of the Date and the way can explain
 
@@ -88,6 +89,8 @@ class Feed:
     async def run(self) -> None:
         session = self.link.session
         while not self._stop.is_set():
+            while self._pool.pressed and not self._stop.is_set():
+                await _wait(self._stop, PRESSED_POLL_S)  # what it brings would find no room
             started = time.monotonic_ns()
             refused = False
             try:

@@ -8,12 +8,13 @@ With a hot standby every connection has a twin with the same markets. Not here: 
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from kalshi_fast.backoff import Backoff, Scale
+from kalshi_fast.backoff import NS, Backoff, Scale
 from kalshi_fast.errors import SubscriptionError
 from kalshi_fast.feed import Feed
 from kalshi_fast.link import Link
@@ -28,8 +29,11 @@ if TYPE_CHECKING:
     from kalshi_fast.config import Settings
     from kalshi_fast.recorder import Recorder
 
-OVERFLOW_S = 0.2  # how often the sessions are asked for markets that they have no room for
+LOOK_S = 0.2  # how often the sessions are asked for markets that they have no room for
 MAX_CONNECTIONS = 200
+_PLACE_AGAIN = Scale(NS, 300 * NS)
+
+log = logging.getLogger("kalshi_fast.fleet")
 
 
 class Fleet:
@@ -48,6 +52,7 @@ class Fleet:
         ssl_context: ssl.SSLContext | None,
     ) -> None:
         self.feeds: list[Feed] = []
+        self._homeless: dict[str, tuple[int, int]] = {}  # how often no room was found, and when to try again
         self._pairs: list[list[Feed]] = []  # a feed, and with a hot standby its twin
         self.unknown_tickers: list[str] = []
         self._settings = settings
@@ -79,19 +84,22 @@ class Fleet:
             feed.stop()
 
     async def run(self) -> None:
-        """Runs all feeds, and those that come to be needed. The first error that no retry mends ends all."""
+        """Runs all feeds, and those that come to be needed. An error that no retry mends ends all."""
         try:
             while True:
                 for feed in self.feeds:
                     if feed not in self._tasks.values() and not self._stopped:
                         self._tasks[asyncio.ensure_future(feed.run())] = feed
-                if not self._tasks:
+                if self._tasks:
+                    done, _ = await asyncio.wait(
+                        self._tasks, timeout=LOOK_S, return_when=asyncio.FIRST_COMPLETED
+                    )
+                    for task in done:
+                        self._over(task)
+                elif self._homeless and not self._stopped:
+                    await asyncio.sleep(LOOK_S)
+                else:
                     return
-                done, _ = await asyncio.wait(
-                    self._tasks, timeout=OVERFLOW_S, return_when=asyncio.FIRST_COMPLETED
-                )
-                for task in done:
-                    self._over(task)
                 self._look_after()
         finally:
             self.stop()
@@ -101,6 +109,7 @@ class Fleet:
         self._look_after()
         feed = self._tasks.pop(task)
         self.feeds.remove(feed)
+        self._recorder.leave(feed.link)
         for pair in self._pairs:
             if feed in pair:
                 pair.remove(feed)
@@ -109,29 +118,45 @@ class Fleet:
         try:
             task.result()
         except SubscriptionError:
-            # No market of this connection is known; those of others may be.
-            if not any(other.link.session.tickers for other in self.feeds):
+            # No market of this connection is known; those of others may be, or those of before were.
+            if not self._recorder.books.by_ticker and not any(f.link.session.tickers for f in self.feeds):
                 raise
 
     def _look_after(self) -> None:
-        """Markets that a session has no room for, or that the exchange does not know."""
-        overflow: dict[str, None] = {}
+        """Markets that a session has no room for go elsewhere; who carries none any more, goes."""
+        now_ns = time.monotonic_ns()
         for feed in self.feeds:
             session = feed.link.session
-            if session.overflow:
-                tickers, session.overflow = session.overflow, []
-                for ticker in tickers:
-                    session.tickers.pop(ticker, None)
-                overflow.update(dict.fromkeys(tickers))
-        carried = Counter(ticker for feed in self.feeds for ticker in feed.link.session.tickers)
-        # A twin may find no room for what its other half has already brought elsewhere.
-        overflow = {ticker: None for ticker in overflow if carried[ticker] < self._copies}
-        if overflow and not self._stopped:
-            self._place(overflow, beside=True)
-        for feed in self.feeds:
-            for ticker in feed.link.session.unknown_tickers:
+            for ticker in session.unknown_tickers:
                 if ticker not in self.unknown_tickers:
                     self.unknown_tickers.append(ticker)
+            tickers, session.overflow = session.overflow, []
+            for ticker in tickers:
+                session.tickers.pop(ticker, None)
+            for ticker in tickers:
+                # At once while connections fill up; ever later when one took nothing at all.
+                times = 0 if session.tickers else self._homeless.get(ticker, (0, 0))[0] + 1
+                self._homeless[ticker] = (times, now_ns + (_PLACE_AGAIN.bound_ns(times) if times else 0))
+        if self._stopped:
+            return
+        carried = Counter(ticker for feed in self.feeds for ticker in feed.link.session.tickers)
+        # A twin may find no room for what its other half has already brought elsewhere.
+        due = [
+            ticker
+            for ticker, (_, due_ns) in self._homeless.items()
+            if due_ns <= now_ns and carried[ticker] < self._copies
+        ]
+        if due:
+            for ticker in due:
+                times, _ = self._homeless[ticker]
+                self._homeless[ticker] = (times, now_ns + _PLACE_AGAIN.bound_ns(times))
+            try:
+                self._place(due)
+            except SubscriptionError as error:
+                log.warning("%s; trying again later", error)
+        for feed in self.feeds:
+            if not feed.link.session.tickers and len(self.feeds) > 1 and feed.connections:
+                feed.stop()
 
     # --- markets ----------------------------------------------------------------------------------
 
@@ -150,12 +175,14 @@ class Fleet:
     def remove(self, tickers: Iterable[str]) -> None:
         """Ends the recording of these markets."""
         gone = list(tickers)
-        now_ns = time.time_ns()
+        for ticker in gone:
+            self._homeless.pop(ticker, None)
         for feed in self.feeds:
-            feed.link.remove(gone, now_ns)
+            feed.link.remove(gone)
 
-    def _place(self, tickers: Iterable[str], *, beside: bool = False) -> None:
-        """New connections for these markets; ``beside``: others stand already, so this one may be patient."""
+    def _place(self, tickers: Iterable[str]) -> None:
+        """New connections for these markets. Only the very first one shows that the configuration is right;
+        the others are patient from the start."""
         wanted = list(tickers)
         room = self._settings.connection_markets
         for start in range(0, len(wanted), room):
@@ -164,9 +191,11 @@ class Fleet:
                     f"MARKET_TICKERS: {len(wanted)} markets want more than {MAX_CONNECTIONS} connections"
                 )
             part = wanted[start : start + room]
-            pair = [self._feed(part, patient=beside) for _ in range(self._copies)]
+            pair = []
+            for _ in range(self._copies):
+                pair.append(self._feed(part, patient=bool(self.feeds) or self._past_connections > 0))
+                self.feeds.append(pair[-1])
             self._pairs.append(pair)
-            self.feeds += pair
 
     def _feed(self, tickers: list[str], *, patient: bool) -> Feed:
         settings = self._settings

@@ -9,6 +9,7 @@ of the protocol (``session``).
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from kalshi_fast import wire
@@ -70,11 +71,12 @@ class Link:
     def add(self, tickers: list[str]) -> None:
         """These markets too, from now on."""
         self.session.add(tickers)
+        self._take_losses(time.time_ns())
 
-    def remove(self, tickers: list[str], now_ns: int) -> None:
+    def remove(self, tickers: list[str]) -> None:
         """These markets no more: their books are unknown from now on, and the rows say so."""
         self.session.remove(tickers)
-        self._take_losses(now_ns)
+        self._take_losses(time.time_ns())
 
     # --- frames -----------------------------------------------------------------------------------
 
@@ -135,6 +137,9 @@ class Link:
             book = replica.book
             after = None
             if not book.stale:
+                if replica.subscription is not self.session.subscriptions[message.sid]:
+                    self._recorder.counters.foreign += 1
+                    return  # the book is another subscription's, and has this change from there
                 if price % 100:
                     replica.fit_grid(book, price)
                 after = book.apply_delta(side, price, change)
@@ -296,7 +301,7 @@ class Link:
             doubtful = [ticker]
         else:
             doubtful = sorted(subscription.tickers)
-        self.session.lose(sid, doubtful, seq)
+        self.session.lose(sid, doubtful, seq, unusable=True)
         self._take_losses(ingest_ns)
 
     def _replica(self, sid: int, seq: int, ticker: str, market_id: str, ingest_ns: int) -> Replica | None:

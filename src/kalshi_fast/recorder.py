@@ -82,6 +82,17 @@ class Recorder:
         self._links.append(link)
         self.aim(link)
 
+    def leave(self, link: Link) -> None:
+        """A connection that will not come back; its books are unknown already."""
+        _ = self.counts
+        self._links.remove(link)
+        for replica in link.replicas.values():
+            others = [other for other in replica.market.replicas if other is not replica]
+            if others:
+                replica.market.replicas = others
+                if replica.active:
+                    replica.market.activate(others[0])
+
     def aim(self, link: Link) -> None:
         """Tells the link's own path where the rows go."""
         link.path.aim(link.conn_id, self._batch.events, self._batch.levels, self._seal_rows)

@@ -120,7 +120,8 @@ class Recording:
     async def _seal_on_time(self) -> None:
         while True:
             await asyncio.sleep(self.settings.batch_flush_ns / 1e9)
-            self.recorder.seal()
+            if not self.pool.pressed:  # else batches with little in them would take the last memory
+                self.recorder.seal()
 
     async def _show(self, progress: Callable[[Recording], None]) -> None:
         while True:

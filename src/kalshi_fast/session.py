@@ -34,6 +34,9 @@ NEVER: Final = 2**63 - 1
 RETRY: Final = Scale(NS // 10, 10 * NS)
 _RETRIED_ERRORS = frozenset({1, 18, 27})  # cannot process, command timeout, command rate
 _STRAY_SIDS = 1000
+_OPEN_SUBSCRIBES = 10  # unanswered at a time
+_REPEATS = 100  # so many known numbers in a row, and none that is due: the sid counts anew
+_HEALTHY_NS = 60 * NS  # what has gone well for so long starts its failures anew
 
 
 class Verdict(enum.Enum):
@@ -67,19 +70,44 @@ class Loss(NamedTuple):
 
 
 class Subscription(Sequence):
-    """``waiting``: its markets without an exact book, and the command whose answer is to repair each (0: yet
-    to be asked for, and then in ``due`` too)."""
+    """``tickers``: the markets that it carries, as the exchange has acknowledged.
 
-    __slots__ = ("due", "failures", "hold_ns", "paced_ns", "sid", "tickers", "waiting")
+    ``adding``: markets on their way into it, by the command that asks for them; their frames are not used.
+    ``waiting``: its markets without an exact book, and the command whose answer is to repair each (0: yet to
+    be asked for, and then in ``due`` or ``aside`` too). ``aside``: markets with frames that could not
+    be used, how often in a row, and when to ask for a snapshot again.
+    """
 
-    def __init__(self, sid: int, tickers: set[str]) -> None:
+    __slots__ = (
+        "adding",
+        "aside",
+        "due",
+        "failures",
+        "hold_ns",
+        "lives",
+        "opened_ns",
+        "paced_ns",
+        "repeated_at",
+        "repeats",
+        "sid",
+        "tickers",
+        "waiting",
+    )
+
+    def __init__(self, sid: int, tickers: set[str], opened_ns: int = 0, lives: int = 0) -> None:
         self.sid = sid
         self.tickers = tickers
+        self.adding: dict[str, int] = {}
         self.waiting: dict[str, int] = {}
         self.due: dict[str, None] = {}
-        self.failures = 0
+        self.aside: dict[str, tuple[int, int]] = {}
+        self.failures = 0  # requests for snapshots in a row that came to nothing
+        self.lives = lives  # subscriptions of these markets that the exchange has ended before, in a row
+        self.opened_ns = opened_ns
         self.hold_ns = 0
         self.paced_ns = 0  # when the commands sent so far are paid for
+        self.repeats = 0
+        self.repeated_at = 0
 
 
 @dataclass(slots=True)
@@ -89,6 +117,7 @@ class _Command:
     tickers: set[str]
     deadline_ns: int
     failures: int = 0
+    id: int = 0
 
 
 @dataclass(slots=True)
@@ -182,12 +211,21 @@ class Session:
             subscription.next_seq = seq + 1
             return Verdict.IN_ORDER
         if seq < subscription.next_seq:
+            self._count_repeat(subscription)
             return Verdict.REPEATED
         self.first_missing_seq = subscription.next_seq
         subscription.next_seq = seq + 1
         # What is on its way may be what is missing: everything is asked for again.
         self.lose(sid, sorted(subscription.tickers), self.first_missing_seq)
         return Verdict.GAP
+
+    def _count_repeat(self, subscription: Subscription) -> None:
+        if subscription.repeated_at != subscription.next_seq:
+            subscription.repeated_at, subscription.repeats = subscription.next_seq, 0
+        subscription.repeats += 1
+        if subscription.repeats >= _REPEATS:
+            self._unsubscribe([subscription.sid])
+            self._end(subscription, subscription.next_seq)
 
     def carries(self, sid: int, ticker: str) -> bool:
         """This market's frames come on this subscription."""
@@ -208,17 +246,30 @@ class Session:
         if self._no_longer_expected(subscription.waiting.pop(ticker, 0), ticker):
             subscription.failures = 0
 
-    def lose(self, sid: int, tickers: Iterable[str], seq: int) -> None:
-        """These books are unknown from ``seq`` on: they go to ``lost``, and snapshots are asked for."""
+    def lose(self, sid: int, tickers: Iterable[str], seq: int, *, unusable: bool = False) -> None:
+        """These books are unknown from ``seq`` on: they go to ``lost``, and snapshots are asked for.
+
+        ``unusable``: a frame has come that cannot be true; if that goes on, the requests become rare.
+        """
         subscription = self.subscriptions.get(sid)
         if subscription is None:
             return
         self._lose(subscription, tickers, seq)
+        now = self._clock()
         for ticker in tickers:
             self._no_longer_expected(subscription.waiting.get(ticker, 0), ticker)
             subscription.waiting[ticker] = 0
-            subscription.due[ticker] = None
-        self._ask(subscription, self._clock())
+            failures, due_ns = subscription.aside.get(ticker, (0, 0))
+            if unusable:
+                failures = 1 if due_ns + _HEALTHY_NS < now else failures + 1
+                due_ns = now + (RETRY.delay_ns(failures - 1, self._rng) if failures > 1 else 0)
+                subscription.aside[ticker] = (failures, due_ns)
+            if due_ns <= now:
+                subscription.due[ticker] = None
+            else:
+                subscription.due.pop(ticker, None)
+                self.wake_ns = min(self.wake_ns, due_ns)
+        self._ask(subscription, now)
 
     def _no_longer_expected(self, command_id: int, ticker: str) -> bool:
         """True when with this market a command has all that it was to bring."""
@@ -251,6 +302,8 @@ class Session:
         for group in self._groups:
             group.tickers = [ticker for ticker in group.tickers if ticker not in gone]
         for subscription in list(self.subscriptions.values()):
+            for ticker in gone & subscription.adding.keys():
+                del subscription.adding[ticker]  # its acknowledgement will find it unwanted
             self._let_go(subscription, gone & subscription.tickers)
 
     def _let_go(self, subscription: Subscription, tickers: set[str]) -> None:
@@ -261,7 +314,8 @@ class Session:
         for ticker in tickers:
             self._no_longer_expected(subscription.waiting.pop(ticker, 0), ticker)
             subscription.due.pop(ticker, None)
-        if subscription.tickers:
+            subscription.aside.pop(ticker, None)
+        if subscription.tickers or subscription.adding:
             self._update(subscription, "delete_markets", sorted(tickers), "other")
         else:
             self._drop(subscription)
@@ -279,15 +333,31 @@ class Session:
             return
         self._served = True
         self._strays.pop(sid, None)
-        subscription = self.subscriptions[sid] = Subscription(sid, set(command.tickers))
+        superfluous = {t for t in command.tickers if t not in self.tickers} | self._placed() & command.tickers
+        tickers = set(command.tickers)
+        subscription = Subscription(sid, tickers, self._clock(), command.failures)
+        self.subscriptions[sid] = subscription
         self._expect(subscription, "snapshot", command.tickers)
-        self._let_go(subscription, {ticker for ticker in command.tickers if ticker not in self.tickers})
+        self._let_go(subscription, superfluous)
+        self.tick()
 
     def on_ok(self, reply: wire.Ok) -> None:
-        """A command has been carried out; what it brings is awaited on its own."""
+        """A command has been carried out; the snapshots of added markets are awaited on their own."""
         command = self._open.get(reply.id)
-        if command is not None and command.kind == "other":
-            del self._open[reply.id]
+        if command is None or command.kind not in ("add", "other"):
+            return
+        del self._open[reply.id]
+        subscription = self.subscriptions.get(command.sid)
+        if command.kind == "other" or subscription is None:
+            return
+        wanted = set(self._take_adding(subscription, command))
+        subscription.tickers |= wanted
+        if wanted:
+            self._expect(subscription, "snapshot", wanted)
+        # Those nobody wants any more, unless they are on their way into it once more.
+        unwanted = command.tickers - wanted - subscription.tickers - subscription.adding.keys()
+        if unwanted:
+            self._update(subscription, "delete_markets", sorted(unwanted), "other")
 
     def on_unsubscribed(self, reply: wire.Unsubscribed) -> None:
         """The exchange has ended a subscription: as asked, or its markets need another."""
@@ -321,42 +391,62 @@ class Session:
             self._drop_unknown(named, error)
             self._groups.append(_Group([ticker for ticker in asked if ticker not in named]))
         elif code == 26 and len(asked) == 1:
-            self.overflow += asked
-        elif code in (11, 26) and len(asked) > 1:
-            # 26: in halves they fit; 11 that names no market: in halves the bad one will be found.
-            half = (len(asked) + 1) // 2
-            if code == 26:
-                self._room = min(self._room, half)
-            self._groups += [_Group(asked[:half]), _Group(asked[half:])]
+            self.overflow += [ticker for ticker in asked if ticker in self.tickers]
+        elif code == 26:
+            self._room = min(self._room, (len(asked) + 1) // 2)
+            self._groups.append(_Group(asked))
         elif code == 11:
-            self._drop_unknown(set(asked), error)
+            self._find_unknown(asked, error)
         elif code in _RETRIED_ERRORS or self._served:
             self._again(asked, command.failures + 1)
         else:
             self.fatal = SubscriptionError(f"the exchange refused the subscription: {_text(error)}")
+
+    def _find_unknown(self, asked: list[str], error: wire.Error) -> None:
+        """One of these is not known to the exchange, which does not say which: in halves it will be found."""
+        if len(asked) == 1:
+            self._drop_unknown(set(asked), error)
+            return
+        half = (len(asked) + 1) // 2
+        self._groups += [_Group(asked[:half]), _Group(asked[half:])]
 
     def _update_refused(self, subscription: Subscription, command: _Command, error: wire.Error) -> None:
         code = error.msg.code
         named = _named(error) & command.tickers
         if code == 7:
             self._end(subscription, subscription.next_seq)
-        elif command.kind == "add" and code not in _RETRIED_ERRORS:
-            refused = named or command.tickers
-            subscription.tickers -= refused
-            for ticker in refused:
-                subscription.waiting.pop(ticker, None)
-            if code == 26:
-                self._room = max(1, min(self._room, len(subscription.tickers)))
-                self._groups.append(_Group(sorted(refused)))
-            else:
-                self._drop_unknown(refused, error)
-            self._groups.append(_Group(sorted(command.tickers - refused), join=True))
+        elif command.kind == "add":
+            self._add_refused(subscription, command, error)
         elif named and command.kind == "snapshot" and code == 11:
             self._drop_unknown(named, error)
             self._let_go(subscription, named)
             self._unanswered(subscription, command)
-        elif command.kind != "other":
+        elif command.kind == "snapshot":
             self._unanswered(subscription, command, too_often=code == 27)
+
+    def _add_refused(self, subscription: Subscription, command: _Command, error: wire.Error) -> None:
+        code = error.msg.code
+        asked = self._take_adding(subscription, command)
+        named = _named(error) & set(asked)
+        if named:
+            self._drop_unknown(named, error)
+            self._groups.append(_Group([ticker for ticker in asked if ticker not in named], join=True))
+        elif code == 26:
+            carried = len(subscription.tickers)
+            self._room = min(self._room, max(carried, (carried + len(asked)) // 2, 1))
+            self._groups.append(_Group(asked))
+        elif code == 11 and asked:
+            self._find_unknown(asked, error)
+        else:
+            self._again(asked, command.failures + 1, join=True)
+
+    @staticmethod
+    def _take_adding(subscription: Subscription, command: _Command) -> list[str]:
+        """What this command was to add and is still wanted; it is on its way no more."""
+        asked = sorted(t for t in command.tickers if subscription.adding.get(t) == command.id)
+        for ticker in asked:
+            del subscription.adding[ticker]
+        return asked
 
     def _drop_unknown(self, tickers: set[str], error: wire.Error) -> None:
         self.unknown_tickers += sorted(tickers)
@@ -398,7 +488,14 @@ class Session:
     def _timed_out(self, command: _Command) -> None:
         if command.kind == "subscribe":
             self._again(sorted(command.tickers), command.failures + 1)
-        elif command.kind != "other" and (subscription := self.subscriptions.get(command.sid)) is not None:
+        elif (subscription := self.subscriptions.get(command.sid)) is None:
+            return
+        elif command.kind == "add":
+            asked = self._take_adding(subscription, command)
+            if asked:  # who knows whether it carries them: not any more
+                self._update(subscription, "delete_markets", asked, "other")
+                self._again(asked, command.failures + 1, join=True)
+        elif command.kind == "snapshot":
             self._unanswered(subscription, command)
 
     def _unanswered(self, subscription: Subscription, command: _Command, *, too_often: bool = False) -> None:
@@ -416,36 +513,54 @@ class Session:
             subscription.due[ticker] = None
 
     def _end(self, subscription: Subscription, seq: int) -> None:
-        """The subscription is over; its markets get another one."""
+        """The subscription is over; its markets get another one, the later the less each one lives."""
         self._lose(subscription, sorted(subscription.tickers), seq)
         self._drop(subscription)
-        self._again(sorted(subscription.tickers), subscription.failures + 1)
+        healthy = self._clock() - subscription.opened_ns >= _HEALTHY_NS
+        failures = 1 if healthy else subscription.lives + 1
+        self._again(sorted(subscription.tickers | subscription.adding.keys()), failures)
 
     def _drop(self, subscription: Subscription) -> None:
         subscription.ended = True
         self.subscriptions.pop(subscription.sid, None)
 
-    def _again(self, tickers: list[str], failures: int) -> None:
+    def _again(self, tickers: list[str], failures: int, *, join: bool = False) -> None:
         due_ns = self._clock() + RETRY.delay_ns(failures, self._rng)
-        self._groups.append(_Group(tickers, due_ns, failures))
+        self._groups.append(_Group(tickers, due_ns, failures, join))
         self.wake_ns = min(self.wake_ns, due_ns)
 
     # --- commands ---------------------------------------------------------------------------------
 
+    def _placed(self) -> set[str]:
+        """Markets that a subscription carries or is to carry."""
+        placed: set[str] = set()
+        for subscription in self.subscriptions.values():
+            placed |= subscription.tickers
+            placed |= subscription.adding.keys()
+        return placed
+
     def _place(self, group: _Group) -> None:
-        wanted = [ticker for ticker in group.tickers if ticker in self.tickers]
+        subscribes = [command for command in self._open.values() if command.kind == "subscribe"]
+        placed = self._placed().union(*(command.tickers for command in subscribes))
+        wanted = [t for t in dict.fromkeys(group.tickers) if t in self.tickers and t not in placed]
+        if not wanted:
+            return
         if group.join:
             for subscription in self.subscriptions.values():
-                if wanted and len(subscription.tickers) + len(wanted) <= self._room:
-                    subscription.tickers.update(wanted)
-                    self._update(subscription, "add_markets", wanted, "add")
+                if len(subscription.tickers) + len(subscription.adding) + len(wanted) <= self._room:
+                    command_id = self._update(subscription, "add_markets", wanted, "add", group.failures)
+                    subscription.adding.update(dict.fromkeys(wanted, command_id))
                     return
-        for start in range(0, len(wanted), self._room):
-            tickers = wanted[start : start + self._room]
-            pending = sum(command.kind == "subscribe" for command in self._open.values())
+        room, pending = self._room, len(subscribes)
+        for start in range(0, len(wanted), room):
+            tickers = wanted[start : start + room]
             if len(self.subscriptions) + pending >= self._limits.subscriptions:
-                self.overflow += tickers
-                continue
+                self.overflow += wanted[start:]
+                return
+            if pending >= _OPEN_SUBSCRIBES:
+                due_ns = self._clock() + self._limits.command_interval_ns
+                self._groups.append(_Group(wanted[start:], due_ns, group.failures))
+                return
             # The default of use_yes_price is going to change: it is always said.
             params = wire.Params(
                 channels=[CHANNEL],
@@ -456,9 +571,17 @@ class Session:
             command_id = self._command("subscribe", params)
             deadline_ns = self._clock() + self._limits.reply_ns
             self._open[command_id] = _Command("subscribe", 0, set(tickers), deadline_ns, group.failures)
+            pending += 1
 
     def _ask(self, subscription: Subscription, now: int) -> None:
         """Requests the snapshots that are due, the busiest markets first, no faster than allowed."""
+        for ticker, (_, due_ns) in subscription.aside.items():
+            if ticker in subscription.due or subscription.waiting.get(ticker) != 0:
+                continue
+            if due_ns <= now:
+                subscription.due[ticker] = None
+            else:
+                self.wake_ns = min(self.wake_ns, due_ns)
         if not subscription.due:
             return
         limits = self._limits
@@ -480,21 +603,30 @@ class Session:
         if subscription.due:
             self.wake_ns = min(self.wake_ns, earliest_ns)
 
-    def _update(self, subscription: Subscription, action: str, tickers: list[str], kind: str) -> None:
+    def _update(
+        self, subscription: Subscription, action: str, tickers: list[str], kind: str, failures: int = 0
+    ) -> int:
         params = wire.Params(sid=subscription.sid, market_tickers=tickers, action=action)
         command_id = self._command("update_subscription", params)
         subscription.paced_ns = max(subscription.paced_ns, self._clock()) + self._limits.command_interval_ns
-        self._expect(subscription, kind, tickers, command_id)
+        self._expect(subscription, kind, tickers, command_id, failures)
+        return command_id
 
     def _expect(
-        self, subscription: Subscription, kind: str, tickers: Iterable[str], command_id: int = 0
+        self,
+        subscription: Subscription,
+        kind: str,
+        tickers: Iterable[str],
+        command_id: int = 0,
+        failures: int = 0,
     ) -> None:
-        """An answer has to come in time; of an added or subscribed market, that is its snapshot."""
+        """An answer has to come in time; ``snapshot``: one for each market."""
         command_id = command_id or self._id()
         deadline_ns = self._clock() + self._limits.reply_ns
-        self._open[command_id] = _Command(kind, subscription.sid, set(tickers), deadline_ns)
+        command = _Command(kind, subscription.sid, set(tickers), deadline_ns, failures, command_id)
+        self._open[command_id] = command
         self.wake_ns = min(self.wake_ns, deadline_ns)
-        if kind != "other":
+        if kind == "snapshot":
             subscription.waiting.update(dict.fromkeys(tickers, command_id))
 
     def _unsubscribe(self, sids: list[int]) -> None:
