@@ -22,12 +22,13 @@ from kalshi_fast.books import Books
 from kalshi_fast.feed import Feed, tls_context
 from kalshi_fast.link import Link
 from kalshi_fast.recorder import Recorder
-from kalshi_fast.session import Limits, Session
+from kalshi_fast.session import Session
 from kalshi_fast.simulator.exchange import Exchange
 from kalshi_fast.simulator.frames import delta_body
 from kalshi_fast.simulator.source import DELTA, Change
 from kalshi_fast.simulator.synthetic import SyntheticMarkets
 from kalshi_fast.simulator.tls import make_key, make_tls
+from kalshi_fast.subscription import Limits
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator

@@ -208,26 +208,35 @@ def simulator(directory: Path, *arguments: str) -> Iterator[dict[str, str]]:
         child.wait(10)
 
 
+@contextmanager
+def recording(directory: Path, settings: dict[str, str], *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """A recorder process that has begun to write."""
+    recorder = subprocess.Popen(
+        [*COMMAND, "run", "--json", *arguments],
+        cwd=directory,
+        env=environment(**settings),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with recorder:
+        deadline = time.monotonic() + 30
+        while not list(directory.glob("data/orderbook/*/.part-*.tmp")):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        yield recorder
+
+
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_run_delivers_everything_when_it_is_stopped(tmp_path: Path, signum: signal.Signals) -> None:
-    with simulator(tmp_path / "sim", "--markets", "5", "--rate", "2000") as settings:
-        recorder = subprocess.Popen(
-            [*COMMAND, "run", "--json"],
-            cwd=tmp_path,
-            env=environment(**settings),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        with recorder:
-            deadline = time.monotonic() + 30
-            while not list(tmp_path.glob("data/orderbook/*/.part-*.tmp")):
-                assert time.monotonic() < deadline
-                time.sleep(0.05)
-            time.sleep(1)
-            assert "in use by another process" in refused("query", "SELECT 1", cwd=tmp_path)
-            recorder.send_signal(signum)
-            out, err = recorder.communicate(timeout=30)
+    with (
+        simulator(tmp_path / "sim", "--markets", "5", "--rate", "2000") as settings,
+        recording(tmp_path, settings) as recorder,
+    ):
+        time.sleep(1)
+        assert "in use by another process" in refused("query", "SELECT 1", cwd=tmp_path)
+        recorder.send_signal(signum)
+        out, err = recorder.communicate(timeout=30)
     assert recorder.returncode == 0, err
     assert "Traceback" not in err
     found = json.loads(out.splitlines()[-1])
@@ -268,19 +277,7 @@ def test_sighup_reads_the_markets_anew(tmp_path: Path) -> None:
         settings = told | {"CLICKHOUSE_URL": "off"}
         first, second, third = settings.pop("MARKET_TICKERS").split(",")
         (tmp_path / ".env").write_text(f"MARKET_TICKERS={first},{second}\n")
-        recorder = subprocess.Popen(
-            [*COMMAND, "run", "--json", "--quiet"],
-            cwd=tmp_path,
-            env=environment(**settings),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        with recorder:
-            deadline = time.monotonic() + 30
-            while not list(tmp_path.glob("data/orderbook/*/.part-*.tmp")):
-                assert time.monotonic() < deadline
-                time.sleep(0.05)
+        with recording(tmp_path, settings, "--quiet") as recorder:
             (tmp_path / ".env").write_text("MARKET_TICKERS=no such ticker\n")
             recorder.send_signal(signal.SIGHUP)
             time.sleep(0.5)

@@ -21,10 +21,10 @@ from kalshi_fast.errors import ConnectError, SubscriptionError
 from kalshi_fast.feed import tls_context
 from kalshi_fast.fleet import Fleet
 from kalshi_fast.recorder import Recorder
-from kalshi_fast.session import Limits
 from kalshi_fast.simulator.commands import Commands
 from kalshi_fast.simulator.subscription import RefusedError
 from kalshi_fast.simulator.synthetic import SyntheticMarkets
+from kalshi_fast.subscription import Limits
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -17,7 +17,7 @@ from kalshi_fast._book import DECI_CENT, LINEAR_CENT, NO, YES, Grid
 from kalshi_fast.batch import Batch, BatchPool
 from kalshi_fast.books import NIL_ID, Books
 from kalshi_fast.recorder import Recorder
-from kalshi_fast.session import Subscription
+from kalshi_fast.subscription import Subscription
 from test_wire import mutated
 
 KINDS = ("snapshot", "delta", "clear", "gap")

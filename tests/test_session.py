@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from kalshi_fast import wire
 from kalshi_fast.backoff import HEALTHY_NS, NS, RECONNECT, REFUSED, Backoff
-from kalshi_fast.session import CHANNEL, NEVER, Limits, Loss, Session, Verdict
+from kalshi_fast.session import CHANNEL, NEVER, Session
+from kalshi_fast.subscription import Limits, Loss, Verdict
 
 
 class Rig:

@@ -18,7 +18,8 @@ import pytest
 
 from kalshi_fast import wire
 from kalshi_fast.backoff import NS
-from kalshi_fast.session import CHANNEL, Limits, Session, Verdict
+from kalshi_fast.session import CHANNEL, Session
+from kalshi_fast.subscription import Limits, Verdict
 
 STEPS = 20_000
 SEEDS = [int(os.environ["KALSHI_FAST_SEED"])] if "KALSHI_FAST_SEED" in os.environ else list(range(300))

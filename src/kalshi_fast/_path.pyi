@@ -1,6 +1,6 @@
 from kalshi_fast._columns import EventColumns, LevelColumns
 from kalshi_fast._state import BookState
-from kalshi_fast.session import Subscription
+from kalshi_fast.subscription import Subscription
 
 class DeltaPath:
     taken: int

@@ -18,7 +18,8 @@ from kalshi_fast.backoff import NS, Backoff, Scale
 from kalshi_fast.errors import SubscriptionError
 from kalshi_fast.feed import Feed
 from kalshi_fast.link import Link
-from kalshi_fast.session import Limits, Session
+from kalshi_fast.session import Session
+from kalshi_fast.subscription import Limits
 
 if TYPE_CHECKING:
     import ssl

@@ -19,7 +19,7 @@ from kalshi_fast._decode import MAX_PRICE_E4, cents_e4, contracts_e2, price_e4, 
 from kalshi_fast._path import DeltaPath
 from kalshi_fast.books import Replica
 from kalshi_fast.errors import BookError, FieldError, FrameError
-from kalshi_fast.session import Subscription, Verdict
+from kalshi_fast.subscription import Subscription, Verdict
 
 if TYPE_CHECKING:
     from kalshi_fast.recorder import Recorder

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from kalshi_fast._book import YES
 from kalshi_fast._columns import CLEAR, GAP, SNAPSHOT
 from kalshi_fast.batch import Batch, BatchPool, HealthEvent, RejectedFrame
-from kalshi_fast.session import Subscription
+from kalshi_fast.subscription import Subscription
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from kalshi_fast.books import Books, Market, Replica
     from kalshi_fast.errors import FrameError
     from kalshi_fast.link import Link
-    from kalshi_fast.session import Loss
+    from kalshi_fast.subscription import Loss
 
 Ladders: TypeAlias = "tuple[list[tuple[int, int]], list[tuple[int, int]]]"
 

@@ -16,14 +16,12 @@ which are known. ``tick`` is to be called from ``wake_ns`` on. Nothing here know
 
 from __future__ import annotations
 
-import enum
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from kalshi_fast import wire
-from kalshi_fast._state import Sequence
 from kalshi_fast.backoff import NS, Scale
 from kalshi_fast.errors import SubscriptionError
+from kalshi_fast.subscription import Command, Group, Limits, Loss, Subscription, Verdict
 
 if TYPE_CHECKING:
     import random
@@ -37,97 +35,6 @@ _STRAY_SIDS = 1000
 _OPEN_SUBSCRIBES = 10  # unanswered at a time
 _REPEATS = 100  # so many known numbers in a row, and none that is due: the sid counts anew
 _HEALTHY_NS = 60 * NS  # what has gone well for so long starts its failures anew
-
-
-class Verdict(enum.Enum):
-    """What a sequence number means."""
-
-    IN_ORDER = "in order"
-    REPEATED = "repeated"
-    GAP = "gap"
-    FOREIGN = "of no subscription"
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What a session allows itself."""
-
-    markets_per_subscription: int = 1000
-    subscriptions: int = 100
-    snapshots_per_command: int = 100
-    command_interval_ns: int = NS // 20  # of one subscription, on the average
-    command_burst: int = 10
-    reply_ns: int = 5 * NS
-    failures: int = 4  # unanswered requests for snapshots in a row, then the subscription is made anew
-
-
-class Loss(NamedTuple):
-    """The book of a market is unknown on this connection from number ``seq`` of ``sid`` on."""
-
-    ticker: str
-    sid: int
-    seq: int
-
-
-class Subscription(Sequence):
-    """``tickers``: the markets that it carries, as the exchange has acknowledged.
-
-    ``adding``: markets on their way into it, by the command that asks for them; their frames are not used.
-    ``waiting``: its markets without an exact book, and the command whose answer is to repair each (0: yet to
-    be asked for, and then in ``due`` or ``aside`` too). ``aside``: markets with frames that could not
-    be used, how often in a row, and when to ask for a snapshot again.
-    """
-
-    __slots__ = (
-        "adding",
-        "aside",
-        "due",
-        "failures",
-        "hold_ns",
-        "lives",
-        "opened_ns",
-        "paced_ns",
-        "repeated_at",
-        "repeats",
-        "sid",
-        "tickers",
-        "waiting",
-    )
-
-    def __init__(self, sid: int, tickers: set[str], opened_ns: int = 0, lives: int = 0) -> None:
-        self.sid = sid
-        self.tickers = tickers
-        self.adding: dict[str, int] = {}
-        self.waiting: dict[str, int] = {}
-        self.due: dict[str, None] = {}
-        self.aside: dict[str, tuple[int, int]] = {}
-        self.failures = 0  # requests for snapshots in a row that came to nothing
-        self.lives = lives  # subscriptions of these markets that the exchange has ended before, in a row
-        self.opened_ns = opened_ns
-        self.hold_ns = 0
-        self.paced_ns = 0  # when the commands sent so far are paid for
-        self.repeats = 0
-        self.repeated_at = 0
-
-
-@dataclass(slots=True)
-class _Command:
-    kind: str  # subscribe, add, snapshot, or other
-    sid: int
-    tickers: set[str]
-    deadline_ns: int
-    failures: int = 0
-    id: int = 0
-
-
-@dataclass(slots=True)
-class _Group:
-    """Markets that want a subscription, at the earliest at ``due_ns``; ``join``: an existing one will do."""
-
-    tickers: list[str]
-    due_ns: int = 0
-    failures: int = 0
-    join: bool = False
 
 
 def _no_activity(ticker: str) -> int:
@@ -167,8 +74,8 @@ class Session:
         self._room = self._limits.markets_per_subscription
         self._served = False  # some subscription has been granted, ever
         self._next_id = 1
-        self._open: dict[int, _Command] = {}
-        self._groups: list[_Group] = []
+        self._open: dict[int, Command] = {}
+        self._groups: list[Group] = []
         self._strays: dict[int, None] = {}
 
     # --- the connection ---------------------------------------------------------------------------
@@ -178,7 +85,7 @@ class Session:
         self._forget()
         self.closing = None
         self._room = self._limits.markets_per_subscription
-        self._groups = [_Group(list(self.tickers))]
+        self._groups = [Group(list(self.tickers))]
         self.tick()
 
     def closed(self) -> None:
@@ -293,7 +200,7 @@ class Session:
         new = [ticker for ticker in dict.fromkeys(tickers) if ticker not in self.tickers]
         if new:
             self.tickers.update(dict.fromkeys(new))
-            self._groups.append(_Group(new, join=True))
+            self._groups.append(Group(new, join=True))
             self.tick()
 
     def remove(self, tickers: Iterable[str]) -> None:
@@ -384,17 +291,17 @@ class Session:
             self._update_refused(subscription, command, error)
         self.tick()
 
-    def _subscribe_refused(self, command: _Command, error: wire.Error) -> None:
+    def _subscribe_refused(self, command: Command, error: wire.Error) -> None:
         code, asked = error.msg.code, sorted(command.tickers)
         named = _named(error) & command.tickers
         if named:
             self._drop_unknown(named, error)
-            self._groups.append(_Group([ticker for ticker in asked if ticker not in named]))
+            self._groups.append(Group([ticker for ticker in asked if ticker not in named]))
         elif code == 26 and len(asked) == 1:
             self.overflow += [ticker for ticker in asked if ticker in self.tickers]
         elif code == 26:
             self._room = min(self._room, (len(asked) + 1) // 2)
-            self._groups.append(_Group(asked))
+            self._groups.append(Group(asked))
         elif code == 11:
             self._find_unknown(asked, error)
         elif code in _RETRIED_ERRORS or self._served:
@@ -408,9 +315,9 @@ class Session:
             self._drop_unknown(set(asked), error)
             return
         half = (len(asked) + 1) // 2
-        self._groups += [_Group(asked[:half]), _Group(asked[half:])]
+        self._groups += [Group(asked[:half]), Group(asked[half:])]
 
-    def _update_refused(self, subscription: Subscription, command: _Command, error: wire.Error) -> None:
+    def _update_refused(self, subscription: Subscription, command: Command, error: wire.Error) -> None:
         code = error.msg.code
         named = _named(error) & command.tickers
         if code == 7:
@@ -424,24 +331,24 @@ class Session:
         elif command.kind == "snapshot":
             self._unanswered(subscription, command, too_often=code == 27)
 
-    def _add_refused(self, subscription: Subscription, command: _Command, error: wire.Error) -> None:
+    def _add_refused(self, subscription: Subscription, command: Command, error: wire.Error) -> None:
         code = error.msg.code
         asked = self._take_adding(subscription, command)
         named = _named(error) & set(asked)
         if named:
             self._drop_unknown(named, error)
-            self._groups.append(_Group([ticker for ticker in asked if ticker not in named], join=True))
+            self._groups.append(Group([ticker for ticker in asked if ticker not in named], join=True))
         elif code == 26:
             carried = len(subscription.tickers)
             self._room = min(self._room, max(carried, (carried + len(asked)) // 2, 1))
-            self._groups.append(_Group(asked))
+            self._groups.append(Group(asked))
         elif code == 11 and asked:
             self._find_unknown(asked, error)
         else:
             self._again(asked, command.failures + 1, join=True)
 
     @staticmethod
-    def _take_adding(subscription: Subscription, command: _Command) -> list[str]:
+    def _take_adding(subscription: Subscription, command: Command) -> list[str]:
         """What this command was to add and is still wanted; it is on its way no more."""
         asked = sorted(t for t in command.tickers if subscription.adding.get(t) == command.id)
         for ticker in asked:
@@ -485,7 +392,7 @@ class Session:
             min((command.deadline_ns for command in self._open.values()), default=NEVER),
         )
 
-    def _timed_out(self, command: _Command) -> None:
+    def _timed_out(self, command: Command) -> None:
         if command.kind == "subscribe":
             self._again(sorted(command.tickers), command.failures + 1)
         elif (subscription := self.subscriptions.get(command.sid)) is None:
@@ -498,7 +405,7 @@ class Session:
         elif command.kind == "snapshot":
             self._unanswered(subscription, command)
 
-    def _unanswered(self, subscription: Subscription, command: _Command, *, too_often: bool = False) -> None:
+    def _unanswered(self, subscription: Subscription, command: Command, *, too_often: bool = False) -> None:
         """The snapshots that have not come are asked for again, slower each time; at last on a new sid,
         unless it is only that we have asked too often."""
         if subscription.hold_ns <= self._clock():  # commands that fail together are one failure
@@ -526,7 +433,7 @@ class Session:
 
     def _again(self, tickers: list[str], failures: int, *, join: bool = False) -> None:
         due_ns = self._clock() + RETRY.delay_ns(failures, self._rng)
-        self._groups.append(_Group(tickers, due_ns, failures, join))
+        self._groups.append(Group(tickers, due_ns, failures, join))
         self.wake_ns = min(self.wake_ns, due_ns)
 
     # --- commands ---------------------------------------------------------------------------------
@@ -539,7 +446,7 @@ class Session:
             placed |= subscription.adding.keys()
         return placed
 
-    def _place(self, group: _Group) -> None:
+    def _place(self, group: Group) -> None:
         subscribes = [command for command in self._open.values() if command.kind == "subscribe"]
         placed = self._placed().union(*(command.tickers for command in subscribes))
         wanted = [t for t in dict.fromkeys(group.tickers) if t in self.tickers and t not in placed]
@@ -559,7 +466,7 @@ class Session:
                 return
             if pending >= _OPEN_SUBSCRIBES:
                 due_ns = self._clock() + self._limits.command_interval_ns
-                self._groups.append(_Group(wanted[start:], due_ns, group.failures))
+                self._groups.append(Group(wanted[start:], due_ns, group.failures))
                 return
             # The default of use_yes_price is going to change: it is always said.
             params = wire.Params(
@@ -570,7 +477,7 @@ class Session:
             )
             command_id = self._command("subscribe", params)
             deadline_ns = self._clock() + self._limits.reply_ns
-            self._open[command_id] = _Command("subscribe", 0, set(tickers), deadline_ns, group.failures)
+            self._open[command_id] = Command("subscribe", 0, set(tickers), deadline_ns, group.failures)
             pending += 1
 
     def _ask(self, subscription: Subscription, now: int) -> None:
@@ -623,7 +530,7 @@ class Session:
         """An answer has to come in time; ``snapshot``: one for each market."""
         command_id = command_id or self._id()
         deadline_ns = self._clock() + self._limits.reply_ns
-        command = _Command(kind, subscription.sid, set(tickers), deadline_ns, failures, command_id)
+        command = Command(kind, subscription.sid, set(tickers), deadline_ns, failures, command_id)
         self._open[command_id] = command
         self.wake_ns = min(self.wake_ns, deadline_ns)
         if kind == "snapshot":
