@@ -44,6 +44,7 @@ class Rig:
     """A quiet exchange with 300 markets, and a recorder that has all their books."""
 
     def __init__(self, directory: Path) -> None:
+        self.rounds = 0
         self.loop = uvloop.new_event_loop()
         self.source = SyntheticMarkets(MARKETS, 1)
         context, _ = make_tls(directory)
@@ -96,8 +97,9 @@ class Rig:
         await self.all_exact()
 
     async def doubtful_book(self) -> None:
-        """A delta that cannot be true: one market only."""
-        book = next(iter(self.source.books.values()))
+        """A delta that cannot be true, of another market each time: a second one is repaired more slowly."""
+        book = list(self.source.books.values())[self.rounds]
+        self.rounds += 1
         rejected = self.recorder.counts.rejected
         self.exchange.publish(Change(book.ticker, DELTA, delta_body(book, 0, 100, -(10**9), b"")))
         while self.recorder.counts.rejected == rejected:
