@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from kalshi_fast._book import YES
 from kalshi_fast._columns import CLEAR, GAP, SNAPSHOT
+from kalshi_fast._rows import write_book
 from kalshi_fast.batch import Batch, BatchPool, HealthEvent, RejectedFrame
 from kalshi_fast.subscription import Subscription
 
@@ -121,6 +122,13 @@ class Recorder:
         assert isinstance(replica.subscription, Subscription)  # noqa: S101 - its book is exact
         conn_id, sid, ts_us = replica.link.conn_id, replica.subscription.sid, ingest_ns // 1000
         self.event(CLEAR, market, conn_id, sid, seq, YES, 0, 0, ts_us, ingest_ns)
+        market.known = True
+        rows = (conn_id, sid, seq, market.ix, market.id_ix, ts_us, ingest_ns)
+        written = write_book(book, before, self._batch.events, self._batch.levels, *rows)
+        if written >= 0:
+            self.counters.events += written
+            return
+        # No room for all of it: row by row, over as many batches as it takes.
         for side, levels in enumerate(book.ladders()):
             for price, _ in before[side]:
                 if book.size_at(side, price) == 0:
@@ -128,7 +136,6 @@ class Recorder:
             for price, size in levels:
                 self.event(SNAPSHOT, market, conn_id, sid, seq, side, price, size, ts_us, ingest_ns)
                 self.level(market, side, price, size, ts_us, ingest_ns)
-        market.known = True
 
     def lose(self, link: Link, losses: list[Loss], ingest_ns: int) -> None:
         """Books of a connection are unknown from now on: marked, and said in the rows, once each. Where

@@ -1,0 +1,47 @@
+"""A whole book into the columns at once: the rows of a snapshot, and the states of all its levels.
+
+Not here: what such rows mean, and what to do when they do not fit (``recorder``).
+"""
+
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
+
+from kalshi_fast._book cimport OrderBook
+from kalshi_fast._columns cimport EventColumns, LevelColumns
+
+from kalshi_fast._columns import SNAPSHOT as _SNAPSHOT
+
+cdef int SNAPSHOT = _SNAPSHOT
+
+
+def write_book(
+    OrderBook book not None, before, EventColumns events not None, LevelColumns levels not None,
+    uint64_t conn_id, uint32_t sid, uint64_t seq, int32_t ix, int32_t id_ix, int64_t ts_us, int64_t ingest_ns,
+):
+    """Every level of the book, best first, and size 0 for the levels of ``before`` that are gone.
+
+    ``before``: both sides as ``OrderBook.ladders`` has them. Returns how many events were written, or -1 when
+    the buffers have no room for all of it: then nothing is written.
+    """
+    cdef Py_ssize_t depth = book.levels[0] + book.levels[1]
+    cdef Py_ssize_t changes = depth + len(before[0]) + len(before[1])
+    cdef int side, slot, price, left
+    cdef int64_t size
+    if events.capacity - events.n < depth or levels.capacity - levels.n < changes:
+        return -1
+    for side in range(2):
+        for price, _ in before[side]:
+            slot = book.grid.slot_of[price]
+            if slot < 0 or book.qty[side][slot] == 0:
+                levels.append(ix, id_ix, side, price, 0, ts_us, ingest_ns)
+        left, slot = book.levels[side], book.best[side]
+        while left > 0:
+            size = book.qty[side][slot]
+            if size != 0:
+                price = book.grid.price_of[slot]
+                events.append(
+                    SNAPSHOT, conn_id, sid, seq, ix, id_ix, side, price, size, ts_us, ingest_ns
+                )
+                levels.append(ix, id_ix, side, price, size, ts_us, ingest_ns)
+                left -= 1
+            slot -= 1
+    return depth
