@@ -9,7 +9,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +20,7 @@ from client import Client, connect, exchange, rebuilt
 from kalshi_fast.batch import EVENT_SCHEMA
 from kalshi_fast.errors import SimulatorError
 from kalshi_fast.simulator.faults import fault
+from kalshi_fast.simulator.pace import Pace
 from kalshi_fast.simulator.recorded import RecordedMarkets
 from kalshi_fast.simulator.synthetic import SyntheticMarkets
 from test_simulator import TICKERS, process, subscribe, update
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from kalshi_fast.simulator.exchange import Exchange
 
+DELTA = "orderbook_delta"
 START = datetime(2026, 10, 1, 12, 0, 0, 250_000, tzinfo=UTC)
 
 
@@ -104,10 +105,10 @@ def test_checkpoints_are_the_books_after_the_frame_they_name(tmp_path: Path) -> 
         script = [fault(0.2, "unknown", s=0.2), fault(0.3, "empty"), fault(0.5, "storm")]
         async with exchange(
             tmp_path,
-            rate=2000,
-            seconds=0.8,
+            rate=1000,
+            seconds=2,
             faults=script,
-            checkpoint_every_s=0.05,
+            checkpoint_every_s=0.1,
             directory=tmp_path,
             unique_sids=True,
         ) as running:
@@ -124,12 +125,12 @@ def test_checkpoints_are_the_books_after_the_frame_they_name(tmp_path: Path) -> 
             await running.finished.wait()
             sent = running.stats.frames_sent
             await clients[0].until(lambda: sum(len(client.frames) for client in clients) == sent)
-            assert running.stats.checkpoints == 16, "one each 50 ms, the last at the end"
+            assert running.stats.checkpoints == 20, "one each 100 ms, the last at the end"
         return clients
 
     clients = asyncio.run(run())
     lines = [json.loads(line) for line in (tmp_path / "checkpoints.jsonl").read_text().splitlines()]
-    assert 20 < len(lines) <= 32
+    assert 20 < len(lines) <= 40
     for line in lines:
         assert set(line) == {"sid", "seq", "books"}
         frames = [
@@ -273,26 +274,37 @@ def test_faults_do_not_break_a_recording(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
-@pytest.mark.parametrize("speed", [20.0, 200.0])
-def test_speed_is_that_of_the_recording(tmp_path: Path, speed: float) -> None:
-    recorded = Ours().row("clear", "A")
-    for n in range(10):
-        recorded.row("delta", "A", "yes", 100 + 100 * n, 100)
-    recorded.write(tmp_path / "part.parquet")  # ten seconds
+def test_speed_is_that_of_the_recording(tmp_path: Path) -> None:
+    recorded = Ours().row("clear", "A").row("delta", "A", "yes", 100, 100).row("delta", "A", "no", 100, 100)
+    recorded.rows[-1]["ingest_ts"] += timedelta(hours=1)
+    recorded.write(tmp_path / "part.parquet")
 
-    async def run() -> float:
-        source = RecordedMarkets(tmp_path, "current")
-        async with exchange(tmp_path, source, speed=speed) as running:
+    async def run() -> None:
+        async with exchange(tmp_path, RecordedMarkets(tmp_path, "current"), speed=10) as running:
             client = await connect(tmp_path, running.url)
             client.send(subscribe("A"))
-            await client.until(lambda: len(client.frames) > 3)
-            started = time.monotonic()
-            assert not running.finished.is_set()
+            await client.until(lambda: client.frames[-1:] != [] and client.frames[-1]["type"] == DELTA)
+            assert running.played == 2, "the third is six minutes away"
+        async with exchange(tmp_path, RecordedMarkets(tmp_path, "current"), speed=100_000) as running:
+            client = await connect(tmp_path, running.url)
+            client.send(subscribe("A"))
             await running.finished.wait()
-            return time.monotonic() - started
+            assert running.played == 3
 
-    took_s = asyncio.run(run())
-    assert took_s > 5 / speed, "never faster than it was, and later on a busy machine"
+    asyncio.run(run())
+
+
+def test_pace() -> None:
+    real, twice, free = Pace(speed=1), Pace(speed=2), Pace()
+    assert (real.recorded_until_s(3), twice.recorded_until_s(3)) == (3, 6)
+    assert (real.waits, twice.waits, free.waits, Pace(rate=5).waits) == (False, False, True, False)
+    steady = Pace(rate=1000, seconds=2)
+    assert [steady.due(s, 500) for s in (0.5, 1.5, 99)] == [0, 1000, 1500]
+    assert [steady.over(2.5, played) for played in (1999, 2000)] == [False, True]
+    assert steady.over(5, 10), "nobody can take it so fast"
+    assert [steady.frames_until(s) for s in (0.2, 0.1 + 0.2, 0.3001)] == [200, 300, 301]
+    assert all(steady.moment_s(steady.frames_until(n / 7)) >= n / 7 for n in range(100))
+    assert not free.over(10**9, 0)
 
 
 def test_nothing_is_played_as_fast_as_possible_to_nobody(tmp_path: Path) -> None:

@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 CLEAN_S: Final = 3.0  # chaos leaves the end of a play alone, so that a client can recover
-HANG_NEEDS_S: Final = 6.0  # only silence tells a client of a hung link: it needs time before the clean end
+# Only silence tells a client of a hung link, and on some event loops of a reset that came together with data:
+# it needs time before the clean end.
+SILENT_KINDS: Final = ("hang", "reset", "refuse")
+SILENCE_NEEDS_S: Final = 6.0
 _GAPS_S: Final = (0.25, 0.75)  # between two faults of chaos
 _MAX_S: Final = 3600.0
 
@@ -197,7 +200,7 @@ def chaos(seed: int, seconds: float) -> list[Fault]:
 def _fitting(left: list[str], left_s: float) -> str:
     """Takes the next kind that can be over in time; nothing with a length fits: a frame is dropped."""
     for at, kind in enumerate(left):
-        needs_s = HANG_NEEDS_S if kind == "hang" else 0.1 if "s" in KINDS[kind] else 0.0
+        needs_s = SILENCE_NEEDS_S if kind in SILENT_KINDS else 0.1 if "s" in KINDS[kind] else 0.0
         if needs_s <= left_s:
             return left.pop(at)
     return "drop"
