@@ -8,8 +8,12 @@ throw-away authority is trusted by the usual ``SSL_CERT_FILE``. All else is its 
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
+import subprocess
+import sys
 import threading
+import time
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
@@ -204,3 +208,36 @@ def test_a_key_that_is_not_known_is_refused(
 
     asyncio.run(run())
     assert any("InvalidStatus" in warning for warning in warnings_of(caplog))
+
+
+def test_the_command_is_an_exchange_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`kalshi-fast simulate` as a user starts it; what the books really were stands in its checkpoints."""
+    arguments = ("--port", "0", "--markets", "6", "--rate", "2000", "--seconds", "3", "--checkpoints", "0.5")
+    with subprocess.Popen(
+        [sys.executable, "-m", "kalshi_fast", "simulate", *arguments, "--dir", str(tmp_path), "--quiet"],
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as command:
+        assert command.stdout is not None
+        url = command.stdout.readline().split()[-1]
+        tickers = [f"KXSIM-26DEC31-T{number:04d}" for number in range(6)]
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+        monkeypatch.setattr(pykalshi.feed, "DEFAULT_WS_BASE", url)
+        peer = Peer(tmp_path / "client.pem", "simulated-key")
+        peer.feed.subscribe("orderbook_delta", market_tickers=tickers)
+        peer.feed.start()
+        said = command.stdout.read()  # until the play is over
+    assert command.returncode == 0, said
+    applied = -1
+    while applied != peer.applied:
+        applied = peer.applied
+        time.sleep(0.3)
+    peer.close()
+    *_, last = (tmp_path / "checkpoints.jsonl").read_text().splitlines()
+    truth = {
+        ticker: {side: [tuple(level) for level in levels] for side, levels in sides.items()}
+        for ticker, sides in json.loads(last)["books"].items()
+    }
+    assert set(truth) == set(tickers)
+    assert applied == 6 + 3 * 2000
+    assert peer.levels() == truth
