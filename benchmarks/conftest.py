@@ -4,11 +4,27 @@ from __future__ import annotations
 
 import pytest
 
+from kalshi_fast.batch import ArrowViews, Batch, BatchPool
+from kalshi_fast.books import Books
+from kalshi_fast.recorder import Recorder
 from kalshi_fast.simulator.frames import snapshot_body
 from kalshi_fast.simulator.synthetic import SyntheticMarkets
 
 N_MARKETS = 500
 N_DELTAS = 50_000
+
+
+def sealing_recorder() -> tuple[Recorder, BatchPool]:
+    """A recorder whose batches become Arrow views and are free again at once: no storage."""
+    books, pool = Books(), BatchPool(2000, 1000)
+    views = ArrowViews(books.tickers, books.ids)
+
+    def deliver(batch: Batch) -> None:
+        views.events(batch.events, batch.names)
+        views.levels(batch.levels, batch.names)
+        pool.release(batch)
+
+    return Recorder(books, pool, deliver, seal_rows=2000), pool
 
 
 def made_frames(n_deltas: int) -> list[bytes]:

@@ -14,20 +14,20 @@ import numpy as np
 import orjson
 import pytest
 
+from benchmarks.conftest import sealing_recorder
 from benchmarks.seed_style import SeedStyleRecorder
 from kalshi_fast import wire
 from kalshi_fast._book import FINEST, LINEAR_CENT, OrderBook
 from kalshi_fast._columns import EventColumns, LevelColumns
-from kalshi_fast.batch import ArrowViews, Batch, BatchPool
-from kalshi_fast.books import Books
 from kalshi_fast.link import Link
-from kalshi_fast.recorder import Recorder
 from kalshi_fast.session import CHANNEL, Session
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pytest_benchmark.fixture import BenchmarkFixture
+
+    from kalshi_fast.recorder import Recorder
 
 ROUNDS = 7
 
@@ -147,31 +147,23 @@ def test_columns(timed: Callable[..., None], kind: str) -> None:
 
 @pytest.mark.benchmark(group="4 whole path: decode, sequence, book, columns, Arrow")
 def test_whole_path_kalshi_fast(timed: Callable[..., None], frames: list[bytes]) -> None:
-    def setup() -> tuple[Link, Recorder, Books]:
-        books, pool = Books(), BatchPool(2000, 100)
-        views = ArrowViews(books.tickers, books.ids)
-
-        def deliver(batch: Batch) -> None:
-            views.events(batch.events, batch.names)
-            views.levels(batch.levels, batch.names)
-            pool.release(batch)
-
-        recorder = Recorder(books, pool, deliver, seal_rows=2000)
+    def setup() -> tuple[Link, Recorder]:
+        recorder, _ = sealing_recorder()
         tickers = {json.loads(frame)["msg"]["market_ticker"] for frame in frames[:1000]}
         session = Session(tickers, clock=lambda: 0, rng=random.Random(1))
         link = Link(recorder, session)
         link.on_connected(1, 1)
         session.on_subscribed(wire.Subscribed(1, wire.ChannelSid(CHANNEL, 1)))
-        return link, recorder, books
+        return link, recorder
 
-    def work(link: Link, recorder: Recorder, books: Books) -> None:
+    def work(link: Link, recorder: Recorder) -> None:
         now = 1_795_000_000_000_000_000
         for frame in frames:
             link.feed(frame, now)
         recorder.seal()
         assert recorder.counts.rejected == recorder.counts.gaps == 0
         assert recorder.counts.frames == len(frames)
-        assert len(books.tickers) == 500
+        assert len(recorder.books.tickers) == 500
 
     timed(work, len(frames), setup)
 

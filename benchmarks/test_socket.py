@@ -21,13 +21,10 @@ import picows
 import pytest
 import uvloop
 
-from benchmarks.conftest import N_MARKETS, made_frames
+from benchmarks.conftest import N_MARKETS, made_frames, sealing_recorder
 from kalshi_fast._listener import FrameListener
-from kalshi_fast.batch import ArrowViews, Batch, BatchPool
-from kalshi_fast.books import Books
 from kalshi_fast.link import Link
 from kalshi_fast.receiver import Receiver
-from kalshi_fast.recorder import Recorder
 from kalshi_fast.session import Session
 from kalshi_fast.simulator.synthetic import SyntheticMarkets
 
@@ -132,21 +129,13 @@ def test_kalshi_fast_to_sealed_columns(benchmark: BenchmarkFixture, url: tuple[s
     tickers = list(SyntheticMarkets(N_MARKETS, seed=1).books)
 
     async def receive(done: asyncio.Future[None]) -> End:
-        books, pool = Books(), BatchPool(2000, 1000)
-        views = ArrowViews(books.tickers, books.ids)
-
-        def deliver(batch: Batch) -> None:
-            views.events(batch.events, batch.names)
-            views.levels(batch.levels, batch.names)
-            pool.release(batch)
-
-        recorder = Recorder(books, pool, deliver, seal_rows=2000)
+        recorder, pool = sealing_recorder()
         session = Session(tickers, clock=time.monotonic_ns, rng=random.Random(1))
         link = Link(recorder, session)
 
         class Counting(Receiver):
-            def on_end_of_read(self, transport: picows.WSTransport | None) -> None:
-                super().on_end_of_read(transport)
+            def on_end_of_read(self) -> None:
+                super().on_end_of_read()
                 subscription = session.subscriptions.get(1)
                 if subscription is not None and subscription.next_seq == N_FRAMES and not done.done():
                     recorder.seal()

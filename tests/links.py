@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kalshi_fast import wire
 from kalshi_fast.link import Link
 from kalshi_fast.session import CHANNEL, Session
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
+    from kalshi_fast._columns import EventColumns, LevelColumns
     from kalshi_fast.recorder import Recorder
+
+
+def rows(columns: EventColumns | LevelColumns, *names: str) -> Iterator[tuple[Any, ...]]:
+    """The valid rows of a buffer, as far as these columns go (none named: all)."""
+    arrays = [columns.arrays[name][: columns.n].tolist() for name in names or columns.arrays]
+    return zip(*arrays, strict=True)
 
 
 def link(

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+import links
 from client import KEY_ID, exchange
 from kalshi_fast.auth import Signer
 from kalshi_fast.batch import Batch, BatchPool
@@ -61,8 +62,7 @@ class Rows:
 
     def store(self, batch: Batch) -> None:
         names = ("market_ix", "sid", "seq", "type", "side", "price_e4", "qty_e2")
-        arrays = [batch.events.arrays[name][: batch.events.n].tolist() for name in names]
-        for market, sid, seq, kind, side, price, qty in zip(*arrays, strict=True):
+        for market, sid, seq, kind, side, price, qty in links.rows(batch.events, *names):
             self.rows.append((self.books.tickers[market], sid, seq, KINDS[kind], SIDES[side], price, qty))
         self.pool.release(batch)
 

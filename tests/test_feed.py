@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import uvloop
 
+import links
 from client import KEY_ID, exchange
 from kalshi_fast.auth import Signer
 from kalshi_fast.backoff import Backoff, Scale
@@ -60,10 +61,7 @@ class Rig:
         self.feed = Feed(url, signer, Link(self.recorder, self.session), self.pool, **options)
 
     def store(self, batch: Batch) -> None:
-        arrays = [
-            batch.events.arrays[name][: batch.events.n].tolist() for name in ("conn_id", "seq", "ingest_ns")
-        ]
-        self.rows += zip(*arrays, strict=True)
+        self.rows += links.rows(batch.events, "conn_id", "seq", "ingest_ns")
         self.health += batch.health
         if self.keep:
             self.held.append(batch)

@@ -258,3 +258,20 @@ def test_only_unknown_markets_are_an_error(tmp_path: Path) -> None:
                     await rig.fleet.run()
 
     asyncio.run(run())
+
+
+def test_a_market_that_found_no_room_and_then_is_unknown_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may overflow first and turn out to be unknown on the connection that was made for it."""
+    monkeypatch.setattr(fleet_module, "Limits", functools.partial(Limits, subscriptions=1))
+
+    async def scene(rig: Rig, running: Exchange) -> None:
+        await rig.until(lambda: rig.exact(ALL[:4]) and rig.fleet.unknown_tickers == ["NOPE"])
+        await rig.until(lambda: len(rig.fleet.feeds) == 1)
+        connections = rig.fleet.connections
+        await asyncio.sleep(2.5)
+        assert rig.fleet.connections == connections
+        await frozen(rig, running, ALL[:4])
+
+    play(tmp_path, [*ALL[:4], "NOPE"], scene, SUBSCRIPTION_MARKETS="4")

@@ -54,8 +54,7 @@ class Rig:
 
     def store(self, batch: Batch) -> None:
         for columns in (batch.events, batch.levels):
-            arrays = {name: values[: columns.n].tolist() for name, values in columns.arrays.items()}
-            self.rows += zip(*arrays.values(), strict=True)
+            self.rows += links.rows(columns)
         self.rows += [(event.event, event.sid, event.seq, event.market_ticker) for event in batch.health]
         self.rows += [rejected.payload for rejected in batch.rejected]
         self.pool.release(batch)

@@ -38,12 +38,10 @@ class Rig:
 
     def store(self, batch: Batch) -> None:
         names = ("type", "market_ix", "conn_id", "sid", "seq", "side", "price_e4", "qty_e2")
-        arrays = [batch.events.arrays[name][: batch.events.n].tolist() for name in names]
-        for kind, market, *rest in zip(*arrays, strict=True):
+        for kind, market, *rest in links.rows(batch.events, *names):
             self.rows.append((KINDS[kind], self.books.tickers[market], *rest))
-        names_of_levels = ("market_ix", "side", "price_e4", "size_e2")
-        arrays = [batch.levels.arrays[name][: batch.levels.n].tolist() for name in names_of_levels]
-        for market, side, price, size in zip(*arrays, strict=True):
+        levels = links.rows(batch.levels, "market_ix", "side", "price_e4", "size_e2")
+        for market, side, price, size in levels:
             self.levels[self.books.tickers[market], side, price] = size
         self.health += batch.health
         self.pool.release(batch)

@@ -47,7 +47,7 @@ cdef class FrameListener(WSListener):
             self.rest.on_other(transport, frame, self.read_ns)
         if frame.last_in_buffer:
             self.read_ns = 0
-            self.rest.on_end_of_read(transport)
+            self.rest.on_end_of_read()
 
     cpdef is_user_specific_pong(self, WSFrame frame):
         """picows keeps the pongs to itself; one that ends a read must end it here too."""
@@ -55,7 +55,7 @@ cdef class FrameListener(WSListener):
             return False
         if frame.last_in_buffer:
             self.read_ns = 0
-            self.rest.on_end_of_read(None)
+            self.rest.on_end_of_read()
         return True
 
     cpdef on_ws_disconnected(self, WSTransport transport):

@@ -67,6 +67,8 @@ cdef inline const char* _number(const char* at, const char* end, uint64_t* value
 cdef inline const char* _quote(const char* at, const char* end, Py_ssize_t most) noexcept nogil:
     """The quote that ends a text of plain ASCII without escapes, NULL when it is another or a long one."""
     cdef const char* start = at
+    if at == NULL:
+        return NULL
     while at < end and at - start <= most:
         if at[0] == c'"':
             return at
@@ -197,20 +199,14 @@ cdef class DeltaPath:
             return NOT_TAKEN
         at = _expect(at, end, b'","market_id":"', 15)
         at = _expect(at, end, state.market_id, ID_CHARS)
-        at = _expect(at, end, b'","price_dollars":"', 19)
-        if at == NULL:
-            return NOT_TAKEN
-        start = at
-        at = _quote(at, end, _MAX_TEXT)
+        start = _expect(at, end, b'","price_dollars":"', 19)
+        at = _quote(start, end, _MAX_TEXT)
         if at == NULL:
             return NOT_TAKEN
         price = parse_price_e4(start, at - start)
-        at = _expect(at, end, b'","delta_fp":"', 14)
+        start = _expect(at, end, b'","delta_fp":"', 14)
+        at = _quote(start, end, _MAX_TEXT)
         if at == NULL or price == BAD:
-            return NOT_TAKEN
-        start = at
-        at = _quote(at, end, _MAX_TEXT)
-        if at == NULL:
             return NOT_TAKEN
         change = parse_qty_e2(start, at - start)
         at = _expect(at, end, b'","side":"', 10)

@@ -19,6 +19,7 @@ from kalshi_fast import __version__
 from kalshi_fast.config import SETTINGS, Loaded, describe, load
 from kalshi_fast.errors import ConfigError, KalshiFastError, SimulatorError
 from kalshi_fast.simulator import options as simulator_options
+from kalshi_fast.simulator.options import natural
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,7 +52,7 @@ def parser() -> argparse.ArgumentParser:
     )
     demo.add_argument("--seconds", type=_positive, default=8, help="length of the synthetic play (8)")
     demo.add_argument("--markets", type=_positive, default=100, help="synthetic markets (100)")
-    demo.add_argument("--rate", type=_natural, help="frames per second, 0: no limit (20000; recordings: 0)")
+    demo.add_argument("--rate", type=natural, help="frames per second, 0: no limit (20000; recordings: 0)")
     demo.add_argument("--seed", type=int, default=1, help="of the synthetic markets (1)")
     demo.add_argument("--recording", type=Path, help="play the recordings in this directory instead")
     demo.add_argument(
@@ -62,7 +63,7 @@ def parser() -> argparse.ArgumentParser:
     )
     demo.add_argument("--hot-standby", action="store_true", help="record over two connections at once")
     demo.add_argument("--dir", type=Path, default=Path("demo-data"), help="where everything goes (demo-data)")
-    demo.add_argument("--port", type=_natural, default=0, help="port of the simulator (any free one)")
+    demo.add_argument("--port", type=natural, default=0, help="port of the simulator (any free one)")
     demo.add_argument("--tls", action=argparse.BooleanOptionalAction, default=True, help="encrypt, as live")
     _add_output(demo)
 
@@ -91,16 +92,10 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _positive(text: str) -> int:
-    number = _natural(text)
+    number = natural(text)
     if number == 0:
         raise argparse.ArgumentTypeError(f"expected a whole number above 0, got {text!r}")
     return number
-
-
-def _natural(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) <= 9):
-        raise argparse.ArgumentTypeError(f"expected a whole number, got {text!r}")
-    return int(text)
 
 
 def _add_output(command: argparse.ArgumentParser) -> None:

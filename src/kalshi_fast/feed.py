@@ -69,7 +69,6 @@ class Feed:
         idle_s: float = IDLE_S,
         patient: bool = False,
     ) -> None:
-        self.connected = False
         self.connections = 0
         self.link = link
         self._url = url
@@ -117,7 +116,6 @@ class Feed:
             transport.disconnect()
             raise ConnectError(f"WS_URL: {self._url} ended the connection before it became a WebSocket")
         self.connections += 1
-        self.connected = True
         try:
             await self._until_over(transport, receiver)
             if self._stop.is_set():
@@ -127,7 +125,6 @@ class Feed:
                 receiver.closed_here = self.link.session.closing
         finally:
             await _hang_up(transport)
-            self.connected = False
         return receiver.reason
 
     async def _until_over(self, transport: picows.WSTransport, receiver: Receiver) -> None:

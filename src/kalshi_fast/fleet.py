@@ -129,6 +129,7 @@ class Fleet:
         for feed in self.feeds:
             session = feed.link.session
             for ticker in session.unknown_tickers:
+                self._homeless.pop(ticker, None)  # no connection will have room for it
                 if ticker not in self.unknown_tickers:
                     self.unknown_tickers.append(ticker)
             tickers, session.overflow = session.overflow, []

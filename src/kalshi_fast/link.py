@@ -170,7 +170,8 @@ class Link:
         if replica is None:
             return
         market = replica.market
-        before = market.book.ladders()
+        serves = replica.active or market.book.stale  # else it is a standby's, of which no rows are written
+        before = market.book.ladders() if serves else ([], [])
         book = replica.book_for_snapshot()
         try:
             sides = (
@@ -191,9 +192,8 @@ class Link:
         self.session.repaired(message.sid, market.ticker)
         replica.subscription = self.session.subscriptions[message.sid]
         self._recorder.counters.snapshots += 1
-        if not replica.active and market.book.stale:
+        if serves:
             market.activate(replica)
-        if replica.active:
             self._recorder.book(replica, before, message.seq, ingest_ns)
 
     def _own_scale(self, side: int, price: int) -> int:
@@ -260,6 +260,7 @@ class Link:
         counts = self._recorder.counters
         if verdict is Verdict.REPEATED:
             counts.repeated += 1
+            self._take_losses(ingest_ns)  # too many of them, and the subscription is over
             return False
         if verdict is Verdict.FOREIGN:
             counts.foreign += 1

@@ -80,14 +80,13 @@ class Receiver:
             transport.send_close(frame.get_close_code())
             transport.disconnect()
 
-    def on_end_of_read(self, transport: picows.WSTransport | None) -> None:
-        """Nothing more has come with this read; ``transport`` None: the connection's own."""
+    def on_end_of_read(self) -> None:
+        """Nothing more has come with this read."""
         self.flush()
-        transport = transport or self._transport
-        if self._pool.pressed and not self._paused and transport is not None:
+        if self._pool.pressed and not self._paused and self._transport is not None:
             self._paused = True
-            transport.underlying_transport.pause_reading()
-            self._resume_when_relieved(transport)
+            self._transport.underlying_transport.pause_reading()
+            self._resume_when_relieved(self._transport)
 
     def on_disconnected(self, transport: picows.WSTransport) -> None:
         if self.closed_here is not None:

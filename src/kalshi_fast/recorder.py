@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from kalshi_fast.link import Link
     from kalshi_fast.subscription import Loss
 
-Ladders: TypeAlias = "tuple[list[tuple[int, int]], list[tuple[int, int]]]"
+Ladders: TypeAlias = tuple[list[tuple[int, int]], list[tuple[int, int]]]  # as ``OrderBook.ladders`` has them
 
 _COUNTED_NAMES = 1000
 _COUNTED_NAME_CHARS = 100
@@ -85,7 +85,7 @@ class Recorder:
 
     def leave(self, link: Link) -> None:
         """A connection that will not come back; its books are unknown already."""
-        _ = self.counts
+        self._collect(link)
         self._links.remove(link)
         for replica in link.replicas.values():
             others = [other for other in replica.market.replicas if other is not replica]
@@ -102,18 +102,23 @@ class Recorder:
     def counts(self) -> Counts:
         """What has been seen so far."""
         for link in self._links:
-            self.counters.frames += link.path.taken
-            self.counters.deltas += link.path.written
-            self.counters.events += link.path.written
-            link.path.taken = link.path.written = 0
+            self._collect(link)
         return self.counters
+
+    def _collect(self, link: Link) -> None:
+        """What the link's own path has taken since the last time."""
+        path = link.path
+        self.counters.frames += path.taken
+        self.counters.deltas += path.written
+        self.counters.events += path.written
+        path.taken = path.written = 0
 
     # --- books ------------------------------------------------------------------------------------
 
     def book(
         self,
         replica: Replica,
-        before: tuple[list[tuple[int, int]], list[tuple[int, int]]],
+        before: Ladders,
         seq: int,
         ingest_ns: int,
     ) -> None:

@@ -492,14 +492,12 @@ class Session:
         if not subscription.due:
             return
         limits = self._limits
-        earliest_ns = max(
-            subscription.hold_ns,
-            subscription.paced_ns - (limits.command_burst - 1) * limits.command_interval_ns,
-        )
+        ahead_ns = (limits.command_burst - 1) * limits.command_interval_ns
+        earliest_ns = max(subscription.hold_ns, subscription.paced_ns - ahead_ns)
         if earliest_ns <= now:
             order = sorted(subscription.due, key=lambda ticker: (-self.activity(ticker), ticker))
             for start in range(0, len(order), limits.snapshots_per_command):
-                earliest_ns = subscription.paced_ns - (limits.command_burst - 1) * limits.command_interval_ns
+                earliest_ns = subscription.paced_ns - ahead_ns
                 if earliest_ns > now:
                     break
                 tickers = order[start : start + limits.snapshots_per_command]
