@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from kalshi_fast.batch import ArrowViews, Batch, BatchPool
+from kalshi_fast.arrow import STORED_EVENTS, STORED_LEVELS, Names, stored
+from kalshi_fast.batch import Batch
 from kalshi_fast.books import Books
+from kalshi_fast.pool import LocalPool
 from kalshi_fast.recorder import Recorder
 from kalshi_fast.simulator.frames import snapshot_body
 from kalshi_fast.simulator.synthetic import SyntheticMarkets
@@ -14,14 +16,14 @@ N_MARKETS = 500
 N_DELTAS = 50_000
 
 
-def sealing_recorder() -> tuple[Recorder, BatchPool]:
+def sealing_recorder() -> tuple[Recorder, LocalPool]:
     """A recorder whose batches become Arrow views and are free again at once: no storage."""
-    books, pool = Books(), BatchPool(2000, 1000)
-    views = ArrowViews(books.tickers, books.ids)
+    books, pool = Books(), LocalPool(2000, 1000)
+    names = Names(books.tickers, books.ids)
 
     def deliver(batch: Batch) -> None:
-        views.events(batch.events, batch.names)
-        views.levels(batch.levels, batch.names)
+        names.events(stored(STORED_EVENTS, batch.events.arrays, batch.events.n))
+        names.levels(stored(STORED_LEVELS, batch.levels.arrays, batch.levels.n))
         pool.release(batch)
 
     return Recorder(books, pool, deliver, seal_rows=2000), pool

@@ -17,10 +17,10 @@ import uvloop
 
 from kalshi_fast.auth import Signer
 from kalshi_fast.backoff import Backoff
-from kalshi_fast.batch import BatchPool
 from kalshi_fast.books import Books
 from kalshi_fast.feed import Feed, tls_context
 from kalshi_fast.link import Link
+from kalshi_fast.pool import LocalPool
 from kalshi_fast.recorder import Recorder
 from kalshi_fast.session import Session
 from kalshi_fast.simulator.exchange import Exchange
@@ -50,7 +50,7 @@ class Rig:
         context, _ = make_tls(directory)
         keys = {"key": make_key(directory / "client.pem")}
         self.exchange = Exchange(self.source, keys, ssl_context=context)
-        pool = BatchPool(2000, 1000)
+        pool = LocalPool(2000, 1000)
         self.recorder = Recorder(Books(), pool, pool.release, seal_rows=2000)
         rng = random.Random(1)
         self.session = Session(

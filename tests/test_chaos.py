@@ -18,12 +18,13 @@ import pytest
 import links
 from client import KEY_ID, exchange
 from kalshi_fast.auth import Signer
-from kalshi_fast.batch import Batch, BatchPool
+from kalshi_fast.batch import Batch
 from kalshi_fast.books import Books
 from kalshi_fast.checkpoints import Comparison, Row, compare
 from kalshi_fast.config import load
 from kalshi_fast.feed import tls_context
 from kalshi_fast.fleet import Fleet
+from kalshi_fast.pool import LocalPool
 from kalshi_fast.recorder import Counts, Recorder
 from kalshi_fast.simulator.checkpoints import FILE
 from kalshi_fast.simulator.faults import chaos
@@ -58,7 +59,7 @@ class Rows:
     def __init__(self) -> None:
         self.rows: list[Row] = []
         self.books = Books()
-        self.pool = BatchPool(500, 1000)
+        self.pool = LocalPool(500, 1000)
 
     def store(self, batch: Batch) -> None:
         names = ("market_ix", "sid", "seq", "type", "side", "price_e4", "qty_e2")

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kalshi_fast._columns import EventColumns, LevelColumns
-from kalshi_fast.batch import EVENT_SCHEMA, LEVEL_SCHEMA, ArrowViews, BatchPool
+from kalshi_fast.arrow import EVENT_SCHEMA, LEVEL_SCHEMA, STORED_EVENTS, STORED_LEVELS, Names, stored
 from kalshi_fast.errors import FieldError
+from kalshi_fast.pool import LocalPool
 
 TICKERS = ["A", "B-26.5", "C"]
 IDS = [
@@ -19,7 +20,6 @@ IDS = [
     "00000000-0000-0000-0000-000000000000",
     "d91bc706-ee49-470d-82d8-11418bda6fed",
 ]
-NAMES = (len(TICKERS), len(IDS))
 I64 = st.integers(-(2**63), 2**63 - 1)
 EVENT_ROWS = st.lists(
     st.tuples(
@@ -61,7 +61,7 @@ def filled(rows: list[tuple[int, ...]], capacity: int = 64) -> EventColumns:
 @given(EVENT_ROWS)
 def test_events_come_out_as_they_went_in(rows: list[tuple[int, ...]]) -> None:
     columns = filled(rows)
-    view = ArrowViews(TICKERS, IDS).events(columns, NAMES)
+    view = Names(TICKERS, IDS).events(stored(STORED_EVENTS, columns.arrays, columns.n))
     assert view.schema == EVENT_SCHEMA
     view.validate(full=True)
     raw = view.set_column(9, "ts", view["ts"].cast(pa.int64())).set_column(
@@ -87,7 +87,7 @@ def test_levels_keep_the_last_state_and_a_growing_version(rows: list[tuple[int, 
         assert columns.version >= row[6]
         last = columns.version
         model[row[:4]] = (*row[4:], last)
-    view = ArrowViews(TICKERS, IDS).levels(columns, NAMES)
+    view = Names(TICKERS, IDS).levels(stored(STORED_LEVELS, columns.arrays, columns.n))
     assert view.schema == LEVEL_SCHEMA
     arrays = {name: values[: columns.n].tolist() for name, values in columns.arrays.items()}
     found = {
@@ -125,7 +125,7 @@ def test_levels_start_afresh_in_every_batch_even_when_the_generations_wrap() -> 
 
 def test_arrow_shares_the_memory_of_the_columns() -> None:
     columns = filled([(1, 2, 3, 4, 0, 1, 1, 5, 6, 7, 8)])
-    view = ArrowViews(TICKERS, IDS).events(columns, NAMES)
+    view = Names(TICKERS, IDS).events(stored(STORED_EVENTS, columns.arrays, columns.n))
     names = {"ts": "ts_us", "ingest_ts": "ingest_ns", "market_id": "id_ix", "market_ticker": "market_ix"}
     for column in EVENT_SCHEMA.names:
         array = view[column]
@@ -169,7 +169,7 @@ def test_impossible_capacity(columns: Any, capacity: int) -> None:  # noqa: ANN4
 
 
 def test_pool_uses_buffers_again_and_says_when_it_is_pressed() -> None:
-    pool = BatchPool(10, 2)
+    pool = LocalPool(10, 2)
     first, second = pool.acquire(5), pool.acquire(0)
     assert pool.pressed
     first.events.add(*(1,) * 11)

@@ -22,11 +22,12 @@ import links
 from client import KEY_ID, exchange
 from kalshi_fast.auth import Signer
 from kalshi_fast.backoff import Backoff, Scale
-from kalshi_fast.batch import Batch, BatchPool
+from kalshi_fast.batch import Batch
 from kalshi_fast.books import Books
 from kalshi_fast.errors import ConnectError, RefusedError, SubscriptionError
 from kalshi_fast.feed import Feed, tls_context
 from kalshi_fast.link import Link
+from kalshi_fast.pool import LocalPool
 from kalshi_fast.receiver import new_conn_id
 from kalshi_fast.recorder import Recorder
 from kalshi_fast.session import Session
@@ -47,7 +48,7 @@ class Rig:
         self.keep = False
         self.health: list[Any] = []
         self.rows: list[tuple[int, int, int]] = []  # conn_id, seq, ingest_ns
-        self.pool = BatchPool(100, options.pop("max_batches", 50))
+        self.pool = LocalPool(100, options.pop("max_batches", 50))
         self.books = Books()
         self.recorder = Recorder(self.books, self.pool, self.store, seal_rows=100)
         rng = random.Random(1)

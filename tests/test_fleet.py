@@ -14,12 +14,13 @@ import pytest
 from client import KEY_ID, exchange
 from kalshi_fast import fleet as fleet_module
 from kalshi_fast.auth import Signer
-from kalshi_fast.batch import Batch, BatchPool
+from kalshi_fast.batch import Batch
 from kalshi_fast.books import Books
 from kalshi_fast.config import load
 from kalshi_fast.errors import ConnectError, SubscriptionError
 from kalshi_fast.feed import tls_context
 from kalshi_fast.fleet import Fleet
+from kalshi_fast.pool import LocalPool
 from kalshi_fast.recorder import Recorder
 from kalshi_fast.simulator.commands import Commands
 from kalshi_fast.simulator.subscription import RefusedError
@@ -37,7 +38,7 @@ class Rig:
     def __init__(self, directory: Path, url: str, tickers: list[str], **told: str) -> None:
         flags = {"WS_URL": url, "MARKET_TICKERS": ",".join(tickers), "WS_BACKOFF_SECS": "0.01", **told}
         settings = load(flags, environ={}, env_file=None, toml_file=Path(os.devnull)).settings
-        self.pool = BatchPool(1000, 1000)
+        self.pool = LocalPool(1000, 1000)
         self.books = Books()
         self.conn_ids: set[int] = set()
         self.health: list[Any] = []

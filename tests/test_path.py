@@ -15,8 +15,9 @@ import links
 from conftest import FEW
 from frames import MARKET_ID
 from kalshi_fast._path import DeltaPath
-from kalshi_fast.batch import Batch, BatchPool
+from kalshi_fast.batch import Batch
 from kalshi_fast.books import Books
+from kalshi_fast.pool import LocalPool
 from kalshi_fast.recorder import Recorder
 from test_wire import mutated
 
@@ -38,7 +39,7 @@ class Rig:
     def __init__(self, *, fast: bool, yes_price: bool = False, seal_rows: int = 50) -> None:
         self.now = 1_700_000_000_000_000_000
         self.books = Books()
-        self.pool = BatchPool(seal_rows, 4)
+        self.pool = LocalPool(seal_rows, 4)
         self.rows: list[Any] = []
         self.recorder = Recorder(self.books, self.pool, self.store, seal_rows=seal_rows)
         self.link = links.link(self.recorder, TICKERS, lambda: self.now, use_yes_price=yes_price)
@@ -243,7 +244,7 @@ def test_a_hundred_thousand_mutations_of_one_frame_are_the_same_on_both_ways() -
 
 
 def test_many_markets_are_told_apart() -> None:
-    books, pool = Books(), BatchPool(10_000, 4)
+    books, pool = Books(), LocalPool(10_000, 4)
     recorder = Recorder(books, pool, pool.release, seal_rows=10_000)
     names = [f"KX{n}-T{n % 7}" for n in range(5000)]
     link = links.link(recorder, names, lambda: 0)

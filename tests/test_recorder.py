@@ -14,8 +14,9 @@ import links
 from conftest import FEW
 from frames import EXAMPLES, MARKET_ID, delta, frame, snapshot
 from kalshi_fast._book import DECI_CENT, LINEAR_CENT, NO, YES, Grid
-from kalshi_fast.batch import Batch, BatchPool
+from kalshi_fast.batch import Batch
 from kalshi_fast.books import NIL_ID, Books
+from kalshi_fast.pool import LocalPool
 from kalshi_fast.recorder import Recorder
 from kalshi_fast.subscription import Subscription
 from test_wire import mutated
@@ -31,7 +32,7 @@ class Rig:
     ) -> None:
         self.books = Books()
         self.now = 1_000_000_000_000_000_000
-        self.pool = BatchPool(seal_rows, 4)
+        self.pool = LocalPool(seal_rows, 4)
         self.events: list[dict[str, Any]] = []
         self.levels: dict[tuple[str, int, int], tuple[int, int]] = {}
         self.rejected: list[Any] = []

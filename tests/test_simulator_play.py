@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from client import Client, connect, exchange, rebuilt
-from kalshi_fast.batch import EVENT_SCHEMA
+from kalshi_fast.arrow import EVENT_SCHEMA
 from kalshi_fast.errors import SimulatorError
 from kalshi_fast.simulator.faults import fault
 from kalshi_fast.simulator.pace import Pace

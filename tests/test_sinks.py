@@ -15,9 +15,10 @@ import front
 import links
 from frames import MARKET_ID, delta, snapshot
 from kalshi_fast import __version__
-from kalshi_fast.batch import ArrowViews, Batch, BatchPool
+from kalshi_fast.batch import ArrowViews, Batch, LocalPool
 from kalshi_fast.books import Books
 from kalshi_fast.errors import ConfigError, SinkError
+from kalshi_fast.pool import LocalPool
 from kalshi_fast.recorder import Recorder
 from kalshi_fast.sinks import clickhouse
 from kalshi_fast.sinks.clickhouse import ClickHouseSink
@@ -41,7 +42,7 @@ class Source:
         self.books = Books()
         self.views = ArrowViews(self.books.tickers, self.books.ids)
         self.batches: list[Batch] = []
-        pool = BatchPool(rows, 1000)
+        pool = LocalPool(rows, 1000)
         self.recorder = Recorder(self.books, pool, self.batches.append, seal_rows=rows)
         self.now = NOON_NS
         self.link = links.link(self.recorder, tickers, lambda: self.now)

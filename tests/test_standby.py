@@ -13,8 +13,9 @@ import links
 from conftest import FEW
 from frames import delta, snapshot
 from kalshi_fast._book import NO, YES
-from kalshi_fast.batch import Batch, BatchPool
+from kalshi_fast.batch import Batch
 from kalshi_fast.books import Books
+from kalshi_fast.pool import LocalPool
 from kalshi_fast.recorder import Recorder
 
 KINDS = ("snapshot", "delta", "clear", "gap")
@@ -27,7 +28,7 @@ class Rig:
     def __init__(self) -> None:
         self.now = 1_000_000_000_000_000_000
         self.books = Books()
-        self.pool = BatchPool(1000, 4)
+        self.pool = LocalPool(1000, 4)
         self.rows: list[tuple[Any, ...]] = []
         self.levels: dict[tuple[str, int, int], int] = {}
         self.health: list[Any] = []

@@ -1,17 +1,23 @@
 from typing import Any, Final
 
 from numpy.typing import NDArray
+from typing_extensions import Buffer
 
 SNAPSHOT: Final = 0
 DELTA: Final = 1
 CLEAR: Final = 2
 GAP: Final = 3
 
+def event_bytes(capacity: int) -> int: ...
+def level_bytes(capacity: int) -> int: ...
+def event_arrays(memory: Buffer, capacity: int) -> dict[str, NDArray[Any]]: ...
+def level_arrays(memory: Buffer, capacity: int) -> dict[str, NDArray[Any]]: ...
+
 class EventColumns:
     capacity: Final[int]
     n: Final[int]
     arrays: Final[dict[str, NDArray[Any]]]
-    def __init__(self, capacity: int) -> None: ...
+    def __init__(self, capacity: int, memory: Buffer | None = None) -> None: ...
     def add(
         self,
         type: int,  # noqa: A002
@@ -35,7 +41,7 @@ class LevelColumns:
     n: Final[int]
     version: Final[int]
     arrays: Final[dict[str, NDArray[Any]]]
-    def __init__(self, capacity: int) -> None: ...
+    def __init__(self, capacity: int, memory: Buffer | None = None) -> None: ...
     def set(
         self,
         market_ix: int,

@@ -22,6 +22,31 @@ CLEAR = 2
 GAP = 3
 
 _MAX_CAPACITY = 1 << 24
+_ALIGN = 64  # bytes: a column begins on a cache line, as Arrow likes it
+
+_EVENT_DTYPES = {
+    "type": np.dtype(np.int8),
+    "conn_id": np.dtype(np.uint64),
+    "sid": np.dtype(np.uint32),
+    "seq": np.dtype(np.uint64),
+    "market_ix": np.dtype(np.int32),
+    "id_ix": np.dtype(np.int32),
+    "side": np.dtype(np.int8),
+    "price_e4": np.dtype(np.uint16),
+    "qty_e2": np.dtype(np.int64),
+    "ts_us": np.dtype(np.int64),
+    "ingest_ns": np.dtype(np.int64),
+}
+_LEVEL_DTYPES = {
+    "market_ix": np.dtype(np.int32),
+    "id_ix": np.dtype(np.int32),
+    "side": np.dtype(np.int8),
+    "price_e4": np.dtype(np.uint16),
+    "size_e2": np.dtype(np.int64),
+    "ts_us": np.dtype(np.int64),
+    "ingest_ns": np.dtype(np.int64),
+    "version": np.dtype(np.uint64),
+}
 
 
 cdef Py_ssize_t _checked(Py_ssize_t capacity) except -1:
@@ -34,24 +59,53 @@ cdef void* _address(array):
     return <void*><size_t>array.ctypes.data
 
 
-cdef class EventColumns:
-    """``EventColumns(capacity)``: room for that many events."""
+def _block_bytes(dtypes, capacity):
+    return sum(-(-capacity * dtype.itemsize // _ALIGN) * _ALIGN for dtype in dtypes.values())
 
-    def __cinit__(self, Py_ssize_t capacity):
+
+def event_bytes(Py_ssize_t capacity):
+    """Bytes of memory that the columns of so many events take."""
+    return _block_bytes(_EVENT_DTYPES, _checked(capacity))
+
+
+def level_bytes(Py_ssize_t capacity):
+    """Bytes of memory that the columns of so many level states take."""
+    return _block_bytes(_LEVEL_DTYPES, _checked(capacity))
+
+
+def event_arrays(memory, Py_ssize_t capacity):
+    """The event columns that lie in a block of ``event_bytes(capacity)``, by name."""
+    return _arrays(_EVENT_DTYPES, memory, _checked(capacity))
+
+
+def level_arrays(memory, Py_ssize_t capacity):
+    """The level columns that lie in a block of ``level_bytes(capacity)``, by name."""
+    return _arrays(_LEVEL_DTYPES, memory, _checked(capacity))
+
+
+def _arrays(dtypes, memory, capacity):
+    arrays, offset = {}, 0
+    for name, dtype in dtypes.items():
+        arrays[name] = np.frombuffer(memory, dtype, capacity, offset)
+        offset += -(-capacity * dtype.itemsize // _ALIGN) * _ALIGN
+    return arrays
+
+
+def _writable(arrays):
+    if not arrays["side"].flags.writeable:
+        raise FieldError("memory", "read-only memory", "a block that may be written to")
+    return arrays
+
+
+cdef class EventColumns:
+    """``EventColumns(capacity)``: room for that many events, in memory of its own or in a writable block of
+    ``event_bytes(capacity)`` that is given."""
+
+    def __cinit__(self, Py_ssize_t capacity, memory=None):
         self.capacity = _checked(capacity)
-        self.arrays = {
-            "type": np.zeros(capacity, np.int8),
-            "conn_id": np.zeros(capacity, np.uint64),
-            "sid": np.zeros(capacity, np.uint32),
-            "seq": np.zeros(capacity, np.uint64),
-            "market_ix": np.zeros(capacity, np.int32),
-            "id_ix": np.zeros(capacity, np.int32),
-            "side": np.zeros(capacity, np.int8),
-            "price_e4": np.zeros(capacity, np.uint16),
-            "qty_e2": np.zeros(capacity, np.int64),
-            "ts_us": np.zeros(capacity, np.int64),
-            "ingest_ns": np.zeros(capacity, np.int64),
-        }
+        if memory is None:
+            memory = bytearray(event_bytes(capacity))
+        self.arrays = _writable(event_arrays(memory, capacity))
         self.type = <int8_t*>_address(self.arrays["type"])
         self.conn_id = <uint64_t*>_address(self.arrays["conn_id"])
         self.sid = <uint32_t*>_address(self.arrays["sid"])
@@ -113,25 +167,19 @@ cdef class EventColumns:
 
 
 cdef class LevelColumns:
-    """``LevelColumns(capacity)``: room for the last state of that many levels.
+    """``LevelColumns(capacity)``: room for the last state of that many levels, in memory of its own or in a
+    writable block of ``level_bytes(capacity)``.
 
     A level written twice takes one row. ``version`` grows with every write and is at least the receive
     time in ns, so of two states of one level the later always has the larger version, also across
     buffers (``begin`` takes over the previous buffer's).
     """
 
-    def __cinit__(self, Py_ssize_t capacity):
+    def __cinit__(self, Py_ssize_t capacity, memory=None):
         self.capacity = _checked(capacity)
-        self.arrays = {
-            "market_ix": np.zeros(capacity, np.int32),
-            "id_ix": np.zeros(capacity, np.int32),
-            "side": np.zeros(capacity, np.int8),
-            "price_e4": np.zeros(capacity, np.uint16),
-            "size_e2": np.zeros(capacity, np.int64),
-            "ts_us": np.zeros(capacity, np.int64),
-            "ingest_ns": np.zeros(capacity, np.int64),
-            "version": np.zeros(capacity, np.uint64),
-        }
+        if memory is None:
+            memory = bytearray(level_bytes(capacity))
+        self.arrays = _writable(level_arrays(memory, capacity))
         self.market_ix = <int32_t*>_address(self.arrays["market_ix"])
         self.id_ix = <int32_t*>_address(self.arrays["id_ix"])
         self.side = <int8_t*>_address(self.arrays["side"])

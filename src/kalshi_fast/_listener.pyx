@@ -6,17 +6,11 @@ alone, control frames, what is due at the end of a read) goes to ``rest``, a ``r
 """
 
 from libc.stdint cimport int64_t
-from posix.time cimport CLOCK_REALTIME, clock_gettime, timespec
 
 from picows.picows cimport WSFrame, WSListener, WSMsgType, WSTransport
 
+from kalshi_fast._clock cimport now_ns
 from kalshi_fast._path cimport NOT_TAKEN, TAKEN_AND_FULL, DeltaPath, Taken
-
-
-cdef inline int64_t _now_ns() noexcept nogil:
-    cdef timespec now
-    clock_gettime(CLOCK_REALTIME, &now)
-    return <int64_t>now.tv_sec * 1_000_000_000 + now.tv_nsec
 
 
 cdef class FrameListener(WSListener):
@@ -36,7 +30,7 @@ cdef class FrameListener(WSListener):
     cpdef on_ws_frame(self, WSTransport transport, WSFrame frame):
         cdef Taken taken
         if self.read_ns == 0:
-            self.read_ns = _now_ns()
+            self.read_ns = now_ns()
         if frame.msg_type == WSMsgType.TEXT and frame.fin:
             taken = self.path.scan(frame.payload_ptr, frame.payload_size, self.read_ns)
             if taken == NOT_TAKEN:

@@ -1,71 +1,21 @@
-"""Sealed batches: filled column buffers on their way to the stores, and what they look like in Arrow.
+"""Batches: column buffers being filled or sealed, and the rarer records of the same stretch of time.
 
-A batch has an identity (``recorder_id``, ``number``) and is immutable until it is released to its pool.
-The Arrow views share the memory of the buffers: no value is copied, and a view must not outlive the
-release. Not here: filling buffers (``recorder``), storing them (``sinks``).
+A batch has an identity (the recorder's id and a number) and is immutable once it is sealed. Not here: filling
+them (``recorder``), where their memory comes from (``pool``), how they look in Arrow (``arrow``).
 """
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING
 
-import pyarrow as pa
-
-from kalshi_fast._columns import EventColumns, LevelColumns
+import msgspec
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    import numpy as np
-    from numpy.typing import NDArray
-
-SCHEMA_VERSION: Final = 1
-
-_TYPES = pa.array(["snapshot", "delta", "clear", "gap"])
-_SIDES = pa.array(["yes", "no"])
-_CODE = pa.dictionary(pa.int8(), pa.string())
-_MARKET = pa.dictionary(pa.int32(), pa.string())
-
-EVENT_SCHEMA: Final = pa.schema(
-    [
-        ("type", _CODE),
-        ("conn_id", pa.uint64()),
-        ("sid", pa.uint32()),
-        ("seq", pa.uint64()),
-        ("market_id", _MARKET),
-        ("market_ticker", _MARKET),
-        ("side", _CODE),
-        ("price_e4", pa.uint16()),
-        ("qty_e2", pa.int64()),
-        ("ts", pa.timestamp("us", "UTC")),
-        ("ingest_ts", pa.timestamp("ns", "UTC")),
-    ]
-)
-LEVEL_SCHEMA: Final = pa.schema(
-    [
-        ("market_id", _MARKET),
-        ("market_ticker", _MARKET),
-        ("side", _CODE),
-        ("price_e4", pa.uint16()),
-        ("size_e2", pa.int64()),
-        ("ts", pa.timestamp("us", "UTC")),
-        ("ingest_ts", pa.timestamp("ns", "UTC")),
-        ("version", pa.uint64()),
-    ]
-)
-# Columns whose name in the buffers is not their name in the tables.
-_BUFFER_NAMES = {
-    "ts": "ts_us",
-    "ingest_ts": "ingest_ns",
-    "market_id": "id_ix",
-    "market_ticker": "market_ix",
-}
+    from kalshi_fast._columns import EventColumns, LevelColumns
 
 
-@dataclass(slots=True, frozen=True)
-class HealthEvent:
+class HealthEvent(msgspec.Struct, frozen=True, array_like=True):
     """One row of feed_health."""
 
     ts_ns: int
@@ -77,8 +27,7 @@ class HealthEvent:
     detail: str = ""
 
 
-@dataclass(slots=True, frozen=True)
-class RejectedFrame:
+class RejectedFrame(msgspec.Struct, frozen=True, array_like=True):
     """A frame that could not be used, as it came, and why."""
 
     ingest_ns: int
@@ -87,100 +36,58 @@ class RejectedFrame:
     payload: bytes
 
 
+class Extra(msgspec.Struct, array_like=True):
+    """What a batch holds beside its columns."""
+
+    health: list[HealthEvent] = []
+    rejected: list[RejectedFrame] = []
+
+
+_ENCODER = msgspec.msgpack.Encoder()
+_DECODER = msgspec.msgpack.Decoder(Extra)
+
+
+def pack_extra(health: list[HealthEvent], rejected: list[RejectedFrame]) -> bytes:
+    """The records of a batch as bytes; none are no bytes."""
+    return _ENCODER.encode(Extra(health, rejected)) if health or rejected else b""
+
+
+def unpack_extra(packed: bytes) -> Extra:
+    """What ``pack_extra`` has packed. Raises msgspec.DecodeError."""
+    return _DECODER.decode(packed) if packed else Extra()
+
+
 @dataclass(slots=True)
 class Batch:
-    """Buffers with rows, and the rarer records of the same stretch of time.
+    """Buffers with rows, and the records beside them.
 
-    ``names``: how many tickers and ids the rows may refer to.
+    ``slot``: where the buffers lie in the shared memory, None when they are memory of this process. ``names``:
+    how many tickers and ids the rows may refer to. ``extra_bytes``: about what the records come to when packed.
     """
 
     events: EventColumns
     levels: LevelColumns
+    slot: int | None = None
     number: int = 0
     names: tuple[int, int] = (0, 0)
     health: list[HealthEvent] = field(default_factory=list)
     rejected: list[RejectedFrame] = field(default_factory=list)
+    extra_bytes: int = 0
 
     @property
     def empty(self) -> bool:
         return not (self.events.n or self.levels.n or self.health or self.rejected)
 
+    def begin(self, version: int) -> None:
+        """Empties it for its next use; the versions of its levels go on after ``version``."""
+        self.events.begin()
+        self.levels.begin(version)
+        self.health, self.rejected, self.extra_bytes = [], [], 0
 
-class BatchPool:
-    """Buffers in circulation: made when needed, used again, never more than ``max_batches`` at ease.
+    def add_health(self, event: HealthEvent) -> None:
+        self.health.append(event)
+        self.extra_bytes += 100 + len(event.detail) + len(event.market_ticker)
 
-    ``pressed`` says that the limit is reached: the feed stops reading until a store has caught up, and
-    what the exchange then drops shows as a sequence gap. ``release`` may be called from another thread.
-    """
-
-    def __init__(self, rows: int, max_batches: int) -> None:
-        self.rows = rows
-        self.max_batches = max_batches
-        self.made = 0
-        self._free: deque[Batch] = deque()
-
-    @property
-    def pressed(self) -> bool:
-        return self.made >= self.max_batches and not self._free
-
-    def acquire(self, version: int) -> Batch:
-        """An empty batch; the versions of its levels go on after ``version``."""
-        try:
-            batch = self._free.popleft()
-        except IndexError:
-            self.made += 1
-            batch = Batch(EventColumns(self.rows), LevelColumns(self.rows))
-        batch.levels.begin(version)
-        return batch
-
-    def release(self, batch: Batch) -> None:
-        """The batch is delivered; its memory is free for the next rows."""
-        batch.events.begin()
-        batch.health = []
-        batch.rejected = []
-        self._free.append(batch)
-
-
-class ArrowViews:
-    """Wraps buffers as Arrow record batches. ``tickers`` and ``ids`` are the growing lists of ``Books``."""
-
-    def __init__(self, tickers: Sequence[str], ids: Sequence[str]) -> None:
-        self._tickers = tickers
-        self._ids = ids
-        self._dictionaries = {
-            "type": _TYPES,
-            "side": _SIDES,
-            "market_ticker": pa.array([], pa.string()),
-            "market_id": pa.array([], pa.string()),
-        }
-
-    def events(self, columns: EventColumns, names: tuple[int, int]) -> pa.RecordBatch:
-        """The valid rows as a record batch of EVENT_SCHEMA over the same memory."""
-        return self._view(EVENT_SCHEMA, columns.arrays, columns.n, names)
-
-    def levels(self, columns: LevelColumns, names: tuple[int, int]) -> pa.RecordBatch:
-        """The valid rows as a record batch of LEVEL_SCHEMA over the same memory."""
-        return self._view(LEVEL_SCHEMA, columns.arrays, columns.n, names)
-
-    def _view(
-        self, schema: pa.Schema, arrays: dict[str, NDArray[Any]], rows: int, names: tuple[int, int]
-    ) -> pa.RecordBatch:
-        for column, growing, known in zip(
-            ("market_ticker", "market_id"), (self._tickers, self._ids), names, strict=True
-        ):
-            if len(self._dictionaries[column]) < known:
-                self._dictionaries[column] = pa.array(growing[:known], pa.string())
-        return pa.RecordBatch.from_arrays(
-            [
-                self._column(column, arrays[_BUFFER_NAMES.get(column.name, column.name)], rows)
-                for column in schema
-            ],
-            schema=schema,
-        )
-
-    def _column(self, column: pa.Field, values: NDArray[np.generic], rows: int) -> pa.Array:
-        buffers = [None, pa.py_buffer(values)]
-        if not pa.types.is_dictionary(column.type):
-            return pa.Array.from_buffers(column.type, rows, buffers)
-        codes = pa.Array.from_buffers(column.type.index_type, rows, buffers)
-        return pa.DictionaryArray.from_arrays(codes, self._dictionaries[column.name], safe=False)
+    def add_rejected(self, frame: RejectedFrame) -> None:
+        self.rejected.append(frame)
+        self.extra_bytes += 100 + len(frame.reason) + len(frame.payload)

@@ -59,6 +59,10 @@ class Settings:
     parquet_max_bytes: int = 104_857_600
     parquet_max_secs: int = 900
     buffer_max_rows: int = 2_000_000
+    journal_dir: Path = Path("data/journal")
+    journal_fsync: str = "interval"
+    journal_fsync_ns: int = 200_000_000
+    journal_max_bytes: int = 4 << 30
     use_yes_price: bool = False
     subscription_markets: int = 1000
     connection_markets: int = 5000
@@ -173,6 +177,12 @@ def _switch(text: str) -> bool:
     return _SWITCHES[text.lower()]
 
 
+def _fsync(text: str) -> str:
+    if text.lower() not in ("interval", "always", OFF):
+        raise _BadValueError("interval, always or off")
+    return text.lower()
+
+
 def _seconds_ns(text: str) -> int:
     try:
         value = Decimal(text)
@@ -254,6 +264,30 @@ SETTINGS: Final = (
         _integer(1, 2**30),
         "2000000",
         "rows held in memory while a store is slow; then reading pauses",
+    ),
+    Setting(
+        "JOURNAL_DIR",
+        "journal_dir",
+        _path,
+        "data/journal",
+        "directory of the journal: every row is written there first, and stays until each store has it",
+    ),
+    Setting(
+        "JOURNAL_FSYNC",
+        "journal_fsync",
+        _fsync,
+        "interval",
+        "when the journal is forced to the disk: always (before a row counts), interval, or off",
+    ),
+    Setting(
+        "JOURNAL_FSYNC_SECS", "journal_fsync_ns", _seconds_ns, "0.2", "seconds between two of the interval's"
+    ),
+    Setting(
+        "JOURNAL_MAX_BYTES",
+        "journal_max_bytes",
+        _integer(1024 * 1024, 2**50),
+        "4294967296",
+        "most bytes of the journal; then reading pauses until a store has caught up",
     ),
     Setting(
         "USE_YES_PRICE",

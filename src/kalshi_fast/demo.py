@@ -87,6 +87,7 @@ class DemoOptions:
             "WS_CAFILE": simulator.ca_file,
             "CLICKHOUSE_URL": demo_database(self.directory),
             "PARQUET_DIR": str(self.directory / "parquet"),
+            "JOURNAL_DIR": str(self.directory / "journal"),
             "HOT_STANDBY": "on" if self.hot_standby else None,
         }
         if self.chaos:
@@ -133,7 +134,7 @@ async def _record(
         done = elapsed / options.seconds if simulator.frames is None else counts.frames / simulator.frames
         line.show(
             f"{bar(done)} {elapsed:4.1f} s  {counts.frames:>9,} frames  {counts.events:>9,} events"
-            f"  {recording.sinks[0].rows:>9,} rows in ClickHouse"
+            f"  {recording.writer.report.rows.get('ClickHouse', 0):>9,} rows in ClickHouse"
         )
 
     since = first_conn_id(time.time_ns())

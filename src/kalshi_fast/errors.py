@@ -105,5 +105,17 @@ class SinkError(KalshiFastError):
     """A store (ClickHouse, Parquet) cannot take the rows."""
 
 
+class UnreachableError(SinkError):
+    """A store does not answer: it may do so later."""
+
+
 class SimulatorError(KalshiFastError):
     """The exchange simulator cannot start or was asked for something it does not have."""
+
+
+class JournalError(KalshiFastError):
+    """The journal cannot be read or written."""
+
+
+class JournalFullError(JournalError):
+    """The journal has reached its bound: nothing more until a store has come on."""

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 import picows
 
+from kalshi_fast._clock import receive_ns
 from kalshi_fast._listener import FrameListener
 from kalshi_fast.backoff import NS, Backoff
 from kalshi_fast.errors import ConnectError, RefusedError
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from kalshi_fast.auth import Signer
-    from kalshi_fast.batch import BatchPool
     from kalshi_fast.link import Link
+    from kalshi_fast.pool import Pool
 
 log = logging.getLogger("kalshi_fast.feed")
 
@@ -61,7 +62,7 @@ class Feed:
         url: str,
         signer: Signer,
         link: Link,
-        pool: BatchPool,
+        pool: Pool,
         *,
         ssl_context: ssl.SSLContext | None,
         backoff: Backoff,
@@ -135,7 +136,7 @@ class Feed:
         try:
             while not (lost.done() or stopped.done() or session.fatal or session.closing):
                 if session.wake_ns <= time.monotonic_ns():
-                    link.on_tick(time.time_ns())
+                    link.on_tick(receive_ns())
                 receiver.flush()
                 if _is_reset(transport):
                     # Some transports do not notice a reset that comes together with unread data.

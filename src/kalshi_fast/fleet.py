@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from kalshi_fast.auth import Signer
-    from kalshi_fast.batch import BatchPool
     from kalshi_fast.config import Settings
+    from kalshi_fast.pool import Pool
     from kalshi_fast.recorder import Recorder
 
 LOOK_S = 0.2  # how often the sessions are asked for markets that they have no room for
@@ -49,7 +49,7 @@ class Fleet:
         settings: Settings,
         signer: Signer,
         recorder: Recorder,
-        pool: BatchPool,
+        pool: Pool,
         ssl_context: ssl.SSLContext | None,
     ) -> None:
         self.feeds: list[Feed] = []

@@ -9,11 +9,11 @@ of the protocol (``session``).
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 from kalshi_fast import wire
 from kalshi_fast._book import GRIDS, NO, YES, Grid
+from kalshi_fast._clock import receive_ns
 from kalshi_fast._columns import DELTA
 from kalshi_fast._decode import MAX_PRICE_E4, cents_e4, contracts_e2, price_e4, qty_e2, rfc3339_us
 from kalshi_fast._path import DeltaPath
@@ -71,12 +71,12 @@ class Link:
     def add(self, tickers: list[str]) -> None:
         """These markets too, from now on."""
         self.session.add(tickers)
-        self._take_losses(time.time_ns())
+        self._take_losses(receive_ns())
 
     def remove(self, tickers: list[str]) -> None:
         """These markets no more: their books are unknown from now on, and the rows say so."""
         self.session.remove(tickers)
-        self._take_losses(time.time_ns())
+        self._take_losses(receive_ns())
 
     # --- frames -----------------------------------------------------------------------------------
 

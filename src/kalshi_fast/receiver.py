@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Final
 
 import picows
 
+from kalshi_fast._clock import receive_ns
+
 if TYPE_CHECKING:
-    from kalshi_fast.batch import BatchPool
     from kalshi_fast.link import Link
+    from kalshi_fast.pool import Pool
 
 MAX_FRAME_BYTES: Final = 16 * 1024 * 1024
 RESUME_POLL_S: Final = 0.005
@@ -36,7 +38,7 @@ def new_conn_id() -> int:
 class Receiver:
     """``Receiver(link, pool)``: what a ``FrameListener`` does not do itself."""
 
-    def __init__(self, link: Link, pool: BatchPool) -> None:
+    def __init__(self, link: Link, pool: Pool) -> None:
         self.closed_here: str | None = None  # why, when it is we who end the connection
         self.reason = "not connected"  # why it has ended
         self.upgraded = False
@@ -51,7 +53,7 @@ class Receiver:
     def on_connected(self, transport: picows.WSTransport) -> None:
         self._transport = transport
         self.upgraded = True
-        self._link.on_connected(new_conn_id(), time.time_ns())
+        self._link.on_connected(new_conn_id(), receive_ns())
         self.flush()
 
     def on_text(self, payload: bytes, read_ns: int) -> None:
@@ -98,7 +100,7 @@ class Receiver:
         else:
             self.reason = "the connection was lost without a close frame"
         if self.upgraded:
-            self._link.on_disconnected(time.time_ns(), self.reason)
+            self._link.on_disconnected(receive_ns(), self.reason)
         self._transport = None
 
     def flush(self) -> None:

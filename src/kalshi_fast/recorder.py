@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from kalshi_fast._book import YES
 from kalshi_fast._columns import CLEAR, GAP, SNAPSHOT
 from kalshi_fast._rows import write_book
-from kalshi_fast.batch import Batch, BatchPool, HealthEvent, RejectedFrame
+from kalshi_fast.batch import Batch, HealthEvent, RejectedFrame
 from kalshi_fast.subscription import Subscription
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from kalshi_fast.books import Books, Market, Replica
     from kalshi_fast.errors import FrameError
     from kalshi_fast.link import Link
+    from kalshi_fast.pool import Pool
     from kalshi_fast.subscription import Loss
 
 Ladders: TypeAlias = tuple[list[tuple[int, int]], list[tuple[int, int]]]  # as ``OrderBook.ladders`` has them
@@ -32,8 +33,9 @@ Ladders: TypeAlias = tuple[list[tuple[int, int]], list[tuple[int, int]]]  # as `
 _COUNTED_NAMES = 1000
 _COUNTED_NAME_CHARS = 100
 _KEPT_REJECTS_PER_BATCH = 100
-_HEALTH_ROWS_PER_BATCH = 1000
+_EXTRA_BYTES_PER_BATCH = 512 * 1024
 _KEPT_REJECT_BYTES = 64 * 1024
+_DETAIL_CHARS = 1000
 
 
 @dataclass(slots=True)
@@ -67,9 +69,7 @@ class Recorder:
     """``Recorder(books, pool, deliver, seal_rows=n)``: a batch with so many rows is sealed; ``seal`` does it
     at any time."""
 
-    def __init__(
-        self, books: Books, pool: BatchPool, deliver: Callable[[Batch], None], *, seal_rows: int
-    ) -> None:
+    def __init__(self, books: Books, pool: Pool, deliver: Callable[[Batch], None], *, seal_rows: int) -> None:
         self.books = books
         self.counters = Counts()  # without what the links' own paths have taken: see ``counts``
         self._links: list[Link] = []
@@ -215,9 +215,10 @@ class Recorder:
         detail: str = "",
     ) -> None:
         """One row of feed_health."""
-        if len(self._batch.health) >= _HEALTH_ROWS_PER_BATCH:
+        if self._batch.extra_bytes >= _EXTRA_BYTES_PER_BATCH:
             self.seal()
-        self._batch.health.append(HealthEvent(ts_ns, link.conn_id, event, sid, seq, market_ticker, detail))
+        detail = detail[:_DETAIL_CHARS]
+        self._batch.add_health(HealthEvent(ts_ns, link.conn_id, event, sid, seq, market_ticker, detail))
 
     def reject(self, payload: bytes, ingest_ns: int, link: Link, error: FrameError) -> None:
         """Counts a frame that cannot be used, and keeps it aside with the reason."""
@@ -225,7 +226,7 @@ class Recorder:
         if len(self._batch.rejected) >= _KEPT_REJECTS_PER_BATCH:
             return
         kept = RejectedFrame(ingest_ns, link.conn_id, str(error), payload[:_KEPT_REJECT_BYTES])
-        self._batch.rejected.append(kept)
+        self._batch.add_rejected(kept)
         self.health(
             ingest_ns,
             link,

@@ -1,133 +1,176 @@
-"""The thread between the loop and the stores: takes sealed batches, in order, and gives them to each sink.
+"""The capture process's hold on the writer process: starts it, hears from it, starts it again when it dies.
 
-One write at a time: batches that come meanwhile are merged into the next one, and between two writes lie
-at least ``MERGE_S``, so that ClickHouse gets a few larger parts instead of a hundred small ones a second.
-When a store refuses for good, the writer stops and keeps the error; what was offered and not stored is
-counted. Not here: how a store works.
+What was sealed and not yet written down lies in the shared memory and is not lost with it. A thread of its own
+listens, and sleeps nearly always; ``wake`` is one system call and never waits. Not here: what the writer does
+(``writing``), the shared memory (``ring``).
 """
 
 from __future__ import annotations
 
-import queue
+import contextlib
+import logging
+import socket
+import subprocess
+import sys
 import threading
 import time
 from typing import TYPE_CHECKING, Final
 
-from kalshi_fast.errors import KalshiFastError
+import msgspec
+
+from kalshi_fast.errors import ConfigError, SinkError
+from kalshi_fast.report import Report, encode_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from kalshi_fast.config import Settings
+    from kalshi_fast.ring import Ring
 
-    from kalshi_fast.batch import Batch
-    from kalshi_fast.sinks import Sink
+log = logging.getLogger("kalshi_fast.writer")
 
-MERGE_S: Final = 0.05
-MAX_MERGED_ROWS: Final = 200_000
-TICK_S: Final = 0.5
+FIRST_WAIT_S: Final = 0.05
+MAX_WAIT_S: Final = 5.0
+STEADY_S: Final = 10.0
+DEATHS_WHILE_CLOSING: Final = 5
 
 
 class Writer:
-    """``offer`` from one thread; ``close`` delivers everything offered before, then closes the sinks.
+    """``Writer(ring, settings)``, then ``start``, ``wake`` after every batch, at last ``close``.
 
-    ``release`` is called with each batch whose memory is free again; ``failed`` once, from the writer's
-    thread, when a sink has given up.
+    ``report``: the last one that came; ``floor_ns``: as of the first.
     """
 
-    def __init__(
-        self,
-        sinks: Sequence[Sink],
-        *,
-        release: Callable[[Batch], None],
-        failed: Callable[[], None],
-    ) -> None:
-        self.error: BaseException | None = None
-        self.offered_rows = 0
-        self.undelivered_rows = 0
-        self._sinks = sinks
-        self._release = release
-        self._failed = failed
-        self._queue: queue.SimpleQueue[Batch | None] = queue.SimpleQueue()
+    def __init__(self, ring: Ring, settings: Settings) -> None:
+        self.report = Report()
+        self.warning = ""
+        self.floor_ns = 0
+        self.restarts = 0
+        self.pid = 0
+        self._ring = ring
+        self._settings = encode_settings(settings)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._channel: socket.socket | None = None
         self._closing = False
-        self._thread = threading.Thread(target=self._run, name="kalshi-fast writer", daemon=True)
+        self._failure: Report | None = None
+        self._thread = threading.Thread(target=self._listen, name="kalshi-fast writer", daemon=True)
+        self._lines: _Lines
 
     def start(self) -> None:
+        """Returns when the stores are open. Raises ConfigError or SinkError when they cannot be."""
+        self._spawn()
+        first = self._lines.next()
+        if first is None or first.failed:
+            self._end_process()
+            raise _error(first)
+        self.report, self.warning, self.floor_ns = first, first.warning, first.floor_ns
         self._thread.start()
 
-    def offer(self, batch: Batch) -> None:
-        """Hands over a sealed batch; never blocks."""
-        self.offered_rows += batch.events.n
-        self._queue.put(batch)
-
-    @property
-    def waiting(self) -> int:
-        """Batches offered and not yet taken up."""
-        return self._queue.qsize()
+    def wake(self) -> None:
+        """There is something to take."""
+        channel = self._channel
+        if channel is not None:
+            # A full pipe is full of wakes; a broken one the listening thread is about to mend.
+            with contextlib.suppress(OSError):
+                channel.send(b".", socket.MSG_DONTWAIT)
 
     def close(self) -> None:
-        """Blocks until all is delivered, or a sink has given up: then raises its error."""
+        """Returns when all that was sealed is in the stores. Raises SinkError with what is not: the journal
+        keeps it for the next time."""
         self._closing = True
-        self._queue.put(None)
-        self._thread.join()
-        if self.error is not None:
-            raise self.error
+        self._ring.say_closing()
+        self.wake()
+        if self._thread.ident is not None:
+            self._thread.join()
+        self._end_process()
+        if self._failure is not None:
+            raise _error(self._failure)
+        if self.report.undelivered or self._ring.waiting:
+            said = (
+                "; ".join(self.report.errors.values()) or self.report.journal_error or "the writer has ended"
+            )
+            raise SinkError(
+                f"{said} ({self.report.undelivered} batches are in the journal and will be delivered by the"
+                f" next recording; {self._ring.waiting} are lost)"
+            )
 
-    def _run(self) -> None:
+    # --- the process ------------------------------------------------------------------------------
+
+    def _spawn(self) -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "kalshi_fast.writing", str(self._ring.fd), str(theirs.fileno())],
+                pass_fds=(self._ring.fd, theirs.fileno()),
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        self.pid = self._process.pid
+        self._lines = _Lines(ours)
         try:
-            self._deliver_all()
-            for sink in self._sinks:
-                sink.close()
-        except BaseException as error:
-            self.error = error
-            self._give_up()
+            ours.sendall(self._settings)
+        except OSError as error:  # gone already: its end will be noticed
+            log.debug("the writer process is gone at once: %s", error)
+        self._channel = ours
 
-    def _deliver_all(self) -> None:
-        open_for_more = True
-        while open_for_more:
-            batches, open_for_more = self._collect()
-            if batches:
-                started = time.monotonic()
-                self._write(batches)
-                pause = MERGE_S - (time.monotonic() - started)
-                if pause > 0 and not self._closing:
-                    time.sleep(pause)
-            for sink in self._sinks:
-                sink.tick()
+    def _listen(self) -> None:
+        """Hears reports until the writer has ended for good."""
+        deaths, wait_s = 0, FIRST_WAIT_S
+        while True:
+            started = time.monotonic()
+            while (report := self._lines.next()) is not None:
+                if report.failed:
+                    log.error("the writer process cannot work: %s", report.failed)
+                    self._failure = report
+                elif not report.ready:
+                    self.report, self._failure = report, None
+            code = self._end_process()
+            if self._closing and self._ring.waiting == 0 and code == 0:
+                return
+            deaths += self._closing
+            if deaths > DEATHS_WHILE_CLOSING:
+                return
+            if time.monotonic() - started > STEADY_S:
+                wait_s = FIRST_WAIT_S
+            log.error("the writer process has ended (%s); starting it again in %.2f s", _how(code), wait_s)
+            time.sleep(wait_s)
+            wait_s = min(MAX_WAIT_S, 2 * wait_s)
+            self.restarts += 1
+            self._spawn()
 
-    def _collect(self) -> tuple[list[Batch], bool]:
-        """What waits, up to MAX_MERGED_ROWS; False when nothing will come after it."""
-        batches: list[Batch] = []
-        rows = 0
-        try:
-            batch = self._queue.get(timeout=TICK_S)
-            while batch is not None:
-                batches.append(batch)
-                rows += batch.events.n
-                if rows >= MAX_MERGED_ROWS:
-                    return batches, True
-                batch = self._queue.get_nowait()
-        except queue.Empty:
-            return batches, True
-        return batches, False
+    def _end_process(self) -> int:
+        if self._channel is not None:
+            channel, self._channel = self._channel, None
+            channel.close()
+        assert self._process is not None  # noqa: S101 - spawned before
+        return self._process.wait()
 
-    def _write(self, batches: list[Batch]) -> None:
-        rows = sum(batch.events.n for batch in batches)
-        self.undelivered_rows += rows
-        for sink in self._sinks:
-            sink.write(batches)
-        self.undelivered_rows -= rows
-        for batch in batches:
-            self._release(batch)
 
-    def _give_up(self) -> None:
-        self._failed()
-        while (batch := self._next()) is not None:
-            self.undelivered_rows += batch.events.n
-        if not isinstance(self.error, KalshiFastError):
-            return
-        self.error.args = (f"{self.error} ({self.undelivered_rows} events not delivered)",)
+class _Lines:
+    """Reports as they come through a socket; None at its end."""
 
-    def _next(self) -> Batch | None:
-        try:
-            return self._queue.get_nowait()
-        except queue.Empty:
-            return None
+    def __init__(self, channel: socket.socket) -> None:
+        self._channel = channel
+        self._buffer = b""
+
+    def next(self) -> Report | None:
+        while b"\n" not in self._buffer:
+            try:
+                more = self._channel.recv(65_536)
+            except OSError:
+                return None
+            if not more:
+                return None
+            self._buffer += more
+        line, _, self._buffer = self._buffer.partition(b"\n")
+        return msgspec.json.decode(line, type=Report)
+
+
+def _error(report: Report | None) -> ConfigError | SinkError:
+    if report is None:
+        return SinkError("the writer process has ended without a word")
+    return (
+        ConfigError(report.failed) if report.exit_code == ConfigError.exit_code else SinkError(report.failed)
+    )
+
+
+def _how(code: int) -> str:
+    return f"killed by signal {-code}" if code < 0 else f"exit code {code}"

@@ -1,27 +1,29 @@
-"""The stores that sealed batches end in. Each sink takes batches in order, from one thread."""
+"""The stores that the journal is delivered to. Each has its own thread, its own cursor and its own position."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from kalshi_fast.batch import Batch
+from typing import Protocol
 
 
 class Sink(Protocol):
-    """What the writer asks of a store.
+    """What ``delivery`` asks of a store.
 
-    ``write`` returns when the rows no longer depend on the batches' memory, and raises SinkError when
-    they cannot be stored. ``tick`` is called now and then, also when nothing arrives.
+    ``step`` takes the next entries of the journal and stores them; False when there was nothing to do. It raises
+    SinkError or JournalError when that failed; after ``reset`` the same entries come again. ``close`` completes
+    what is open. ``done_seq``: batches before it will never be asked for again.
     """
 
     name: str
-    rows: int  # events stored for good, or, for a file, handed to it
+    rows: int  # events of the present recorder in the store, for a file: handed to it
 
-    def write(self, batches: Sequence[Batch]) -> None: ...
+    @property
+    def done_seq(self) -> int: ...
 
-    def tick(self) -> None: ...
+    @property
+    def pause_s(self) -> float: ...
+
+    def step(self) -> bool: ...
+
+    def reset(self) -> None: ...
 
     def close(self) -> None: ...

@@ -1,8 +1,8 @@
 """ClickHouse through clickhouse-connect: one code path for the embedded engine and for a server.
 
-``chdb://DIR`` opens the embedded engine on a directory, ``http(s)://HOST:PORT`` a server. Batches are
-inserted as Arrow with a deduplication token made of the recorder and the batch numbers, so that an insert
-of unknown outcome can be repeated. Not here: when to insert (``writer``), the schema (sql/).
+``chdb://DIR`` opens the embedded engine on a directory, ``http(s)://HOST:PORT`` a server. Rows are inserted as
+Arrow with a deduplication token made of the journal and the numbers of the batches, so that an insert of unknown
+outcome can be repeated. Not here: waits between attempts (``delivery``), the schema (sql/).
 """
 
 from __future__ import annotations
@@ -17,27 +17,38 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
+import msgspec
 import pyarrow as pa
 
+from kalshi_fast._columns import CLEAR
 from kalshi_fast.config import writable_directory
-from kalshi_fast.errors import ConfigError, SinkError
+from kalshi_fast.errors import ConfigError, SinkError, UnreachableError
+from kalshi_fast.journal import NOBODY, Cursor, Point
+from kalshi_fast.lags import Lags
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from clickhouse_connect.driver.client import Client
 
-    from kalshi_fast.batch import ArrowViews, Batch
+    from kalshi_fast.journal import Entry, Journal, Position
 
 log = logging.getLogger("kalshi_fast.clickhouse")
 
-RETRIES: Final = 6
-FIRST_RETRY_S: Final = 0.25
+MERGE_S: Final = 0.03  # between the beginnings of two inserts
+MAX_MERGE_S: Final = 5.0
+MAX_MERGED_ROWS: Final = 200_000
+PARTS_LOOK_S: Final = 1.0
+EASY_PARTS: Final = 100  # in one partition; a server delays inserts from 1000 on, and refuses from 3000 on
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _opened: set[Path] = set()  # by this process, which may open its own directory as often as it likes
 _HEALTH_COLUMNS = ["ts", "conn_id", "event", "sid", "seq", "market_ticker", "detail"]
 # A frame may claim any exchange time; a batch with many months must not be refused.
 _INSERT_SETTINGS = {"max_partitions_per_insert_block": 0}
+_PARTS = (
+    "SELECT max(parts) FROM (SELECT count() AS parts FROM system.parts WHERE active AND database ="
+    " currentDatabase() GROUP BY table, partition_id)"
+)
 
 
 def connect(url: str, *, user: str, password: str, database: str) -> Client:
@@ -70,6 +81,7 @@ def open_client(url: str, *, user: str, password: str) -> Client:
             "username": user,
             "password": password,
             "connect_timeout": 10,
+            "send_receive_timeout": 60,
         }
     try:
         return clickhouse_connect.get_client(**target)
@@ -78,6 +90,8 @@ def open_client(url: str, *, user: str, password: str) -> Client:
             "CLICKHOUSE_URL: the embedded engine is not installed: pip install 'kalshi-fast[embedded]',"
             " or give the http(s):// address of a server"
         ) from error
+    except clickhouse_connect.driver.exceptions.OperationalError as error:
+        raise UnreachableError(f"CLICKHOUSE_URL: {url} does not answer: {first_line(error)}") from error
     except Exception as error:
         raise SinkError(f"CLICKHOUSE_URL: {url} cannot be opened: {first_line(error)}") from error
 
@@ -146,87 +160,182 @@ def migrate(client: Client, database: str) -> None:
 
 
 class ClickHouseSink:
-    """Inserts events, level states and feed health. Raises SinkError after RETRIES failures in a row."""
+    """Delivers the journal to a database: events, level states, feed health.
+
+    ``connect`` gives a client whose database has the schema. An insert takes all that has come since the last one.
+    Before it begins, its extent is written down, so that one of unknown outcome, even before a crash, is repeated
+    with the same rows and the same token, and ClickHouse knows it again.
+    """
 
     name = "ClickHouse"
 
-    def __init__(
-        self,
-        client: Client,
-        views: ArrowViews,
-        *,
-        recorder_id: str,
-        sleep: Callable[[float], None] = time.sleep,
-    ) -> None:
-        self.rows = 0
+    def __init__(self, connect: Callable[[], Client], journal: Journal, position: Position) -> None:
         self.inserts = 0
-        self._client = client
-        self._views = views
-        self._recorder_id = recorder_id
-        self._sleep = sleep
+        self.lags = Lags()
+        self._connect = connect
+        self._client: Client | None = None
+        self._journal = journal
+        self._position = position
+        self._pending: list[Entry] = []
+        self._recorder = NOBODY
+        self._clear: set[str] = set()  # markets whose levels are this recorder's own
+        self._interval_s = MERGE_S
+        self._began = 0.0
+        self._looked = 0.0
+        point = position.point
+        if point is None or point.journal != journal.id:
+            position.write(Point(journal.id, journal.first_seq))
+        self._cursor = Cursor(journal, self._point.seq)
 
-    def forget_levels(self, tickers: list[str], now_ns: int) -> None:
-        """Nothing is known of these markets until their snapshots: levels of an earlier run end here."""
-        self._client.command(
-            "INSERT INTO level_states SELECT market_id, market_ticker, side, price_e4, 0, ts, ingest_ts,"
-            " {now_ns:UInt64} FROM latest_levels WHERE market_ticker IN {tickers:Array(String)}",
-            parameters={"tickers": tickers, "now_ns": now_ns},
-        )
+    @property
+    def _point(self) -> Point:
+        assert self._position.point is not None  # noqa: S101 - written above, if by nobody before
+        return self._position.point
 
-    def write(self, batches: Sequence[Batch]) -> None:
-        token = f"{self._recorder_id}:{batches[0].number}-{batches[-1].number}"
-        views = self._views
-        self._insert(
+    @property
+    def rows(self) -> int:
+        """Events of the present recorder that are stored."""
+        return self._point.rows if self._point.recorder == self._journal.recorder.hex else 0
+
+    @property
+    def done_seq(self) -> int:
+        return self._point.seq
+
+    @property
+    def pause_s(self) -> float:
+        """Until the next insert is due."""
+        return self._began + self._interval_s - time.monotonic()
+
+    def open(self) -> None:
+        """Connects now and checks the schema. Raises ConfigError or SinkError."""
+        if self._client is None:
+            self._client = self._connect()
+
+    def step(self) -> bool:
+        self.open()
+        if not self._pending:
+            self._take()
+        if not self._pending:
+            return False
+        self._began = time.monotonic()
+        first, last = self._pending[0], self._pending[-1]
+        try:
+            self._insert(f"{self._journal.id}:{first.seq}-{last.end}")
+        except Exception as error:
+            raise SinkError(f"ClickHouse takes no rows: {first_line(error)}") from error
+        now_ns = time.time_ns()
+        for entry in self._pending:
+            if entry.events is not None:
+                self.lags.add(now_ns - entry.events.column("ingest_ns").to_numpy())
+        self._position.write(self._moved(last.end))
+        self._pending = []
+        self._look_at_parts()
+        return True
+
+    def _take(self) -> None:
+        point = self._point
+        if point.until > self._cursor.seq:  # begun before a crash
+            self._pending = self._cursor.take(0, point.until)
+        else:
+            self._pending = self._cursor.take(MAX_MERGED_ROWS)
+        if self._pending:
+            self._position.write(msgspec.structs.replace(point, until=self._pending[-1].end))
+
+    def _moved(self, seq: int) -> Point:
+        """The position behind what is pending."""
+        point, present = self._point, self._pending[-1].recorder
+        rows = sum(entry.rows for entry in self._pending if entry.recorder == present)
+        if point.recorder == present.hex:
+            rows += point.rows
+        return Point(self._journal.id, seq, recorder=present.hex, rows=rows)
+
+    def _insert(self, token: str) -> None:
+        entries = self._pending
+        self._insert_arrow(
             "orderbook_events",
-            [views.events(batch.events, batch.names) for batch in batches if batch.events.n],
+            [entry.names.events(entry.events) for entry in entries if entry.events is not None],
             token,
         )
-        self.rows += sum(batch.events.n for batch in batches)
-        self._insert(
+        self._forget_levels(entries)
+        self._insert_arrow(
             "level_states",
-            [views.levels(batch.levels, batch.names) for batch in batches if batch.levels.n],
+            [entry.names.levels(entry.levels) for entry in entries if entry.levels is not None],
             token,
         )
         health = [
             [_time(row.ts_ns), row.conn_id, row.event, row.sid, row.seq, row.market_ticker, row.detail]
-            for batch in batches
-            for row in batch.health
+            for entry in entries
+            for row in entry.extra.health
         ]
         if health:
-            self._retry(
-                lambda: self._client.insert(
-                    "feed_health", health, _HEALTH_COLUMNS, settings={"insert_deduplication_token": token}
-                )
-            )
+            settings = {"insert_deduplication_token": token}
+            self._open_client.insert("feed_health", health, _HEALTH_COLUMNS, settings=settings)
 
-    def _insert(self, table: str, parts: list[pa.RecordBatch], token: str) -> None:
+    @property
+    def _open_client(self) -> Client:
+        assert self._client is not None  # noqa: S101 - opened at the beginning of every step
+        return self._client
+
+    def _insert_arrow(self, table: str, parts: list[pa.RecordBatch], token: str) -> None:
         if not parts:
             return
         rows = pa.Table.from_batches(parts).unify_dictionaries()
         settings = {**_INSERT_SETTINGS, "insert_deduplication_token": token}
-        self._retry(lambda: self._client.insert_arrow(table, rows, settings=settings))
+        self._open_client.insert_arrow(table, rows, settings=settings)
         self.inserts += 1
 
-    def _retry(self, insert: Callable[[], Any]) -> None:
-        """The token makes a repetition harmless, whatever became of the attempt before."""
-        delay_s = FIRST_RETRY_S
-        for attempt in range(RETRIES):
-            try:
-                insert()
-            except Exception as error:
-                if attempt == RETRIES - 1:
-                    raise SinkError(f"ClickHouse takes no rows: {first_line(error)}") from error
-                log.warning("ClickHouse insert failed, again in %.2f s: %s", delay_s, first_line(error))
-                self._sleep(delay_s)
-                delay_s *= 2
-            else:
-                return
+    def _forget_levels(self, entries: list[Entry]) -> None:
+        """A market's first snapshot of a recorder: levels that another recorder left, and did not know to be
+        gone, end here. May run again at any time: only states older than the snapshot are looked at."""
+        since: dict[str, int] = {}
+        for entry in entries:
+            if entry.recorder != self._recorder:
+                self._recorder = entry.recorder
+                self._clear.clear()
+            if entry.events is None:
+                continue
+            clears = entry.events.column("type").to_numpy() == CLEAR
+            market = entry.events.column("market_ix").to_numpy()[clears]
+            ingest_ns = entry.events.column("ingest_ns").to_numpy()[clears]
+            for ix, ns in zip(market.tolist(), ingest_ns.tolist(), strict=True):
+                ticker = entry.names.tickers[ix]
+                if ticker not in self._clear:
+                    self._clear.add(ticker)
+                    since[ticker] = ns
+        if since:
+            self._open_client.command(
+                "INSERT INTO level_states SELECT market_id, market_ticker, side, price_e4, 0, ts, ingest_ts,"
+                " version + 1 FROM level_states FINAL WHERE size_e2 > 0 AND version + 1 < {since:UInt64}"
+                " AND market_ticker IN {tickers:Array(String)}",
+                parameters={"since": min(since.values()), "tickers": list(since)},
+            )
 
-    def tick(self) -> None:
-        """Nothing is due by time here."""
+    def _look_at_parts(self) -> None:
+        """Inserts come further apart while the server has many parts to merge, so that it never has too many."""
+        now = time.monotonic()
+        if now - self._looked < PARTS_LOOK_S:
+            return
+        self._looked = now
+        try:
+            parts = self._open_client.query(_PARTS).result_rows[0][0]
+        except Exception as error:  # the right to read system.parts may be missing
+            log.debug("parts cannot be counted: %s", first_line(error))
+            return
+        wanted = MERGE_S * 2 ** max(0, (parts - EASY_PARTS) // 25)
+        self._interval_s = min(MAX_MERGE_S, wanted)
+
+    def reset(self) -> None:
+        """After a failure: a new client; what is pending stays and is repeated as it is."""
+        self._clear.clear()
+        if self._client is not None:
+            self._client.close()
+            self._client = None
 
     def close(self) -> None:
-        self._client.close()
+        self._cursor.close()
+        self._position.close()
+        if self._client is not None:
+            self._client.close()
 
 
 def _time(ts_ns: int) -> datetime:

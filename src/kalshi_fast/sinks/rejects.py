@@ -8,36 +8,55 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from kalshi_fast.errors import SinkError
+from kalshi_fast.journal import Point
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
-    from kalshi_fast.batch import Batch, RejectedFrame
+    from kalshi_fast.batch import RejectedFrame
+    from kalshi_fast.journal import Entry, Journal, Position
 
 MAX_BYTES_PER_DAY: Final = 64 * 1024 * 1024
 
 
 class RejectSink:
-    """Appends one JSON object per frame; the payload as text where it is UTF-8, else in base64."""
+    """Appends one JSON object per frame; the payload as text where it is UTF-8, else in base64.
 
-    name = "rejected frames"
+    The position knows how long the file was: what a crash left behind it is cut off and written again.
+    """
 
-    def __init__(self, directory: Path, *, max_bytes: int = MAX_BYTES_PER_DAY) -> None:
+    def __init__(
+        self, directory: Path, journal: Journal, position: Position, *, max_bytes: int = MAX_BYTES_PER_DAY
+    ) -> None:
         self.rows = 0
         self.dropped = 0
         self._directory = directory / "rejected"
+        self._journal = journal
+        self._position = position
         self._max_bytes = max_bytes
+        point = position.point
+        self._seq = point.seq if point is not None and point.journal == journal.id else journal.first_seq
+        if point is not None and point.detail:
+            name, _, size = point.detail.partition(":")
+            path = self._directory / name
+            if path.exists() and path.stat().st_size > int(size):
+                with path.open("r+b") as file:
+                    file.truncate(int(size))
 
-    def write(self, batches: Sequence[Batch]) -> None:
-        for batch in batches:
-            for frame in batch.rejected:
-                try:
-                    self._append(frame)
-                except OSError as error:
-                    raise SinkError(f"rejected frames cannot be kept: {error.strerror or error}") from error
+    def write(self, entry: Entry) -> None:
+        """Keeps the frames of an entry, unless they have been kept already. Raises SinkError."""
+        if entry.seq < self._seq or not entry.extra.rejected:
+            return
+        try:
+            for frame in entry.extra.rejected:
+                path = self._append(frame)
+            size = path.stat().st_size if path.exists() else 0
+        except OSError as error:
+            raise SinkError(f"rejected frames cannot be kept: {error.strerror or error}") from error
+        self._position.write(Point(self._journal.id, entry.end, detail=f"{path.name}:{size}"))
+        self._seq = entry.end
 
-    def _append(self, frame: RejectedFrame) -> None:
+    def _append(self, frame: RejectedFrame) -> Path:
         day = datetime.fromtimestamp(frame.ingest_ns // 1_000_000_000, UTC)
         self._directory.mkdir(parents=True, exist_ok=True)
         line = json.dumps(
@@ -48,18 +67,17 @@ class RejectSink:
                 **_payload(frame.payload),
             }
         )
-        with (self._directory / f"{day:%Y-%m-%d}.ndjson").open("a", encoding="utf-8") as file:
+        path = self._directory / f"{day:%Y-%m-%d}.ndjson"
+        with path.open("a", encoding="utf-8") as file:
             if file.tell() + len(line) > self._max_bytes:
                 self.dropped += 1
-                return
+                return path
             file.write(line + "\n")
         self.rows += 1
-
-    def tick(self) -> None:
-        """Nothing is due by time here."""
+        return path
 
     def close(self) -> None:
-        """Every line is already in its file."""
+        self._position.close()
 
 
 def _payload(payload: bytes) -> dict[str, str]:

@@ -1,0 +1,9 @@
+from typing import Final
+
+from typing_extensions import Buffer
+
+class Cells:
+    count: Final[int]
+    def __init__(self, memory: Buffer, count: int) -> None: ...
+    def get(self, at: int) -> int: ...
+    def set(self, at: int, value: int) -> None: ...

@@ -1,0 +1,132 @@
+"""One store's reading of the journal: the entries from a position on, as they come.
+
+Not here: waiting for more (``Journal.wait``), what a store does with an entry.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import TYPE_CHECKING
+
+from kalshi_fast.errors import JournalError
+from kalshi_fast.journal.records import ALIGN, BATCH, HEADER_BYTES, Header, decode_header, intact
+from kalshi_fast.journal.replay import DamagedError, Entry, ReadState, scan
+
+if TYPE_CHECKING:
+    from kalshi_fast.journal.log import Journal
+    from kalshi_fast.journal.segments import Segment
+
+log = logging.getLogger("kalshi_fast.journal")
+
+
+class Cursor:
+    """``Cursor(journal, seq)``: reads from batch ``seq`` on, or from the oldest one if that is gone."""
+
+    def __init__(self, journal: Journal, seq: int) -> None:
+        self.seq = max(seq, journal.first_seq)  # of the next entry
+        self._journal = journal
+        self._state = ReadState()
+        self._segment: Segment | None = None
+        self._fd = -1
+        self._at = 0
+
+    def take(self, max_rows: int, until: int | None = None) -> list[Entry]:
+        """The next entries: at least one if there is one, no more than come to about ``max_rows`` events.
+
+        ``until``: all entries before this batch, and none behind.
+        """
+        entries: list[Entry] = []
+        rows = 0
+        end = self._journal.end if until is None else min(until, self._journal.end)
+        while self.seq < end and (until is not None or rows < max_rows):
+            entry = self._next()
+            self.seq = entry.end
+            entries.append(entry)
+            rows += entry.rows
+        return entries
+
+    def close(self) -> None:
+        """Gives the open file back."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def _next(self) -> Entry:
+        """The entry of ``seq``, which is in the journal."""
+        if self._segment is None:
+            self._enter(self._covering())
+        while True:
+            segment = self._segment
+            assert segment is not None  # noqa: S101 - entered above
+            following = self._following(segment)
+            if following is not None and (self._fd < 0 or self._at >= segment.size_bytes):
+                if following.first_seq > self.seq:
+                    return self._lost(segment, following.first_seq)
+                self._enter(following)
+                continue
+            found = self._record()
+            if found is None:
+                end = self._skip_damage(segment)
+                if end > self.seq:
+                    return self._lost(segment, end)
+                continue  # it was no batch: if one needs it, that will show
+            header, payload = found
+            if header.kind == BATCH and header.seq > self.seq:
+                return self._lost(segment, header.seq)
+            self._at += header.record_bytes
+            try:
+                entry = self._state.apply(header, payload)
+            except DamagedError as error:
+                log.error("%s: batch %d cannot be used: %s", segment.path, header.seq, error)
+                if header.kind == BATCH and header.seq == self.seq:
+                    return self._lost(segment, header.seq + 1)
+                continue
+            if entry is not None and entry.seq == self.seq:
+                return entry
+
+    def _covering(self) -> Segment:
+        return next(s for s in reversed(self._journal.segments) if s.first_seq <= self.seq)
+
+    def _following(self, segment: Segment) -> Segment | None:
+        return next((s for s in self._journal.segments if s.first_seq > segment.first_seq), None)
+
+    def _enter(self, segment: Segment) -> None:
+        self.close()
+        self._segment, self._at = segment, 0
+        try:
+            self._fd = os.open(segment.path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            if self._following(segment) is None:
+                raise JournalError(f"{segment.path}: {error.strerror or error}") from error
+            log.error("%s: %s", segment.path, error.strerror or error)
+
+    def _record(self) -> tuple[Header, bytes] | None:
+        """The record at the current place, None when it is damaged."""
+        head = os.pread(self._fd, HEADER_BYTES, self._at)
+        decoded = decode_header(head)
+        if decoded is None:
+            return None
+        header, checksum = decoded
+        payload = os.pread(self._fd, header.payload_bytes, self._at + HEADER_BYTES)
+        if len(payload) != header.payload_bytes or not intact(header, checksum, head, payload):
+            return None
+        return header, payload
+
+    def _skip_damage(self, segment: Segment) -> int:
+        """To the next record that is whole; the seq of the first batch from there on."""
+        segment.damaged = True
+        data = os.pread(self._fd, segment.size_bytes - self._at, self._at)
+        log.error("%s: damaged at byte %d", segment.path, self._at)
+        for at, header, _ in scan(memoryview(data), ALIGN):
+            self._at += at
+            return header.seq
+        self._at = segment.size_bytes
+        following = self._following(segment)
+        return self._journal.end if following is None else following.first_seq
+
+    def _lost(self, segment: Segment, end: int) -> Entry:
+        segment.damaged = True
+        what = f"{end - self.seq} batches from {self.seq} on cannot be read from {segment.path.name}"
+        log.error("%s: %s", segment.path, what)
+        return self._state.lost(self.seq, end, what)

@@ -1,0 +1,383 @@
+"""The durable log of sealed batches: everything goes through it, and each store reads it at its own pace.
+
+A batch is in the journal when ``commit`` has returned, and leaves it when every store has it (``trim``). One
+process at a time has the directory. At ``max_bytes`` it takes nothing more (JournalFullError) until a store has
+come on: then what waits before it fills up, the feed stops reading, and the exchange's next frames show the gap.
+After a crash the torn end of the last segment is cut off; damage elsewhere is left to the readers, who report it
+as an entry with gaps. Not here: what a store does with it (``cursor``, ``position``, the sinks).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import threading
+import time
+import uuid
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+import msgspec
+
+from kalshi_fast.arrow import STORED_EVENTS, STORED_LEVELS, pack
+from kalshi_fast.batch import HealthEvent, pack_extra
+from kalshi_fast.errors import ConfigError, JournalError, JournalFullError
+from kalshi_fast.journal import segments
+from kalshi_fast.journal.records import (
+    BATCH,
+    HEADER_BYTES,
+    NAMES,
+    STATE,
+    Header,
+    NamesPayload,
+    StatePayload,
+    decode_header,
+    encode,
+)
+from kalshi_fast.journal.replay import DamagedError, ReadState, record_at, scan
+from kalshi_fast.journal.segments import Segment
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from kalshi_fast.ring import SealedSlot
+
+log = logging.getLogger("kalshi_fast.journal")
+
+NamesFrom: TypeAlias = "Callable[[int, int], list[str]]"
+SEGMENT_BYTES: Final = 64 * 1024 * 1024
+MIN_BYTES: Final = 1024 * 1024
+FSYNC: Final = ("interval", "always", "off")
+_LOCK_WAIT_S: Final = 0.1
+
+
+class Journal:
+    """``Journal(directory, fsync=…, max_bytes=…)`` opens, or makes, the journal of a directory.
+
+    One thread writes; ``wait``, ``end`` and the cursors may be used from others. Raises ConfigError when the
+    directory cannot be used, JournalError when the disk refuses.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        fsync: str = "interval",
+        max_bytes: int = 4 << 30,
+        segment_bytes: int = SEGMENT_BYTES,
+        lock_wait_s: float = 0.0,
+        say: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        self.directory = directory
+        self.fsync = fsync
+        self.max_bytes = max_bytes
+        self.segment_bytes = min(segment_bytes, max(max_bytes // 8, MIN_BYTES // 8))
+        self.segments: list[Segment] = []
+        self._lock = _locked(directory, lock_wait_s, say)
+        self._changed = threading.Condition()
+        self._file_lock = threading.Lock()  # the current file may not be closed while it is synced
+        self._state = ReadState()
+        self._fd = -1
+        self._opened_bytes = 0  # of the current segment when it was new
+        self._next = 0
+        try:
+            self._recover()
+        except OSError as error:
+            self._unlock()
+            raise JournalError(f"JOURNAL_DIR: {directory}: {error.strerror or error}") from error
+        self.end = self._next  # seq of the next batch, as readers may know it
+
+    # --- opening ----------------------------------------------------------------------------------
+
+    def _recover(self) -> None:
+        found = segments.find(self.directory)
+        states = [index for index, segment in enumerate(found) if _begins_well(segment)]
+        if not states:
+            self._set_aside(found)
+            self._state.journal = uuid.uuid4().hex
+            self._open_segment()
+            return
+        self.segments = found[: states[-1]]
+        for segment in found[states[-1] :]:
+            self._scan(segment)
+        last = self.segments[-1]
+        self._fd = os.open(last.path, os.O_RDWR | os.O_CLOEXEC)
+        os.ftruncate(self._fd, last.size_bytes)
+        self._opened_bytes = 0
+
+    def _scan(self, segment: Segment) -> None:
+        """Takes up what is in a segment behind the newest STATE, up to its last intact record."""
+        data = memoryview(segment.path.read_bytes())
+        good = 0
+        for at, header, payload in scan(data):
+            if at != good:
+                segment.damaged = True
+                log.error("%s: %d damaged bytes at %d", segment.path, at - good, good)
+            try:
+                self._state.apply(header, payload)
+            except DamagedError as error:
+                log.error("%s: the record at %d cannot be used: %s", segment.path, at, error)
+            good = at + header.record_bytes
+            self._next = header.seq + (header.kind == BATCH)
+        if good < len(data):
+            log.warning(
+                "%s: its last %d bytes were being written when the recorder died, and are cut off",
+                segment.path,
+                len(data) - good,
+            )
+        if good == 0 and self.segments:  # nothing in it counts, not even its beginning
+            segment.path.unlink()
+            return
+        segment.size_bytes = good
+        self.segments.append(segment)
+
+    def _set_aside(self, found: list[Segment]) -> None:
+        """Files without any beginning that can be read: kept, and no longer ours."""
+        for segment in found:
+            if segment.size_bytes == 0:
+                segment.path.unlink()
+                continue
+            aside = segment.path.with_suffix(f".damaged-{uuid.uuid4().hex[:8]}")
+            segment.path.rename(aside)
+            log.error("%s: nothing in it can be read; it is kept as %s", segment.path, aside.name)
+
+    # --- writing ----------------------------------------------------------------------------------
+
+    @property
+    def id(self) -> str:
+        """Of this journal, for ever: with the seq of a batch its identity in every store."""
+        return self._state.journal
+
+    @property
+    def recorder(self) -> uuid.UUID:
+        """Whose batches come last."""
+        return self._state.recorder
+
+    @property
+    def last_number(self) -> int:
+        """The recorder's own number of its last batch here."""
+        return self._state.last_number
+
+    @property
+    def floor_ns(self) -> int:
+        """Receive times and versions of a recorder that comes now have to be greater."""
+        return max(self._state.marks.ingest_ns, self._state.marks.version)
+
+    @property
+    def used_bytes(self) -> int:
+        """Of the disk."""
+        return sum(segment.size_bytes for segment in self.segments)
+
+    def begin(self, recorder: uuid.UUID) -> None:
+        """Batches of this recorder follow. If another one's came before, it is over: see ``end_recorder``."""
+        if recorder != self._state.recorder:
+            self.end_recorder()
+            self._state.begin(recorder)
+
+    def end_recorder(self) -> None:
+        """The recorder says nothing more: a gap for each book that it has left known."""
+        gap = self._state.marks.gap_rows()
+        if gap is None:
+            return
+        detail = f"the recorder has ended without a farewell: {gap.n} books are unknown"
+        health = HealthEvent(self._state.marks.ingest_ns, 0, "lost", detail=detail)
+        self._write_batch(0, pack(STORED_EVENTS, gap.arrays, gap.n), b"", pack_extra([health], []), gap.n)
+        self._state.marks.apply({name: column[: gap.n] for name, column in gap.arrays.items()}, None)
+        self.commit()
+
+    def append(self, batch: SealedSlot, tickers: NamesFrom, ids: NamesFrom) -> None:
+        """Writes a batch of the current recorder; one that is there already is left alone.
+
+        ``tickers(start, stop)`` and ``ids(start, stop)`` give the names that the batch may refer to. Raises
+        JournalFullError and JournalError; nothing is written then, and the same batch may be offered again.
+        """
+        if batch.number <= self._state.last_number:
+            return
+        names = self._state.names
+        there = (len(names.tickers), len(names.ids))
+        if batch.names != there:
+            new = NamesPayload(*there, tickers(there[0], batch.names[0]), ids(there[1], batch.names[1]))
+            self._write(NAMES, msgspec.msgpack.encode(new))
+            names.tickers += new.tickers
+            names.ids += new.ids
+        events = pack(STORED_EVENTS, batch.event_arrays, batch.events) if batch.events else b""
+        levels = pack(STORED_LEVELS, batch.level_arrays, batch.levels) if batch.levels else b""
+        self._write_batch(batch.number, events, levels, batch.extra, batch.events)
+        self._state.last_number = batch.number
+        self._state.marks.apply(
+            {name: column[: batch.events] for name, column in batch.event_arrays.items()},
+            {name: column[: batch.levels] for name, column in batch.level_arrays.items()},
+        )
+
+    def commit(self) -> None:
+        """What was appended is the journal's from now on, and on the disk under fsync ``always``."""
+        if self.end == self._next:
+            return
+        if self.fsync == "always":
+            self.sync()
+        with self._changed:
+            self.end = self._next
+            self._changed.notify_all()
+
+    def sync(self) -> None:
+        """Everything written is on the disk when this returns. May be called from another thread."""
+        try:
+            with self._file_lock:
+                os.fdatasync(self._fd)
+        except OSError as error:
+            raise JournalError(f"JOURNAL_DIR: {self.directory}: {error.strerror or error}") from error
+
+    def _write_batch(self, number: int, events: bytes, levels: bytes, extra: bytes, rows: int) -> None:
+        payload = b"".join((events, levels, extra))
+        self._write(BATCH, payload, number, (len(events), len(levels), len(extra)), rows)
+        self._next += 1
+
+    def _write(
+        self,
+        kind: int,
+        payload: bytes,
+        number: int = 0,
+        parts: tuple[int, int, int] = (0, 0, 0),
+        rows: int = 0,
+    ) -> None:
+        header = Header(kind, len(payload), self._next, self._state.recorder, number, *parts, rows)
+        if self.used_bytes + header.record_bytes > self.max_bytes and kind != STATE:
+            raise JournalFullError(
+                f"JOURNAL_DIR: {self.directory}: JOURNAL_MAX_BYTES ({self.max_bytes}) is reached"
+            )
+        if self.segments[-1].size_bytes - self._opened_bytes >= self.segment_bytes and kind != STATE:
+            self._open_segment()
+        current = self.segments[-1]
+        self._put(self._fd, encode(header, payload), current.size_bytes)
+        current.size_bytes += header.record_bytes
+
+    def _put(self, fd: int, data: bytes, at: int) -> None:
+        view = memoryview(data)
+        try:
+            while view:
+                written = os.pwrite(fd, view, at)
+                view, at = view[written:], at + written
+        except OSError as error:
+            raise JournalError(f"JOURNAL_DIR: {self.directory}: {error.strerror or error}") from error
+
+    def _open_segment(self) -> None:
+        """A new file, beginning with all that a reader has to know."""
+        state = self._state
+        payload = msgspec.msgpack.encode(
+            StatePayload(
+                state.journal, state.names.tickers, state.names.ids, state.marks.pack(), state.last_number
+            )
+        )
+        header = Header(STATE, len(payload), self._next, state.recorder)
+        path = segments.path_of(self.directory, self._next)
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+            try:
+                self._put(fd, encode(header, payload), 0)
+                if self.fsync != "off":
+                    os.fdatasync(fd)
+                    self._sync_directory()
+                    if self._fd >= 0:
+                        os.fdatasync(self._fd)
+            except BaseException:
+                os.close(fd)
+                path.unlink()
+                raise
+        except OSError as error:
+            raise JournalError(f"JOURNAL_DIR: {self.directory}: {error.strerror or error}") from error
+        with self._file_lock:
+            old, self._fd = self._fd, fd
+            if old >= 0:
+                os.close(old)
+        self._opened_bytes = header.record_bytes
+        self.segments = [*self.segments, Segment(self._next, path, header.record_bytes)]
+
+    def _sync_directory(self) -> None:
+        directory = os.open(self.directory, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+
+    # --- reading ----------------------------------------------------------------------------------
+
+    @property
+    def first_seq(self) -> int:
+        """The oldest batch that is still here (or comes next)."""
+        return self.segments[0].first_seq
+
+    def wait(self, seq: int, timeout_s: float) -> bool:
+        """Until batch ``seq`` is there; False when the time is over."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self.end > seq, timeout_s)
+
+    def wake(self) -> None:
+        """Whoever waits looks again."""
+        with self._changed:
+            self._changed.notify_all()
+
+    def trim(self, seq: int) -> None:
+        """Nobody needs the batches before this one any more."""
+        while len(self.segments) > 1 and self.segments[1].first_seq <= seq:
+            gone = self.segments[0]
+            try:
+                if gone.damaged:
+                    gone.path.rename(gone.path.with_suffix(".damaged"))
+                else:
+                    gone.path.unlink(missing_ok=True)
+            except OSError as error:
+                log.error("%s: cannot be removed: %s", gone.path, error.strerror or error)
+                return
+            self.segments = self.segments[1:]
+
+    def close(self) -> None:
+        """Ends with everything on the disk, unless fsync is off."""
+        if self._fd >= 0:
+            if self.fsync != "off":
+                self.sync()
+            os.close(self._fd)
+            self._fd = -1
+        self._unlock()
+
+    def _unlock(self) -> None:
+        os.close(self._lock)
+
+
+def _begins_well(segment: Segment) -> bool:
+    with segment.path.open("rb") as file:
+        head = file.read(HEADER_BYTES)
+        decoded = decode_header(head)
+        if decoded is None or decoded[0].kind != STATE:
+            return False
+        payload = file.read(min(decoded[0].payload_bytes, segment.size_bytes))
+    return record_at(memoryview(head + payload), 0) is not None
+
+
+def _locked(directory: Path, wait_s: float, say: Callable[[str], None]) -> int:
+    """The lock of a directory, which is made if need be."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        fd = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise ConfigError(
+            f"JOURNAL_DIR: {directory} cannot be written to: {error.strerror or error}"
+        ) from error
+    deadline = time.monotonic() + wait_s
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            owner = os.pread(fd, 32, 0).decode("ascii", "replace").strip()
+            if time.monotonic() >= deadline:
+                os.close(fd)
+                raise ConfigError(
+                    f"JOURNAL_DIR: {directory} is in use by process {owner or '?'}: each recording needs a"
+                    " journal of its own"
+                ) from None
+            say(f"waiting for process {owner or '?'} to finish with the journal {directory} …")
+            time.sleep(_LOCK_WAIT_S)
+        else:
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, str(os.getpid()).encode(), 0)
+            return fd

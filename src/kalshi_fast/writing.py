@@ -1,0 +1,319 @@
+"""The writer process: shared memory → journal → stores. ``python -m kalshi_fast.writing RING_FD SOCKET_FD``.
+
+It is told its settings in the first line that comes through the socket, answers one line when all is open (or what
+is wrong), then says now and then how far it is. When the capture process dies or says that it is closing, it
+writes down what is left, delivers as much as the stores take within CLOSE_WAIT_S, and ends. Not here: who starts
+it and starts it again (``writer``), what the stores do (``delivery``, sinks).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import select
+import signal
+import socket
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from kalshi_fast.delivery import Delivery
+from kalshi_fast.errors import ConfigError, JournalError, JournalFullError, KalshiFastError, UnreachableError
+from kalshi_fast.journal import Journal, Position
+from kalshi_fast.report import Report, decode_settings
+from kalshi_fast.ring import Ring
+from kalshi_fast.sinks.clickhouse import ClickHouseSink, connect
+from kalshi_fast.sinks.parquet import ParquetSink
+from kalshi_fast.sinks.rejects import RejectSink
+
+if TYPE_CHECKING:
+    from kalshi_fast.config import Settings
+
+log = logging.getLogger("kalshi_fast.writing")
+
+REPORT_S: Final = 0.2
+CLOSE_WAIT_S: Final = 20.0
+FULL_WAIT_S: Final = 0.1
+LOCK_WAIT_S: Final = 30.0
+
+
+class WriterProcess:
+    """All of it; ``run`` returns when it is over."""
+
+    def __init__(self, ring: Ring, channel: socket.socket, settings: Settings) -> None:
+        self._ring = ring
+        self._channel = channel
+        self._settings = settings
+        self._orphan = False
+        self._journal_error = ""
+        self._full_said = 0.0
+
+    def run(self) -> None:
+        """Raises KalshiFastError when it cannot begin."""
+        settings = self._settings
+        self._journal = Journal(
+            settings.journal_dir,
+            fsync=settings.journal_fsync,
+            max_bytes=settings.journal_max_bytes,
+            lock_wait_s=LOCK_WAIT_S,
+        )
+        self._deliveries = [Delivery(sink, self._journal) for sink in self._sinks()]
+        warning = self._try_stores()
+        self._begin()
+        self._say(Report(ready=True, warning=warning, floor_ns=self._journal.floor_ns))
+        for delivery in self._deliveries:
+            delivery.start()
+        threading.Thread(target=self._sync_now_and_then, daemon=True).start()
+        self._take_all()
+        self._finish()
+
+    # --- opening ----------------------------------------------------------------------------------
+
+    def _sinks(self) -> list[ClickHouseSink | ParquetSink]:
+        settings = self._settings
+        sinks: list[ClickHouseSink | ParquetSink] = []
+        if settings.clickhouse_url is not None:
+            url = settings.clickhouse_url
+            position = self._position("clickhouse", f"{url} {settings.clickhouse_database}")
+            sinks.append(
+                ClickHouseSink(
+                    lambda: connect(
+                        url,
+                        user=settings.clickhouse_user,
+                        password=settings.clickhouse_password,
+                        database=settings.clickhouse_database,
+                    ),
+                    self._journal,
+                    position,
+                )
+            )
+        if settings.parquet_dir is not None:
+            target = str(settings.parquet_dir.absolute())
+            sinks.append(
+                ParquetSink(
+                    settings.parquet_dir,
+                    self._journal,
+                    self._position("parquet", target),
+                    max_bytes=settings.parquet_max_bytes,
+                    max_secs=settings.parquet_max_secs,
+                    rejects=RejectSink(
+                        settings.parquet_dir, self._journal, self._position("rejected", target)
+                    ),
+                )
+            )
+        return sinks
+
+    def _position(self, kind: str, target: str) -> Position:
+        """Each store has a position of its own: another address is another store."""
+        name = hashlib.sha256(target.encode()).hexdigest()[:12]
+        path = self._settings.journal_dir / f"{kind}-{name}.position"
+        return Position(path, fsync=self._settings.journal_fsync == "always")
+
+    def _try_stores(self) -> str:
+        """A store that refuses us is a mistake that somebody has to mend; one that is away may come back."""
+        for delivery in self._deliveries:
+            if isinstance(delivery.sink, ClickHouseSink):
+                try:
+                    delivery.sink.open()
+                except UnreachableError as error:
+                    delivery.error = str(error)
+                    return f"{error}; the journal keeps the rows until it comes back"
+        return ""
+
+    def _begin(self) -> None:
+        """The journal belongs to this recorder from here on."""
+        while True:
+            try:
+                self._journal.begin(self._ring.recorder)
+                self._journal.commit()
+            except JournalFullError:
+                self._make_room()
+                if not any(delivery.alive for delivery in self._deliveries):
+                    for delivery in self._deliveries:
+                        delivery.start()
+                time.sleep(FULL_WAIT_S)
+            else:
+                return
+
+    # --- taking -----------------------------------------------------------------------------------
+
+    def _take_all(self) -> None:
+        """Until nothing will come any more and nothing waits."""
+        poll = select.poll()
+        poll.register(self._channel, select.POLLIN)
+        reported = 0.0
+        while True:
+            closing = self._ring.closing or self._orphan  # before the look: nothing can come after it
+            took = self._take_waiting()
+            now = time.monotonic()
+            if now - reported >= REPORT_S:
+                reported = now
+                self._look_after()
+            if took:
+                continue
+            if closing and self._ring.waiting == 0:
+                return
+            if poll.poll(REPORT_S * 1000):
+                self._hear()
+
+    def _take_waiting(self) -> bool:
+        """What waits in the shared memory goes into the journal; its slots are free when it is safe there."""
+        ring, journal = self._ring, self._journal
+        taken = 0
+        try:
+            if journal.fsync == "always":
+                taken = self._take_group()
+            elif (batch := ring.peek()) is not None:
+                journal.append(batch, ring.tickers, ring.ids)
+                journal.commit()
+                ring.release()
+                taken = 1
+        except JournalError as error:
+            self._refused(error)
+            return False
+        self._journal_error = ""
+        return taken > 0
+
+    def _take_group(self) -> int:
+        """One fsync for all that waits."""
+        waiting = self._ring.waiting
+        for ahead in range(waiting):
+            batch = self._ring.peek(ahead)
+            assert batch is not None  # noqa: S101 - so many wait
+            self._journal.append(batch, self._ring.tickers, self._ring.ids)
+        self._journal.commit()
+        for _ in range(waiting):
+            self._ring.release()
+        return waiting
+
+    def _refused(self, error: JournalError) -> None:
+        """The disk is full or the bound is reached: nothing is lost by waiting, until the shared memory is full
+        and the feed stops reading."""
+        now = time.monotonic()
+        self._journal_error = str(error)
+        if now - self._full_said > 10:
+            self._full_said = now
+            log.error(
+                "%s: waiting for room; when the buffers are full, reading from the exchange pauses", error
+            )
+        self._make_room()
+        time.sleep(FULL_WAIT_S)
+
+    def _make_room(self) -> None:
+        if self._deliveries:
+            self._journal.trim(min(delivery.sink.done_seq for delivery in self._deliveries))
+        if self._journal.used_bytes > self._journal.max_bytes // 2:
+            for delivery in self._deliveries:
+                if isinstance(delivery.sink, ParquetSink):
+                    delivery.sink.hurry = True
+
+    def _look_after(self) -> None:
+        self._make_room()
+        for delivery in self._deliveries:
+            if delivery.broken is not None:
+                raise delivery.broken
+        self._say(self._report())
+
+    def _report(self) -> Report:
+        journal = self._journal
+        done = min((delivery.sink.done_seq for delivery in self._deliveries), default=journal.end)
+        queryable = {
+            f"p{percent}": lag
+            for delivery in self._deliveries
+            if isinstance(delivery.sink, ClickHouseSink)
+            for percent in (50, 99)
+            if (lag := delivery.sink.lags.percentile_ms(percent)) is not None
+        }
+        return Report(
+            journal_bytes=journal.used_bytes,
+            journal_batches=journal.end - done,
+            rows={delivery.sink.name: delivery.sink.rows for delivery in self._deliveries},
+            errors={d.sink.name: d.error for d in self._deliveries if d.error is not None},
+            queryable_ms=queryable,
+            journal_error=self._journal_error,
+        )
+
+    def _hear(self) -> None:
+        """Wakes, nothing else, come this way; the end of them is the end of the capture process."""
+        if not self._orphan and not self._channel.recv(65_536):
+            self._orphan = True
+            if not self._ring.closing:
+                log.error("the capture process is gone; what it has handed over is being delivered")
+
+    def _say(self, report: Report) -> None:
+        try:
+            self._channel.sendall(msgspec.json.encode(report) + b"\n")
+        except OSError:
+            self._orphan = True
+
+    def _sync_now_and_then(self) -> None:
+        if self._settings.journal_fsync != "interval":
+            return
+        while True:
+            time.sleep(self._settings.journal_fsync_ns / 1e9)
+            try:
+                self._journal.sync()
+            except JournalError as error:
+                log.error("%s", error)
+
+    # --- the end ----------------------------------------------------------------------------------
+
+    def _finish(self) -> None:
+        self._journal.end_recorder()
+        for delivery in self._deliveries:
+            delivery.finish()
+        deadline = time.monotonic() + CLOSE_WAIT_S
+        while any(d.alive for d in self._deliveries) and self._worth_waiting(deadline):
+            time.sleep(0.02)
+            self._make_room()
+            self._say(self._report())
+        for delivery in self._deliveries:
+            delivery.give_up()
+            delivery.join(CLOSE_WAIT_S)
+        self._make_room()
+        report = self._report()
+        report.undelivered = sum(not d.complete for d in self._deliveries) and report.journal_batches
+        self._journal.close()
+        self._say(report)
+
+    def _worth_waiting(self, deadline: float) -> bool:
+        """A store that takes rows is given all the time it needs, one that refuses them is not."""
+        failing = any(d.error is not None and d.alive for d in self._deliveries)
+        return not failing or time.monotonic() < deadline
+
+
+def _lines(channel: socket.socket) -> bytes:
+    line = b""
+    while not line.endswith(b"\n"):
+        more = channel.recv(65_536)
+        if not more:
+            raise ConfigError("the capture process has ended before it said what to do")
+        line += more
+    return line
+
+
+def main(arguments: list[str]) -> int:
+    """The process. Returns its exit code."""
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    ring_fd, channel_fd = (int(argument) for argument in arguments)
+    # Ctrl-C and a service manager's SIGTERM reach the whole group: the capture process decides what follows.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    channel = socket.socket(fileno=channel_fd)
+    process = WriterProcess(Ring.attach(ring_fd), channel, decode_settings(_lines(channel)))
+    try:
+        process.run()
+    except KalshiFastError as error:
+        channel.sendall(msgspec.json.encode(Report(failed=str(error), exit_code=error.exit_code)) + b"\n")
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    code = main(sys.argv[1:])
+    sys.stdout.flush()
+    os._exit(code)  # the embedded engine's threads may hold up an orderly end for seconds
