@@ -1,4 +1,4 @@
-"""The stores hold exactly the rows that were given, in the genuine engine and in real files."""
+"""The stores hold exactly what the journal has, in the genuine engine and in real files."""
 
 from __future__ import annotations
 
@@ -12,51 +12,21 @@ import pyarrow.parquet as pq
 import pytest
 
 import front
-import links
 from frames import MARKET_ID, delta, snapshot
+from journals import DAY_NS, NOON_NS, Source, deliver
 from kalshi_fast import __version__
-from kalshi_fast.batch import ArrowViews, Batch, LocalPool
-from kalshi_fast.books import Books
-from kalshi_fast.errors import ConfigError, SinkError
-from kalshi_fast.pool import LocalPool
-from kalshi_fast.recorder import Recorder
+from kalshi_fast.errors import ConfigError, SinkError, UnreachableError
+from kalshi_fast.journal import Journal, Point
 from kalshi_fast.sinks import clickhouse
 from kalshi_fast.sinks.clickhouse import ClickHouseSink
 from kalshi_fast.sinks.parquet import ParquetSink
 from kalshi_fast.sinks.rejects import RejectSink
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
     from pathlib import Path
 
     from clickhouse_connect.driver.client import Client
-
-DAY_NS = 86_400_000_000_000
-NOON_NS = 20_000 * DAY_NS + DAY_NS // 2  # 2024-10-04 12:00 UTC
-
-
-class Source:
-    """Batches from a real recorder."""
-
-    def __init__(self, rows: int = 100, tickers: Iterable[str] = ("A", "B")) -> None:
-        self.books = Books()
-        self.views = ArrowViews(self.books.tickers, self.books.ids)
-        self.batches: list[Batch] = []
-        pool = LocalPool(rows, 1000)
-        self.recorder = Recorder(self.books, pool, self.batches.append, seal_rows=rows)
-        self.now = NOON_NS
-        self.link = links.link(self.recorder, tickers, lambda: self.now)
-        links.grant(self.link, 77, self.now)
-
-    def feed(self, *payloads: bytes, every_ns: int = 1000) -> list[Batch]:
-        for payload in payloads:
-            self.now += every_ns
-            self.link.feed(payload, self.now)
-        self.recorder.seal()
-        done = self.batches[:]
-        self.batches.clear()
-        return done
-
 
 START = (
     snapshot(1, "A", yes=[("0.0800", "300.25"), ("0.0700", "1.00")], no=[("0.5400", "20.00")]),
@@ -66,12 +36,17 @@ START = (
 )
 
 
+def database(source: Source, connect: Callable[[], Client], name: str = "clickhouse") -> ClickHouseSink:
+    return ClickHouseSink(connect, source.journal, source.position(name))
+
+
 def test_rows_are_what_the_user_knows_in_cents_dollars_and_contracts(
-    open_database: Callable[[], Client],
+    open_database: Callable[[], Client], tmp_path: Path
 ) -> None:
-    source, client = Source(), open_database()
-    sink = ClickHouseSink(client, source.views, recorder_id="r")
-    sink.write(source.feed(*START))
+    source, client = Source(tmp_path), open_database()
+    sink = database(source, open_database)
+    source.feed(*START)
+    deliver(sink)
     assert sink.rows == 8
     rows = client.query(
         "SELECT type, side, price, price_dollars, qty, seq, market_id, toUnixTimestamp64Micro(ts)"
@@ -95,10 +70,11 @@ def test_rows_are_what_the_user_knows_in_cents_dollars_and_contracts(
     assert client.query("SELECT event, conn_id FROM feed_health").result_rows == [("connect", 77)]
 
 
-def test_views_answer_what_people_ask(open_database: Callable[[], Client]) -> None:
-    source, client = Source(), open_database()
-    sink = ClickHouseSink(client, source.views, recorder_id="r")
-    sink.write(source.feed(*START))
+def test_views_answer_what_people_ask(open_database: Callable[[], Client], tmp_path: Path) -> None:
+    source, client = Source(tmp_path), open_database()
+    sink = database(source, open_database)
+    source.feed(*START)
+    deliver(sink)
     D = Decimal  # noqa: N806
     top = (
         "SELECT market_ticker, yes_bid, yes_bid_size, yes_ask, yes_ask_size, spread, exact FROM best_bid_ask"
@@ -126,10 +102,12 @@ def test_views_answer_what_people_ask(open_database: Callable[[], Client]) -> No
         ("A", "no", D("0.54"), D("20")),
         ("B", "no", D("0.5"), D("1")),
     ]
-    sink.write(source.feed(delta(7, "0.07", "1.00")))  # 5 and 6 are missing
+    source.feed(delta(7, "0.07", "1.00"))  # 5 and 6 are missing
+    deliver(sink)
     assert client.query(book_at, parameters={"at": _moment(NOON_NS + 5000)}).result_rows == []
     assert {row[-1] for row in client.query(top).result_rows} == {0}
-    sink.write(source.feed(snapshot(8, "A")))
+    source.feed(snapshot(8, "A"))
+    deliver(sink)
     gaps = client.query("SELECT market_ticker, until IS NULL, first_missing_seq FROM gaps").result_rows
     assert set(gaps) == {("A", 0, 5), ("B", 1, 5)}
     assert client.query("SELECT count() FROM latest_levels WHERE market_ticker = 'A'").result_rows == [(0,)]
@@ -139,55 +117,85 @@ def _moment(ns: int) -> str:
     return datetime.fromtimestamp(ns // 10**9, UTC).strftime("%Y-%m-%d %H:%M:%S") + f".{ns % 10**9:09d}"
 
 
-def test_an_insert_repeated_with_its_token_is_stored_once(open_database: Callable[[], Client]) -> None:
-    source, client = Source(), open_database()
-    batches = source.feed(*START)
-    for _ in range(3):
-        ClickHouseSink(client, source.views, recorder_id="r").write(batches)
-    assert client.query("SELECT count() FROM orderbook_events").result_rows == [(8,)]
-    ClickHouseSink(client, source.views, recorder_id="another").write(batches)
+def test_an_insert_whose_outcome_is_not_known_is_repeated_with_its_rows_and_stored_once(
+    open_database: Callable[[], Client], tmp_path: Path
+) -> None:
+    source, client = Source(tmp_path), open_database()
+    source.feed(*START)
+    sink = database(source, open_database)
+    begun = sink._position.point
+    assert begun is not None
+    sink.step()
+    done = sink._position.point
+    assert done is not None
+    # As if we had died after the insert and before the position was written.
+    sink._position.write(Point(begun.journal, begun.seq, until=done.seq))
+    source.feed(delta(5, "0.0805", "1.00"))
+    again = database(source, open_database)
+    deliver(again)
+    assert client.query("SELECT count(), uniq(seq) FROM orderbook_events").result_rows == [(9, 5)]
+    assert client.query("SELECT count() FROM feed_health").result_rows == [(1,)]
+    assert again.inserts == 4, "first the old rows as they were, then the new one"
+
+
+def test_another_journal_is_another_story(open_database: Callable[[], Client], tmp_path: Path) -> None:
+    client = open_database()
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        source = Source(tmp_path / name)
+        source.feed(*START)
+        deliver(database(source, open_database))
     assert client.query("SELECT count() FROM orderbook_events").result_rows == [(16,)]
 
 
 def test_batches_with_new_markets_and_times_of_every_month_go_in_together(
-    open_database: Callable[[], Client],
+    open_database: Callable[[], Client], tmp_path: Path
 ) -> None:
-    source, client = Source(rows=7, tickers=[f"M-{n}" for n in range(1, 300)]), open_database()
+    source = Source(tmp_path, rows=7, tickers=[f"M-{n}" for n in range(1, 300)])
+    client = open_database()
     frames = [snapshot(n, f"M-{n}", yes=[("0.50", "1.00")]) for n in range(1, 300)]
     months = [delta(300 + n, "0.50", "1.00", ticker="M-1", ts_ms=n * 2_600_000_000) for n in range(600)]
-    batches = source.feed(*frames, *months)
-    assert len(batches) > 100
-    ClickHouseSink(client, source.views, recorder_id="r").write(batches)
+    source.feed(*frames, *months)
+    assert source.journal.end > 100
+    sink = database(source, open_database)
+    sink.step()
     assert client.query("SELECT count(), uniq(market_ticker) FROM orderbook_events").result_rows == [
         (598 + 600, 299)
     ]
 
 
-def test_a_new_recording_forgets_the_levels_of_the_one_before(open_database: Callable[[], Client]) -> None:
-    source, client = Source(), open_database()
-    sink = ClickHouseSink(client, source.views, recorder_id="r")
-    sink.write(source.feed(*START))
-    later = Source()
-    again = ClickHouseSink(client, later.views, recorder_id="later")
+def test_a_new_recording_ends_the_levels_that_the_one_before_has_left(
+    open_database: Callable[[], Client], tmp_path: Path
+) -> None:
+    source, client = Source(tmp_path), open_database()
+    source.feed(*START)
+    later = Source(tmp_path, journal=source.journal)
     later.now = source.now + 10_000
-    again.forget_levels(["A"], later.now)
-    assert client.query("SELECT DISTINCT market_ticker FROM latest_levels").result_rows == [("B",)]
-    again.write(later.feed(snapshot(1, "A", yes=[("0.0700", "2.00")])))
-    rows = client.query(
-        "SELECT side, price_e4, size_e2 FROM latest_levels WHERE market_ticker = 'A'"
-    ).result_rows
-    assert rows == [("yes", 700, 200)]
+    later.feed(snapshot(1, "A", yes=[("0.0700", "2.00")]))
+    levels = "SELECT market_ticker, side, price_e4, size_e2 FROM latest_levels ORDER BY ALL"
+    for name in ("together", "again from the beginning"):
+        deliver(database(source, open_database, name))
+        assert client.query(levels).result_rows == [("A", "yes", 700, 200), ("B", "no", 5000, 100)]
+    # B's book has been unknown since the first recorder ended: its rows say so.
+    assert client.query("SELECT market_ticker FROM gaps WHERE until IS NULL").result_rows == [("B",)]
 
 
-def test_a_refusing_store_is_asked_again_and_then_told(open_database: Callable[[], Client]) -> None:
-    source, client = Source(), open_database()
-    client.command("DROP TABLE orderbook_events")
-    waits: list[float] = []
-    sink = ClickHouseSink(client, source.views, recorder_id="r", sleep=waits.append)
-    with pytest.raises(SinkError, match=r"ClickHouse takes no rows.*UNKNOWN_TABLE"):
-        sink.write(source.feed(*START))
-    assert waits == [0.25, 0.5, 1.0, 2.0, 4.0]
-    assert sink.rows == 0
+def test_a_store_that_refuses_keeps_its_place(open_database: Callable[[], Client], tmp_path: Path) -> None:
+    source, client = Source(tmp_path), open_database()
+    source.feed(*START)
+    sink = database(source, open_database)
+    sink.open()
+    client.command("RENAME TABLE orderbook_events TO elsewhere")
+    for _ in range(3):
+        with pytest.raises(SinkError, match=r"ClickHouse takes no rows.*UNKNOWN_TABLE"):
+            sink.step()
+        source.feed(delta(source.journal.end + 4, "0.0805", "1.00"))
+    assert (sink.rows, sink.done_seq) == (0, 0)
+    client.command("RENAME TABLE elsewhere TO orderbook_events")
+    deliver(sink)
+    assert client.query("SELECT count(), uniq(seq) FROM orderbook_events").result_rows == [(11, 7)]
+    assert sink.rows == 11
+    assert sink.lags.count == 11
 
 
 def test_migrations_may_run_again(open_database: Callable[[], Client]) -> None:
@@ -200,7 +208,7 @@ def test_migrations_may_run_again(open_database: Callable[[], Client]) -> None:
 
 
 def test_a_server_that_is_not_there_and_a_directory_that_cannot_be(tmp_path: Path, engine_url: str) -> None:
-    with pytest.raises(SinkError, match=r"CLICKHOUSE_URL: http://127.0.0.1:9 cannot be opened"):
+    with pytest.raises(UnreachableError, match=r"CLICKHOUSE_URL: http://127.0.0.1:9 does not answer"):
         clickhouse.open_client("http://127.0.0.1:9", user="default", password="")
     with front.server(engine_url) as url, pytest.raises(SinkError, match=r"cannot be opened.*516") as caught:
         clickhouse.open_client(url, user=front.USER, password="hunter2")
@@ -216,16 +224,24 @@ def test_a_server_that_is_not_there_and_a_directory_that_cannot_be(tmp_path: Pat
 
 def parquet(source: Source, directory: Path, **options: int) -> ParquetSink:
     settings = {"max_bytes": 10**9, "max_secs": 900, **options}
-    return ParquetSink(directory, source.views, recorder="rec-1", **settings)  # type: ignore[arg-type]
+    return ParquetSink(directory, source.journal, source.position("parquet"), **settings)  # type: ignore[arg-type]
+
+
+def stored(directory: Path, column: str = "seq") -> list[object]:
+    """One column of all complete files, in the order of their names."""
+    return [
+        row[column]
+        for path in sorted(directory.rglob("part-*"))
+        for row in pq.ParquetFile(path).read().to_pylist()
+    ]
 
 
 def test_parquet_layout_content_and_metadata(tmp_path: Path) -> None:
-    source = Source()
+    source = Source(tmp_path)
     sink = parquet(source, tmp_path)
-    sink.write(source.feed(*START))
-    assert [path.suffix for path in tmp_path.rglob("part-*")] == [], (
-        "not under its name before it is complete"
-    )
+    source.feed(*START)
+    deliver(sink)
+    assert list(tmp_path.rglob("part-*")) == [], "not under its name before it is complete"
     sink.close()
     (path,) = tmp_path.rglob("*.parquet")
     assert path == tmp_path / "orderbook" / "date=2024-10-04" / "part-120000_000001.parquet"
@@ -233,9 +249,9 @@ def test_parquet_layout_content_and_metadata(tmp_path: Path) -> None:
     file = pq.ParquetFile(path)
     metadata = file.metadata.metadata
     assert metadata[b"kalshi_fast.schema_version"] == b"1"
-    assert metadata[b"kalshi_fast.recorder"] == b"rec-1"
+    assert metadata[b"kalshi_fast.recorder"] == source.ring.recorder.hex.encode()
     assert metadata[b"kalshi_fast.version"] == __version__.encode()
-    assert metadata[b"kalshi_fast.batches"] == b"1-1"
+    assert json.loads(metadata[b"kalshi_fast.ranges"]) == [[source.journal.id, 0, 0, 1, 0]]
     column = file.metadata.row_group(0).column(0)
     assert column.compression == "ZSTD"
     assert file.metadata.row_group(0).column(9).is_stats_set
@@ -256,10 +272,11 @@ def test_parquet_layout_content_and_metadata(tmp_path: Path) -> None:
 
 
 def test_no_file_spans_two_dates(tmp_path: Path) -> None:
-    source = Source()
+    source = Source(tmp_path)
     source.now = 20_001 * DAY_NS - 5000  # 5 µs before midnight
     sink = parquet(source, tmp_path)
-    sink.write(source.feed(snapshot(1, "A"), *(delta(seq, "0.50", "1.00") for seq in range(2, 12))))
+    source.feed(snapshot(1, "A"), *(delta(seq, "0.50", "1.00") for seq in range(2, 12)))
+    deliver(sink)
     sink.close()
     files = sorted(tmp_path.rglob("*.parquet"))
     assert [path.parent.name for path in files] == ["date=2024-10-04", "date=2024-10-05"]
@@ -273,70 +290,147 @@ def test_no_file_spans_two_dates(tmp_path: Path) -> None:
     assert sink.rows == 11
 
 
-def test_files_close_by_size_and_by_age_and_lose_nothing(tmp_path: Path) -> None:
-    source, now = Source(rows=50), 0.0
+def test_files_close_by_size_by_age_and_in_need_and_lose_nothing(tmp_path: Path) -> None:
+    source, now = Source(tmp_path, rows=50), 0.0
     sink = ParquetSink(
         tmp_path,
-        source.views,
-        recorder="r",
+        source.journal,
+        source.position("parquet"),
         max_bytes=4096,
         max_secs=60,
         row_group_rows=64,
         clock=lambda: now,
     )
-    frames = [snapshot(1, "A"), *(delta(seq, "0.50", f"{seq}.{seq % 100:02d}") for seq in range(2, 1000))]
-    sink.write(source.feed(*frames))
+    source.feed(snapshot(1, "A"), *(delta(seq, "0.50", f"{seq}.{seq % 100:02d}") for seq in range(2, 3980)))
+    source.feed(*(delta(seq, "0.50", "1.00") for seq in range(3980, 4000)))
+    deliver(sink)
     by_size = len(sink.files)
     assert by_size > 2
     assert min(path.stat().st_size for path in sink.files) >= 4096
-    sink.tick()
+    held = sink.done_seq
+    assert 0 < held < source.journal.end, "the journal keeps what is not in a complete file"
+    sink.step()
     assert len(sink.files) == by_size
     now = 61.0
-    sink.tick()
-    assert len(sink.files) == by_size + 1
-    sink.write(source.feed(delta(1000, "0.50", "1.00")))
+    sink.step()
+    assert len(sink.files) == by_size + 1, "a quiet market's file is closed by its age"
+    assert sink.done_seq == source.journal.end
+    source.feed(delta(4000, "0.50", "1.00"))
+    sink.step()
+    sink.hurry = True
+    sink.step()
+    assert sink.done_seq == source.journal.end
     sink.close()
-    stored = [row["seq"] for path in sink.files for row in pq.ParquetFile(path).read().to_pylist()]
-    assert stored == list(range(1, 1001))
-    assert sink.rows == len(stored)
+    assert stored(tmp_path) == list(range(1, 4001))
+    assert sink.rows == 4000
 
 
 def test_two_files_of_one_microsecond_get_two_names(tmp_path: Path) -> None:
-    for _ in range(2):
-        source = Source()
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        source = Source(tmp_path / name)
         sink = parquet(source, tmp_path)
-        sink.write(source.feed(*START))
+        source.feed(*START)
+        deliver(sink)
         sink.close()
     names = sorted(path.name for path in tmp_path.rglob("*.parquet"))
     assert names == ["part-120000_000001.parquet", "part-120000_000002.parquet"]
 
 
+@pytest.mark.parametrize("midnight", [False, True])
+def test_a_crash_between_rename_and_position_writes_nothing_twice(tmp_path: Path, *, midnight: bool) -> None:
+    source = Source(tmp_path, rows=5)
+    if midnight:
+        source.now = 20_001 * DAY_NS - 8000
+    source.feed(snapshot(1, "A"), *(delta(seq, "0.50", "1.00") for seq in range(2, 30)))
+    sink = parquet(source, tmp_path)
+    before = sink._position.point
+    assert before is not None
+    deliver(sink)
+    sink.close()
+    position = source.position("parquet")
+    position.write(before)
+    source.feed(*(delta(seq, "0.50", "1.00") for seq in range(30, 40)))
+    again = parquet(source, tmp_path)
+    jumps = 0
+    while again.done_seq < source.journal.end:
+        try:
+            if not again.step():
+                again.hurry = True
+        except SinkError as error:
+            assert "behind its files" in str(error)
+            jumps += 1
+            again.reset()
+    again.close()
+    assert jumps == 1 + midnight
+    assert sorted(stored(tmp_path)) == list(range(1, 40))  # type: ignore[type-var]
+
+
+def test_what_was_not_complete_is_written_anew_after_a_crash(tmp_path: Path) -> None:
+    source = Source(tmp_path)
+    source.feed(*START)
+    died = parquet(source, tmp_path)
+    deliver(died)
+    (left,) = tmp_path.rglob("*.tmp")
+    bytes_left = left.read_bytes()
+    died.reset()
+    left.write_bytes(bytes_left)  # as a process that died there leaves it
+    assert len(list(tmp_path.rglob("*.tmp"))) == 1
+    sink = parquet(source, tmp_path)
+    assert list(tmp_path.rglob("*.tmp")) == []
+    deliver(sink)
+    sink.close()
+    assert stored(tmp_path) == [1, 1, 1, 1, 2, 2, 3, 4]
+
+
+def test_a_directory_that_disappears_is_made_again_and_nothing_is_missing(tmp_path: Path) -> None:
+    source = Source(tmp_path)
+    source.feed(*START)
+    sink = parquet(source, tmp_path)
+    deliver(sink)
+    shutil.rmtree(tmp_path / "orderbook")
+    with pytest.raises(SinkError, match="Parquet takes no rows: No such file"):
+        sink.close()
+    sink.reset()
+    source.feed(delta(5, "0.0805", "1.00"))
+    deliver(sink)
+    sink.close()
+    assert stored(tmp_path) == [1, 1, 1, 1, 2, 2, 3, 4, 5]
+
+
 def test_parquet_directory_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match=r"PARQUET_DIR: .* cannot be written"):
-        parquet(Source(), tmp_path / "file")
+        parquet(Source(tmp_path), tmp_path / "file")
 
 
 # --- rejected frames --------------------------------------------------------------------------------
 
 
-def test_rejected_frames_are_kept_as_they_came_up_to_a_limit(tmp_path: Path) -> None:
-    source = Source()
-    sink = RejectSink(tmp_path, max_bytes=700)
-    sink.write(source.feed(b"\xff\x00", b'{"type":"orderbook_delta","sid":1,"seq":1}', b"x" * 900))
+def test_rejected_frames_are_kept_as_they_came_up_to_a_limit_and_once(tmp_path: Path) -> None:
+    source = Source(tmp_path)
+    source.feed(b"\xff\x00", b'{"type":"orderbook_delta","sid":1,"seq":1}', b"x" * 900)
+
+    def keep(journal: Journal) -> RejectSink:
+        rejects = RejectSink(tmp_path, journal, source.position("rejected"), max_bytes=700)
+        sink = ParquetSink(
+            tmp_path, journal, source.position("parquet"), max_bytes=10**9, max_secs=900, rejects=rejects
+        )
+        deliver(sink)
+        return rejects
+
+    rejects = keep(source.journal)
+    assert (rejects.rows, rejects.dropped) == (2, 1)
     (path,) = (tmp_path / "rejected").iterdir()
     assert path.name == "2024-10-04.ndjson"
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    kept = path.read_text()
+    lines = [json.loads(line) for line in kept.splitlines()]
     assert lines[0]["payload_base64"] == "/wA="
     assert lines[1]["payload"] == '{"type":"orderbook_delta","sid":1,"seq":1}'
     assert lines[0]["conn_id"] == 77
     assert "expected" in lines[1]["reason"]
-    assert (sink.rows, sink.dropped) == (2, 1)
-
-
-def test_a_directory_that_disappears_is_one_sentence(tmp_path: Path) -> None:
-    source = Source()
-    sink = parquet(source, tmp_path)
-    shutil.rmtree(tmp_path / "orderbook")
-    with pytest.raises(SinkError, match="Parquet takes no rows: No such file"):
-        sink.write(source.feed(*START))
+    # As if we had died in the middle of the next line: the part is cut off, and nothing comes twice.
+    path.write_text(kept + '{"half": ')
+    source.position("parquet").write(Point(source.journal.id, 0))
+    keep(source.journal)
+    assert path.read_text() == kept

@@ -45,6 +45,13 @@ _opened: set[Path] = set()  # by this process, which may open its own directory 
 _HEALTH_COLUMNS = ["ts", "conn_id", "event", "sid", "seq", "market_ticker", "detail"]
 # A frame may claim any exchange time; a batch with many months must not be refused.
 _INSERT_SETTINGS = {"max_partitions_per_insert_block": 0}
+_FORGET = (
+    "INSERT INTO level_states SELECT market_id, market_ticker, side, price_e4, 0, ts, ingest_ts, version + 1"
+    " FROM (SELECT * FROM level_states FINAL WHERE size_e2 > 0 AND market_ticker IN {tickers:Array(String)})"
+    " AS levels INNER JOIN (SELECT pair.1 AS ticker, pair.2 AS since FROM"
+    " (SELECT arrayJoin(arrayZip({tickers:Array(String)}, {since:Array(UInt64)})) AS pair)) AS clears"
+    " ON levels.market_ticker = clears.ticker WHERE levels.version + 1 < clears.since"
+)
 _PARTS = (
     "SELECT max(parts) FROM (SELECT count() AS parts FROM system.parts WHERE active AND database ="
     " currentDatabase() GROUP BY table, partition_id)"
@@ -256,12 +263,12 @@ class ClickHouseSink:
             [entry.names.events(entry.events) for entry in entries if entry.events is not None],
             token,
         )
-        self._forget_levels(entries)
         self._insert_arrow(
             "level_states",
             [entry.names.levels(entry.levels) for entry in entries if entry.levels is not None],
             token,
         )
+        self._forget_levels(entries)
         health = [
             [_time(row.ts_ns), row.conn_id, row.event, row.sid, row.seq, row.market_ticker, row.detail]
             for entry in entries
@@ -304,10 +311,7 @@ class ClickHouseSink:
                     since[ticker] = ns
         if since:
             self._open_client.command(
-                "INSERT INTO level_states SELECT market_id, market_ticker, side, price_e4, 0, ts, ingest_ts,"
-                " version + 1 FROM level_states FINAL WHERE size_e2 > 0 AND version + 1 < {since:UInt64}"
-                " AND market_ticker IN {tickers:Array(String)}",
-                parameters={"since": min(since.values()), "tickers": list(since)},
+                _FORGET, parameters={"tickers": list(since), "since": list(since.values())}
             )
 
     def _look_at_parts(self) -> None:
