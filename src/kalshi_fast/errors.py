@@ -105,5 +105,9 @@ class SinkError(KalshiFastError):
     """A store (ClickHouse, Parquet) cannot take the rows."""
 
 
+class CompactError(KalshiFastError):
+    """Files of a date cannot be merged; they stay as they are. The text names the file."""
+
+
 class SimulatorError(KalshiFastError):
     """The exchange simulator cannot start or was asked for something it does not have."""
