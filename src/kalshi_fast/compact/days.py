@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import re
 import time
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -38,7 +37,6 @@ if TYPE_CHECKING:
 
 MAX_BYTES: Final = 1 << 30
 SETTLED_S: Final = 60.0
-_DATE: Final = re.compile(r"\d{4}-\d{2}-\d{2}")
 
 
 @dataclass(slots=True)
@@ -64,9 +62,8 @@ def describe(report: Report, *, dry_run: bool) -> str:
         text = f"{report.files_before:,} files, nothing to merge"
     else:
         text = f"{report.files_before:,} files -> {report.files_after:,}, {report.rows:,} rows"
-        text += (
-            " would be merged" if dry_run else f", {report.bytes_before:,} -> {report.bytes_after:,} bytes"
-        )
+        sizes = f", {report.bytes_before:,} -> {report.bytes_after:,} bytes"
+        text += " would be merged" if dry_run else sizes
     if report.finished_swaps:
         text += f"; {report.finished_swaps} from an interrupted run {'to be ' if dry_run else ''}finished"
     return f"{report.date}  {text}"
@@ -74,14 +71,15 @@ def describe(report: Report, *, dry_run: bool) -> str:
 
 def dates(root: Path, named: Sequence[str], *, everything: bool, today: date) -> list[Path]:
     """The directories to compact: those named, or all before today, or all. Raises ConfigError."""
-    for text in named:
-        _checked_date(text)
+    wrong = [text for text in named if not _is_date(text)]
+    if wrong:
+        raise ConfigError(f"DATE: expected YYYY-MM-DD, got {excerpt(wrong[0])}")
     if not root.is_dir():
         raise ConfigError(f"PARQUET_DIR: nothing has been recorded in {root}")
     found = {
         name.removeprefix("date="): root / name
         for name in names(root)
-        if name.startswith("date=") and _DATE.fullmatch(name.removeprefix("date="))
+        if name.startswith("date=") and _is_date(name.removeprefix("date="))
     }
     if not named:
         return [path for text, path in sorted(found.items()) if everything or text < today.isoformat()]
@@ -91,14 +89,11 @@ def dates(root: Path, named: Sequence[str], *, everything: bool, today: date) ->
     return [found[text] for text in sorted(set(named))]
 
 
-def _checked_date(text: str) -> None:
+def _is_date(text: str) -> bool:
     try:
-        if _DATE.fullmatch(text):
-            date.fromisoformat(text)
-            return
+        return date.fromisoformat(text).isoformat() == text
     except ValueError:
-        pass  # as wrong as any other text
-    raise ConfigError(f"DATE: expected YYYY-MM-DD, got {excerpt(text)}")
+        return False
 
 
 def compact(

@@ -61,7 +61,7 @@ def row_hashes(batch: pa.RecordBatch) -> _Hashes:
 
 @dataclass(slots=True)
 class Digest:
-    """What a stream of batches amounts to, however it is cut. Compare ``rows`` and, where it must, ``order``."""
+    """What a stream of batches amounts to, however it is cut: ``rows`` without its order."""
 
     count: int = 0
     sum: int = 0

@@ -1,4 +1,4 @@
-"""Merges event files into one, in the order of (ingest_ts, file, row), and proves that it holds the same rows.
+"""Merges event files into one, ordered by (ingest_ts, file, row), and proves that it holds the same rows.
 
 Memory stays bounded: of each file that overlaps the present moment one block is held, of the output one row
 group. The rows' digest is taken three times: as they are read, as they are merged, and of the finished file
@@ -186,7 +186,7 @@ def _slim(batch: pa.RecordBatch) -> pa.RecordBatch:
             renumbered = np.zeros(len(column.dictionary), codes.dtype)
             renumbered[used] = np.arange(len(used))
             values = column.dictionary.take(pa.array(used))
-            column = pa.DictionaryArray.from_arrays(pa.array(renumbered[codes]), values)  # noqa: PLW2901
+            column = pa.DictionaryArray.from_arrays(pa.array(renumbered[codes]), values)
         columns.append(column)
     return pa.RecordBatch.from_arrays(columns, schema=EVENT_SCHEMA)
 

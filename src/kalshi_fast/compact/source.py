@@ -1,6 +1,6 @@
 """One event file as an input of a merge: checked on opening, then read in blocks of sorted rows.
 
-Whatever is wrong with it is a CompactError that names the file. Not here: what becomes of the rows (``merge``).
+Whatever is wrong with it is a CompactError that names the file. Not here: what becomes of rows (``merge``).
 """
 
 from __future__ import annotations

@@ -138,8 +138,8 @@ def _take_back(directory: Path, intent: Intent) -> None:
     missing = [part.name for part in intent.inputs if not (directory / part.name).exists()]
     if missing:
         raise CompactError(
-            f"{directory / intent.file_name}: the merged file {intent.output.name} has gone, and of its inputs"
-            f" {', '.join(missing)}: restore them from a backup, or remove the intent file to give up these rows"
+            f"{directory / intent.file_name}: the merged file {intent.output.name} has gone, and of"
+            f" its inputs {', '.join(missing)}: restore them, or remove the intent file to give up these rows"
         )
     (directory / intent.file_name).unlink()
 
@@ -168,7 +168,7 @@ def is_event_file(name: str) -> bool:
 def names(directory: Path) -> list[str]:
     """What is in a directory. Raises CompactError (Path.glob would show an unreadable one as empty)."""
     try:
-        return sorted(os.listdir(directory))
+        return sorted(path.name for path in directory.iterdir())
     except OSError as error:
         raise CompactError(f"{directory} cannot be read: {error.strerror or error}") from error
 

@@ -1,7 +1,7 @@
 """How event files are laid out on disk: names, encodings, sizes. Shared by all who write them.
 
 Each choice was measured in bytes per event on real recordings and on synthetic markets
-(benchmarks/test_storage.py prints the result). Not here: who writes when (``parquet``), merging (``compact``).
+(benchmarks/test_storage.py prints the result). Not here: who writes, and when (``parquet``, ``compact``).
 """
 
 from __future__ import annotations
