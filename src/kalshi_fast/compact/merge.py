@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final
 
@@ -33,6 +34,7 @@ from kalshi_fast.sinks.layout import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
+    from typing import BinaryIO
 
 _BATCHES_KEY: Final = f"{PREFIX}batches"
 
@@ -45,10 +47,7 @@ def write_merged(sources: Sequence[Source], output: Path, progress: Callable[[in
     """
     try:
         read, merged = Digest(), Digest()
-        with output.open("xb") as file:
-            writer = pq.ParquetWriter(
-                file, EVENT_SCHEMA, **writer_options(), sorting_columns=[pq.SortingColumn(INGEST)]
-            )
+        with output.open("xb") as file, _writer(file) as writer:
             for group in _row_groups(_merged_blocks(sources, read)):
                 merged.add(group)
                 writer.write_batch(group)
@@ -65,6 +64,20 @@ def write_merged(sources: Sequence[Source], output: Path, progress: Callable[[in
         output.unlink(missing_ok=True)
         raise
     return merged.count
+
+
+@contextmanager
+def _writer(file: BinaryIO) -> Iterator[pq.ParquetWriter]:
+    writer = pq.ParquetWriter(
+        file, EVENT_SCHEMA, **writer_options(), sorting_columns=[pq.SortingColumn(INGEST)]
+    )
+    try:
+        yield writer
+    finally:
+        # After an error: what it still wants to write is thrown away, but not before the file is closed.
+        with suppress(OSError):
+            writer.close()
+        writer.is_open = False  # else its finalizer tries once more
 
 
 def _verify(output: Path, read: Digest, merged: Digest, progress: Callable[[int], None]) -> None:
