@@ -31,6 +31,7 @@ from kalshi_fast.compact.digest import Digest
 from kalshi_fast.compact.merge import joined_ranges, write_merged
 from kalshi_fast.compact.source import Source
 from kalshi_fast.errors import CompactError, ConfigError
+from kalshi_fast.simulator.reading import Recording
 from kalshi_fast.sinks.layout import RANGES_KEY, SCHEMA_VERSION_KEY, date_name, part_name, writer_options
 
 if TYPE_CHECKING:
@@ -583,6 +584,23 @@ def test_killed_at_any_instant_nothing_is_lost_or_doubled(tmp_path: Path) -> Non
         assert json.loads(metadata(file)[RANGES_KEY]) == [["j", 0, 0, 12, 0]]
         shutil.rmtree(day)
     assert len(outcomes) > 1, "not always at the same place"
+
+
+def test_a_recording_with_an_interrupted_swap_is_played_once(tmp_path: Path) -> None:
+    for start in (0, 100):
+        table = rows(range(start, start + 10), start)
+        kinds = pa.array(["clear"] * 10).dictionary_encode().cast(EVENT_SCHEMA.field("type").type)
+        write(tmp_path, table.set_column(0, EVENT_SCHEMA.field("type"), kinds))
+    sources = [Source(path) for path in event_files(tmp_path)]
+    temporary = tmp_path / swap.temporary_name("part-9.parquet")
+    count = write_merged(sources, temporary, lambda done: None)
+    inputs = [swap.Part(found.path.name, found.bytes) for found in sources]
+    output = swap.Part("part-9.parquet", temporary.stat().st_size)
+    for step in swap.swap(tmp_path, swap.Intent(output, count, inputs)):
+        if step == "output in place":
+            break
+    assert len(list(tmp_path.glob("*.parquet"))) == 3
+    assert [len(events) for events in Recording(tmp_path).segments] == [20]
 
 
 # --- intents that cannot be ---------------------------------------------------------------------------
