@@ -12,6 +12,7 @@ import logging
 import os
 import signal
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -84,6 +85,21 @@ def parser() -> argparse.ArgumentParser:
     query.add_argument("--dir", type=Path, help="ask the recording of `demo --dir`")
     query.add_argument("--format", default="PrettyCompactMonoBlock", help="any output format of ClickHouse")
     _add_settings(query)
+
+    compact = commands.add_parser(
+        "compact",
+        help="merge small Parquet files",
+        description="Merges the small Parquet files of every date before today (UTC) into few large ones, and"
+        " checks that not a row changed. May be killed at any time; the next run finishes what it finds.",
+    )
+    compact.add_argument("dates", nargs="*", metavar="DATE", help="these dates only, YYYY-MM-DD; also today")
+    compact.add_argument("--all", action="store_true", help="today's complete files too")
+    compact.add_argument(
+        "--max-bytes", type=_positive, help="size of a merged file (1073741824); a larger one stays as it is"
+    )
+    compact.add_argument("--dry-run", action="store_true", help="say what would be merged, change nothing")
+    _add_output(compact)
+    _add_settings(compact)
 
     config = commands.add_parser("config", help="show every setting and where it comes from")
     config.add_argument("--json", action="store_true", help="as one JSON object")
@@ -237,6 +253,30 @@ def _query(options: argparse.Namespace) -> int:
     return 0
 
 
+def _compact(options: argparse.Namespace) -> int:
+    from kalshi_fast.compact import MAX_BYTES, compact, dates, describe
+
+    if options.dates and options.all:
+        raise ConfigError("--all: every date is meant; leave one of --all and DATE out")
+    root = _load(options).settings.parquet_dir
+    if root is None:
+        raise ConfigError("PARQUET_DIR is off: there is nothing to compact")
+    today = datetime.now(UTC).date()
+    reports = compact(
+        dates(root / "orderbook", options.dates, everything=options.all, today=today),
+        max_bytes=options.max_bytes or MAX_BYTES,
+        dry_run=options.dry_run,
+        quiet=options.quiet,
+    )
+    for report in reports:
+        sys.stdout.write(describe(report, dry_run=options.dry_run) + "\n")
+        if report.error is not None:
+            sys.stderr.write(f"kalshi-fast: {report.error}\n")
+    if options.json:
+        sys.stdout.write(json.dumps({"dates": [report.figures() for report in reports]}) + "\n")
+    return 0 if all(report.error is None for report in reports) else 1
+
+
 def _config(options: argparse.Namespace) -> int:
     rows = describe(_load(options))
     if options.json:
@@ -254,7 +294,14 @@ def _on_uvloop(work: Any) -> Any:  # noqa: ANN401
     return uvloop.run(work)
 
 
-_COMMANDS = {"run": _run, "demo": _demo, "simulate": _simulate, "query": _query, "config": _config}
+_COMMANDS = {
+    "run": _run,
+    "demo": _demo,
+    "simulate": _simulate,
+    "query": _query,
+    "compact": _compact,
+    "config": _config,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -109,6 +109,10 @@ class UnreachableError(SinkError):
     """A store does not answer: it may do so later."""
 
 
+class CompactError(KalshiFastError):
+    """Files of a date cannot be merged; they stay as they are. The text names the file."""
+
+
 class SimulatorError(KalshiFastError):
     """The exchange simulator cannot start or was asked for something it does not have."""
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from kalshi_fast.compact.swap import event_files
 from kalshi_fast.errors import SimulatorError, excerpt, reason
 from kalshi_fast.simulator.frames import SIDES, Levels
 
@@ -67,7 +68,9 @@ class Recording:
         self._last_seq: int | None = None
         self._open: tuple[Any, ...] | None = None
         self._known: dict[str, int] = {}  # of ours: the connection whose book a market has
-        files = sorted(directory.rglob("*.parquet")) if directory.is_dir() else []
+        # Not the files themselves: a compaction that was interrupted may have left rows in two of them.
+        parents = {path.parent for path in directory.rglob("*.parquet")} if directory.is_dir() else set()
+        files = sorted(file for parent in parents for file in event_files(parent))
         if not files:
             raise SimulatorError(f"--recording: no Parquet files in {directory}")
         for file in files:

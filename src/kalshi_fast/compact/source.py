@@ -1,0 +1,140 @@
+"""One event file as an input of a merge: checked on opening, then read in blocks of sorted rows.
+
+Whatever is wrong with it is a CompactError that names the file. Not here: what becomes of rows (``merge``).
+"""
+
+from __future__ import annotations
+
+import json
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from kalshi_fast.arrow import EVENT_SCHEMA, SCHEMA_VERSION
+from kalshi_fast.errors import CompactError, excerpt, reason
+from kalshi_fast.sinks.layout import PREFIX, RANGES_KEY, SCHEMA_VERSION_KEY
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+SOURCES_KEY: Final = f"{PREFIX}sources"  # what merged files said of themselves that had no ranges yet
+_BLOCK_ROWS: Final = 65_536
+INGEST: Final = EVENT_SCHEMA.get_field_index("ingest_ts")
+Range = list[Any]  # [journal_id, first_seq, first_row, end_seq, end_row]
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """What pyarrow and the system say about a file, as our error."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise CompactError(f"{path} has gone while it was looked at") from None
+    except (pa.ArrowException, OSError) as error:
+        raise CompactError(f"{path} cannot be read: {reason(error)}") from error
+
+
+class Source:
+    """A file whose footer, schema and first row are known to be good."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with readable(path):
+            status = path.stat()
+            self.bytes, self.modified_s = status.st_size, status.st_mtime
+            with self._open() as file:
+                self.rows: int = file.metadata.num_rows
+                self.metadata = _ours(file.metadata.metadata or {})
+                self._check(file.schema_arrow)
+                first = next(file.iter_batches(batch_size=1, columns=["ingest_ts"]))
+        self.first_ns = int(_ns(first.column(0))[0])
+        self.ranges: list[Range] | None = self._listed(RANGES_KEY, _is_range, "[journal, seq, row, seq, row]")
+        self.sources: list[dict[str, Any]] | None = self._listed(SOURCES_KEY, _is_dict, "objects")
+
+    def _open(self) -> pq.ParquetFile:
+        # pre_buffer would hold the whole file in memory.
+        return pq.ParquetFile(self.path, pre_buffer=False, page_checksum_verification=True)
+
+    def _check(self, schema: pa.Schema) -> None:
+        told = self.metadata.get(SCHEMA_VERSION_KEY)
+        if told is None or not told.isascii() or not told.isdigit():
+            raise CompactError(
+                f"{self.path} is not an event file of kalshi-fast: {SCHEMA_VERSION_KEY} is {excerpt(told)}"
+            )
+        if int(told) > SCHEMA_VERSION:
+            raise CompactError(
+                f"{self.path} has schema version {told}, and this kalshi-fast knows {SCHEMA_VERSION} at most:"
+                " use the version that wrote it"
+            )
+        if not schema.equals(EVENT_SCHEMA):
+            there = {field.name: str(field.type) for field in schema}
+            ours = {field.name: str(field.type) for field in EVENT_SCHEMA}
+            odd = [name for name in {**ours, **there} if there.get(name) != ours.get(name)]
+            raise CompactError(
+                f"{self.path} has other columns than the event schema: {', '.join(odd) or 'another order'}"
+            )
+        if self.rows == 0:
+            raise CompactError(f"{self.path} holds no rows, and no recorder writes such a file")
+
+    def _listed(self, key: str, good: Callable[[Any], bool], expected: str) -> list[Any] | None:
+        """A list in the metadata, None when there is none."""
+        text = self.metadata.get(key)
+        if text is None:
+            return None
+        try:
+            entries = json.loads(text)
+        except ValueError:
+            entries = None
+        if not isinstance(entries, list) or not all(good(entry) for entry in entries):
+            raise CompactError(f"{self.path}: {key}: expected a list of {expected}, got {excerpt(text)}")
+        return entries
+
+    def blocks(self) -> Iterator[pa.RecordBatch]:
+        """All rows; raises CompactError where ``ingest_ts`` falls or is missing, or a page is damaged."""
+        with readable(self.path), self._open() as file:
+            last_ns, rows = self.first_ns, 0
+            for batch in file.iter_batches(batch_size=_BLOCK_ROWS):
+                if batch.column(INGEST).null_count:
+                    raise CompactError(f"{self.path} has rows without ingest_ts")
+                times = _ns(batch.column(INGEST))
+                falls = np.flatnonzero(np.diff(times, prepend=last_ns) < 0)
+                if len(falls):
+                    raise CompactError(
+                        f"{self.path} is not in the order of ingest_ts: row {rows + int(falls[0])} is before"
+                        " its predecessor"
+                    )
+                last_ns, rows = int(times[-1]), rows + batch.num_rows
+                yield batch
+        if rows != self.rows:
+            raise CompactError(f"{self.path} has {rows} rows, and its footer says {self.rows}")
+
+
+def _is_range(entry: object) -> bool:
+    return isinstance(entry, list) and len(entry) == 5 and all(isinstance(n, int) for n in entry[1:])
+
+
+def _is_dict(entry: object) -> bool:
+    return isinstance(entry, dict)
+
+
+def _ns(column: pa.Array) -> NDArray[np.int64]:
+    times: NDArray[np.int64] = column.cast(pa.int64()).to_numpy(zero_copy_only=False)
+    return times
+
+
+def ingest_ns(batch: pa.RecordBatch) -> NDArray[np.int64]:
+    """The receive times of a batch."""
+    return _ns(batch.column(INGEST))
+
+
+def _ours(metadata: dict[bytes, bytes]) -> dict[str, str]:
+    texts = {
+        key.decode("utf-8", "replace"): value.decode("utf-8", "replace") for key, value in metadata.items()
+    }
+    return {key: value for key, value in texts.items() if key.startswith(PREFIX)}

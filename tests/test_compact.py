@@ -1,0 +1,711 @@
+"""Compacting a date keeps every row, in order, whatever is wrong with a file and whenever it is killed."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from datetime import UTC, date, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kalshi_fast import cli
+from kalshi_fast.arrow import EVENT_SCHEMA, SCHEMA_VERSION
+from kalshi_fast.compact import Report, compact, dates, event_files, merge, source, swap
+from kalshi_fast.compact.days import groups
+from kalshi_fast.compact.digest import Digest
+from kalshi_fast.compact.merge import joined_ranges, write_merged
+from kalshi_fast.compact.source import Source
+from kalshi_fast.errors import CompactError, ConfigError
+from kalshi_fast.simulator.reading import Recording
+from kalshi_fast.sinks.layout import RANGES_KEY, SCHEMA_VERSION_KEY, date_name, part_name, writer_options
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+DAY_US = 20_000 * 86_400_000_000  # 2024-10-04
+DATE = date(2024, 10, 4)
+ALL_BYTES = 1 << 30
+
+
+def rows(times_us: Sequence[int], first: int = 0) -> pa.Table:
+    """Rows at these times of the day; ``seq`` counts from ``first`` and tells rows apart."""
+    n = len(times_us)
+    rng = np.random.default_rng(first)
+    seq = np.arange(first, first + n)
+    columns = {
+        "type": pa.array(rng.choice(["snapshot", "delta", "clear", "gap"], n)),
+        "conn_id": pa.array(np.full(n, 1_795_000_000_000_000_123), pa.uint64()),
+        "sid": pa.array(np.full(n, 7), pa.uint32()),
+        "seq": pa.array(seq, pa.uint64()),
+        "market_id": pa.array([f"00000000-0000-4000-8000-{k:012d}" for k in rng.integers(0, 40, n)]),
+        "market_ticker": pa.array([f"KXSIM-T{k}" for k in rng.integers(0, 40, n)]),
+        "side": pa.array(rng.choice(["yes", "no"], n)),
+        "price_e4": pa.array(rng.integers(0, 10_001, n), pa.uint16()),
+        "qty_e2": pa.array(rng.integers(-(10**12), 10**12, n), pa.int64()),
+        "ts": pa.array(DAY_US + np.asarray(times_us, np.int64), pa.int64()),
+        "ingest_ts": pa.array((DAY_US + np.asarray(times_us, np.int64)) * 1000, pa.int64()),
+    }
+    return pa.table(
+        [
+            column.dictionary_encode().cast(EVENT_SCHEMA.field(name).type)
+            if pa.types.is_string(column.type)
+            else column.cast(EVENT_SCHEMA.field(name).type)
+            for name, column in columns.items()
+        ],
+        schema=EVENT_SCHEMA,
+    )
+
+
+def write(
+    directory: Path, table: pa.Table, metadata: dict[str, str] | None = None, name: str | None = None
+) -> Path:
+    directory.mkdir(parents=True, exist_ok=True)
+    if name is None:
+        name = part_name(table["ingest_ts"][0].value // 1000)
+    with pq.ParquetWriter(directory / name, table.schema, **writer_options()) as writer:
+        writer.write_table(table)
+        told = {SCHEMA_VERSION_KEY: str(SCHEMA_VERSION), "kalshi_fast.recorder": "r1"}
+        writer.add_key_value_metadata({**told, **(metadata or {})})
+    return directory / name
+
+
+def ranges(first: int, end: int) -> dict[str, str]:
+    return {RANGES_KEY: json.dumps([["j", first, 0, end, 0]])}
+
+
+def stored(files: Sequence[Path]) -> pa.Table:
+    plain = pa.schema(
+        [(f.name, f.type.value_type if pa.types.is_dictionary(f.type) else f.type) for f in EVENT_SCHEMA]
+    )
+    return pa.concat_tables([pq.ParquetFile(path).read().cast(plain) for path in files])
+
+
+def listing(directory: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in directory.iterdir()}
+
+
+def one(directory: Path, *, max_bytes: int = ALL_BYTES, dry_run: bool = False) -> Report:
+    (report,) = compact([directory], max_bytes=max_bytes, dry_run=dry_run, quiet=True)
+    return report
+
+
+def metadata(path: Path) -> dict[str, str]:
+    return {key.decode(): value.decode() for key, value in pq.read_metadata(path).metadata.items()}
+
+
+@pytest.fixture
+def day(tmp_path: Path) -> Path:
+    """Five files of one date, 100 rows each; the second begins before the first ends."""
+    directory = tmp_path / "orderbook" / date_name(DAY_US)
+    for number, start in enumerate((0, 50, 200, 300, 400)):
+        write(
+            directory,
+            rows(range(start, start + 100), number * 100),
+            {**ranges(number, number + 1), "kalshi_fast.note": "kept"},
+        )
+    return directory
+
+
+# --- the rows -----------------------------------------------------------------------------------------
+
+
+def test_many_files_become_one_with_the_same_rows_in_time_order(day: Path) -> None:
+    before = stored(event_files(day))
+    report = one(day)
+    (file,) = event_files(day)
+    assert (report.error, report.files_before, report.files_after, report.rows) == (None, 5, 1, 500)
+    assert report.bytes_after == file.stat().st_size < report.bytes_before
+    after = stored([file])
+    # Files are in the order of their names here, and a stable sort keeps the order within one moment.
+    order = np.argsort(before["ingest_ts"].cast(pa.int64()).to_numpy(), kind="stable")
+    assert after.equals(before.take(pa.array(order)))
+    assert [path.name for path in day.iterdir()] == [file.name], "nothing else is left"
+    assert file.name == part_name(DAY_US + 1), "named after its first row; the first input had that name"
+
+
+def test_the_file_says_how_it_is_sorted_and_where_its_rows_come_from(day: Path) -> None:
+    assert one(day).error is None
+    (file,) = event_files(day)
+    told = metadata(file)
+    assert json.loads(told[RANGES_KEY]) == [["j", 0, 0, 5, 0]]
+    assert told["kalshi_fast.recorder"] == "r1"
+    assert told["kalshi_fast.note"] == "kept", "what this version does not know, and all inputs say"
+    assert told[SCHEMA_VERSION_KEY] == str(SCHEMA_VERSION)
+    footer = pq.read_metadata(file)
+    assert [c.column_index for c in footer.row_group(0).sorting_columns] == [
+        EVENT_SCHEMA.names.index("ingest_ts")
+    ]
+    assert footer.row_group(0).column(10).has_offset_index
+    assert pq.ParquetFile(file).schema_arrow.equals(EVENT_SCHEMA)
+
+
+def test_old_files_without_ranges_are_listed_by_name_also_after_a_second_merge(day: Path) -> None:
+    old = {"kalshi_fast.batches": "1-9", "kalshi_fast.recorder": "old"}
+    first = write(day, rows(range(500, 510), 500), old)
+    assert one(day).error is None
+    write(day, rows(range(600, 610), 600), ranges(5, 6))
+    assert one(day).error is None
+    (file,) = event_files(day)
+    told = metadata(file)
+    assert json.loads(told["kalshi_fast.sources"]) == [
+        {"name": first.name, "rows": 10, "recorder": "old", "batches": "1-9"}
+    ]
+    assert json.loads(told[RANGES_KEY]) == [["j", 0, 0, 6, 0]]
+    assert told["kalshi_fast.recorder"] == "old,r1"
+    assert "kalshi_fast.batches" not in told
+
+
+def test_ranges_of_one_journal_are_joined_where_they_meet_and_only_there() -> None:
+    a, b = "a", "b"
+    given_ranges = [[a, 0, 0, 3, 5], [b, 0, 0, 1, 0], [a, 3, 5, 4, 0], [b, 2, 0, 3, 0], [a, 4, 1, 5, 0]]
+    assert joined_ranges(given_ranges) == [
+        [a, 0, 0, 4, 0],
+        [b, 0, 0, 1, 0],
+        [b, 2, 0, 3, 0],
+        [a, 4, 1, 5, 0],
+    ]
+    assert given_ranges[0] == [a, 0, 0, 3, 5], "the inputs are as they were"
+
+
+@given(
+    st.lists(st.lists(st.integers(0, 30), min_size=1, max_size=40).map(sorted), min_size=2, max_size=6),
+    st.integers(1, 7),
+    st.integers(1, 50),
+)
+def test_any_overlap_any_ties_any_block_size_is_a_stable_merge(
+    tmp_path_factory: pytest.TempPathFactory, times: list[list[int]], block_rows: int, group_rows: int
+) -> None:
+    directory = tmp_path_factory.mktemp("merge")
+    files = [
+        write(directory, rows(moments, number * 1000), name=f"part-{number}.parquet")
+        for number, moments in enumerate(times)
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(source, "_BLOCK_ROWS", block_rows)
+        patch.setattr(merge, "ROW_GROUP_ROWS", group_rows)
+        done: list[int] = []
+        count = write_merged([Source(path) for path in files], directory / "out", done.append)
+    everything = sum(map(len, times))
+    assert count == everything
+    assert done[-1] == 2 * everything, "written and verified"
+    in_order = sorted(range(len(times)), key=lambda number: (times[number][0], number))
+    expected = sorted(
+        (moment, place, number * 1000 + row)
+        for place, number in enumerate(in_order)
+        for row, moment in enumerate(times[number])
+    )
+    assert stored([directory / "out"])["seq"].to_pylist() == [seq for *_, seq in expected]
+    footer = pq.read_metadata(directory / "out")
+    sizes = [footer.row_group(i).num_rows for i in range(footer.num_row_groups)]
+    assert set(sizes[:-1]) <= {group_rows}
+    shutil.rmtree(directory)
+
+
+@given(st.integers(0, 10), st.sampled_from(EVENT_SCHEMA.names), st.data())
+def test_the_digest_sees_any_change_and_any_exchange_of_rows(
+    seed: int, name: str, data: st.DataObject
+) -> None:
+    table = rows(range(20), seed * 100)
+
+    def digest(of: pa.Table, cut: int = 20) -> Digest:
+        found = Digest()
+        for batch in of.combine_chunks().to_batches(max_chunksize=cut):
+            found.add(batch)
+        return found
+
+    whole = digest(table)
+    assert digest(table, cut=data.draw(st.integers(1, 20))) == whole
+    order = data.draw(st.permutations(range(20)))
+    moved = digest(table.take(pa.array(order)))
+    assert moved.rows == whole.rows
+    assert (moved.order == whole.order) == (list(order) == list(range(20)))
+    row = data.draw(st.integers(0, 18))
+    values = table[name].to_pylist()
+    column = table[name].cast(pa.string() if pa.types.is_dictionary(table[name].type) else table[name].type)
+    picked = list(range(20))
+    picked[row] = row + 1
+    other = column.take(pa.array(picked)).combine_chunks()
+    if pa.types.is_string(other.type):
+        other = other.dictionary_encode().cast(EVENT_SCHEMA.field(name).type)
+    changed = table.set_column(EVENT_SCHEMA.names.index(name), EVENT_SCHEMA.field(name), other)
+    assert (digest(changed).rows == whole.rows) == (values[row] == values[row + 1])
+    assert digest(table.slice(1)).rows != whole.rows
+
+
+def test_a_null_is_not_a_zero_to_the_digest() -> None:
+    null, zero = Digest(), Digest()
+    null.add(pa.record_batch({"n": pa.array([None], pa.int64())}))
+    zero.add(pa.record_batch({"n": pa.array([0], pa.int64())}))
+    assert null.rows != zero.rows
+
+
+@pytest.mark.parametrize("wrong", ["one row less", "one row twice", "two rows exchanged"])
+def test_a_merged_file_with_other_rows_is_refused(tmp_path: Path, wrong: str) -> None:
+    table = rows(range(10))
+    file = write(tmp_path, table)
+    picked = {
+        "one row less": range(9),
+        "one row twice": [*range(9), 8],
+        "two rows exchanged": [1, 0, *range(2, 10)],
+    }
+    expected = Digest()
+    for batch in table.take(pa.array(picked[wrong])).combine_chunks().to_batches():
+        expected.add(batch)
+    with pytest.raises(CompactError, match="does not hold the rows that it was made of"):
+        merge._verify(file, expected, expected, lambda done: None)
+
+
+# --- which files --------------------------------------------------------------------------------------
+
+
+def test_files_of_full_size_stay_and_a_second_run_finds_nothing(day: Path) -> None:
+    write(day, rows(range(1000, 40_000), 1000), name="part-000001_000000.parquet")
+    big = day / "part-000001_000000.parquet"
+    sizes = sum(path.stat().st_size for path in event_files(day)) - big.stat().st_size
+    report = one(day, max_bytes=sizes)
+    assert (report.files_before, report.files_after, report.rows) == (6, 2, 500)
+    assert big in event_files(day)
+    left = listing(day)
+    again = one(day, max_bytes=sizes)
+    assert (again.files_after, again.rows, again.error) == (2, 0, None)
+    assert listing(day) == left
+
+
+def test_neighbours_are_packed_up_to_the_size_asked_for(day: Path) -> None:
+    sources = [Source(path) for path in event_files(day)]
+    each = max(found.bytes for found in sources)
+    assert [len(group) for group in groups(sources, 2 * each)] == [2, 2]
+    assert [len(group) for group in groups(sources, ALL_BYTES)] == [5]
+    assert groups(sources, 1) == []
+
+
+def test_temporary_files_of_a_recorder_are_not_touched(day: Path) -> None:
+    (day / ".part-235959_000000.parquet.tmp").write_bytes(b"in the making")
+    assert one(day).error is None
+    assert (day / ".part-235959_000000.parquet.tmp").read_bytes() == b"in the making"
+    assert len(event_files(day)) == 1
+
+
+def test_a_dry_run_changes_nothing(day: Path) -> None:
+    left = listing(day)
+    report = one(day, dry_run=True)
+    assert (report.files_before, report.files_after, report.rows) == (5, 1, 500)
+    assert listing(day) == left
+
+
+def test_dates_before_today_by_default_and_today_only_when_asked_for(tmp_path: Path) -> None:
+    for name in ("date=2024-10-03", "date=2024-10-04", "date=2024-10-05", "date=junk", "rejected"):
+        (tmp_path / name).mkdir()
+
+    def chosen(*named: str, everything: bool = False) -> list[str]:
+        return [path.name[5:] for path in dates(tmp_path, named, everything=everything, today=DATE)]
+
+    assert chosen() == ["2024-10-03"]
+    assert chosen(everything=True) == ["2024-10-03", "2024-10-04", "2024-10-05"]
+    assert chosen("2024-10-04", "2024-10-03") == ["2024-10-03", "2024-10-04"]
+    for wrong in ("2024-10-06", "2024-13-01", "20241003", "junk", "../x", ""):
+        with pytest.raises(ConfigError, match="DATE"):
+            chosen(wrong)
+    with pytest.raises(ConfigError, match="nothing has been recorded"):
+        dates(tmp_path / "no", [], everything=False, today=DATE)
+
+
+def test_of_today_files_of_the_last_minute_stay(day: Path) -> None:
+    today = day.with_name(f"date={datetime.now(UTC).date() + timedelta(days=1)}")  # midnight may be near
+    day.rename(today)
+    new = event_files(today)[-1]
+    for path in event_files(today)[:-1]:
+        os.utime(path, (time.time() - 100,) * 2)
+    report = one(today)
+    assert (report.files_before, report.files_after) == (5, 2)
+    assert new in event_files(today)
+
+
+# --- bad input ----------------------------------------------------------------------------------------
+
+
+def _truncated(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def _damaged(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    column = pq.read_metadata(path).row_group(0).column(EVENT_SCHEMA.names.index("qty_e2"))
+    data[column.data_page_offset + column.total_compressed_size // 2] ^= 1
+    path.write_bytes(data)
+
+
+def _foreign(path: Path) -> None:
+    pq.write_table(pa.table({"type": ["delta"], "price": [1]}), path)
+
+
+def _column_more(path: Path) -> None:
+    table = rows(range(10))
+    write(path.parent, table.append_column("more", pa.array(range(10))), name=path.name)
+
+
+def _newer(path: Path) -> None:
+    write(path.parent, rows(range(10)), {SCHEMA_VERSION_KEY: str(SCHEMA_VERSION + 1)}, name=path.name)
+
+
+def _odd_ranges(path: Path) -> None:
+    write(path.parent, rows(range(10)), {RANGES_KEY: '[["j", 1, 2]]'}, name=path.name)
+
+
+def _no_json(path: Path) -> None:
+    write(path.parent, rows(range(10)), {RANGES_KEY: "[["}, name=path.name)
+
+
+def _odd_sources(path: Path) -> None:
+    write(path.parent, rows(range(10)), {"kalshi_fast.sources": "[1]"}, name=path.name)
+
+
+def _unsorted(path: Path) -> None:
+    write(path.parent, rows([1, 2, 3, 2, 4]), name=path.name)
+
+
+def _null_time(path: Path) -> None:
+    table = rows(range(10))
+    times = pa.array(
+        [None if n == 5 else value for n, value in enumerate(table["ingest_ts"].cast(pa.int64()).to_pylist())]
+    )
+    write(
+        path.parent,
+        table.set_column(10, EVENT_SCHEMA.field(10), times.cast(EVENT_SCHEMA.field(10).type)),
+        name=path.name,
+    )
+
+
+def _no_rows(path: Path) -> None:
+    write(path.parent, rows([]), name=path.name)
+
+
+def _empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def _directory(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (_truncated, "cannot be read"),
+        (_empty, "cannot be read"),
+        (_damaged, "cannot be read"),
+        (_directory, "cannot be read"),
+        (_foreign, "is not an event file"),
+        (_column_more, "other columns than the event schema: more"),
+        (_newer, f"schema version {SCHEMA_VERSION + 1}"),
+        (_odd_ranges, "kalshi_fast.ranges: expected a list"),
+        (_no_json, "kalshi_fast.ranges: expected a list"),
+        (_odd_sources, "kalshi_fast.sources: expected a list"),
+        (_unsorted, "not in the order of ingest_ts: row 3"),
+        (_null_time, "without ingest_ts"),
+        (_no_rows, "holds no rows"),
+    ],
+)
+def test_a_bad_file_is_named_and_the_date_stays_as_it_is(
+    day: Path, spoil: Callable[[Path], None], says: str
+) -> None:
+    bad = event_files(day)[2]
+    spoil(bad)
+    good = {path.name: path.read_bytes() for path in day.iterdir() if path != bad}
+    other = day.with_name("date=2024-10-05")
+    write(other, rows(range(10)))
+    write(other, rows(range(20, 30)))
+    reports = compact([day, other], quiet=True)
+    assert reports[0].error is not None
+    assert says in reports[0].error
+    assert str(bad) in reports[0].error
+    assert "\n" not in reports[0].error
+    assert reports[1].error is None, "another date does not suffer"
+    assert {path.name: path.read_bytes() for path in day.iterdir() if path != bad} == good
+    assert len(event_files(other)) == 1
+
+
+@contextmanager
+def _as_nobody() -> Iterator[None]:
+    """Permissions mean nothing to root."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65_534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+def test_an_unreadable_directory_is_named(day: Path) -> None:
+    day.chmod(0)
+    try:
+        with _as_nobody():
+            report = one(day)
+    finally:
+        day.chmod(0o755)
+    assert report.error is not None
+    assert f"{day} cannot be opened" in report.error
+
+
+def test_a_full_disk_is_said_and_nothing_is_lost(day: Path, tmp_path: Path) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(small)], capture_output=True, check=False
+    )
+    if mounted.returncode != 0:
+        pytest.skip(f"no tmpfs can be mounted: {mounted.stderr.decode().strip()}")
+    try:
+        directory = small / day.name
+        for number in range(4):
+            write(directory, rows(range(number * 10**7, number * 10**7 + 15_000), number * 15_000))
+        before = listing(directory)
+        assert sum(map(len, before.values())) > 1 << 19, "the merged file does not fit beside them"
+        report = one(directory)
+        assert report.error is not None
+        assert "No space left on device" in report.error
+        assert ".parquet" in report.error
+        assert listing(directory) == before
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
+
+
+def test_two_compactions_do_not_meet(day: Path) -> None:
+    handle = os.open(day, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        left = listing(day)
+        assert one(day).error == f"{day} is being compacted by another process"
+        assert listing(day) == left
+    finally:
+        os.close(handle)
+    assert one(day).error is None
+
+
+# --- killed -------------------------------------------------------------------------------------------
+
+STOP_AT_STEP = """
+import itertools, os, signal, sys
+from pathlib import Path
+from kalshi_fast.compact import event_files
+from kalshi_fast.compact.merge import write_merged
+from kalshi_fast.compact.source import Source
+from kalshi_fast.compact.swap import Intent, Part, swap, temporary_name
+
+day, stop = Path(sys.argv[1]), int(sys.argv[2])
+sources = [Source(path) for path in event_files(day)]
+name = "part-000000_000001.parquet"
+temporary = day / temporary_name(name)
+rows = write_merged(sources, temporary, lambda done: None)
+inputs = [Part(source.path.name, source.bytes) for source in sources]
+intent = Intent(Part(name, temporary.stat().st_size), rows, inputs)
+for number, step in enumerate(itertools.chain(["merged"], swap(day, intent))):
+    if number == stop:
+        print(step, flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+STEPS = ["merged", "intent written", "intent in place", "output in place", *["removed"] * 5, "intent removed"]
+
+
+KILLS = int(os.environ.get("KALSHI_FAST_KILLS", "9"))
+
+
+def rows_once(day: Path, expected: pa.Table) -> None:
+    """What a reader through kalshi-fast sees: each row once."""
+    found = stored(event_files(day))
+    assert found.sort_by("seq").equals(expected)
+
+
+@pytest.mark.parametrize("stop", range(len(STEPS)), ids=lambda n: f"{n} {STEPS[n]}")
+def test_killed_after_any_step_nothing_is_lost_or_doubled(day: Path, stop: int) -> None:
+    expected = stored(event_files(day)).sort_by("seq")
+    done = subprocess.run(
+        [sys.executable, "-c", STOP_AT_STEP, str(day), str(stop)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert done.stdout.strip().endswith(STEPS[stop])
+    rows_once(day, expected)
+    plain = stored(sorted(day.glob("*.parquet")))  # a reader that knows nothing of swaps
+    assert set(plain["seq"].to_pylist()) == set(expected["seq"].to_pylist()), "never too little"
+    report = one(day)
+    assert report.error is None
+    assert report.finished_swaps == (2 <= stop <= 8)
+    rows_once(day, expected)
+    assert [path.name for path in day.iterdir()] == [event_files(day)[0].name]
+
+
+def test_killed_at_any_instant_nothing_is_lost_or_doubled(tmp_path: Path) -> None:
+    original = tmp_path / "original"
+    for number in range(12):
+        first = number * 10**6
+        write(original, rows(range(first, first + 12_000), number * 12_000), ranges(number, number + 1))
+    expected = stored(event_files(original)).sort_by("seq")
+    rng = random.Random(5)
+    day = tmp_path / "orderbook" / date_name(DAY_US)
+    command = [sys.executable, "-m", "kalshi_fast", "compact", "--parquet-dir", str(tmp_path), "--quiet"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    seconds, outcomes = 0.0, set()
+    for attempt in range(KILLS):
+        shutil.copytree(original, day)
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, cwd=tmp_path, env=environment) as process:
+            while not any(path.name.startswith(".") for path in day.iterdir()) and process.poll() is None:
+                time.sleep(0.001)
+            begun = time.monotonic()
+            if attempt == 0:
+                assert process.wait() == 0
+                seconds = time.monotonic() - begun  # with the interpreter's end
+            else:
+                time.sleep(seconds * rng.random())
+                process.kill()
+        outcomes.add(tuple(sorted(path.suffix for path in day.iterdir() if path.name.startswith("."))))
+        rows_once(day, expected)
+        assert one(day).error is None
+        rows_once(day, expected)
+        (file,) = event_files(day)
+        assert json.loads(metadata(file)[RANGES_KEY]) == [["j", 0, 0, 12, 0]]
+        shutil.rmtree(day)
+    assert len(outcomes) > 1, "not always at the same place"
+
+
+def test_a_recording_with_an_interrupted_swap_is_played_once(tmp_path: Path) -> None:
+    for start in (0, 100):
+        table = rows(range(start, start + 10), start)
+        kinds = pa.array(["clear"] * 10).dictionary_encode().cast(EVENT_SCHEMA.field("type").type)
+        write(tmp_path, table.set_column(0, EVENT_SCHEMA.field("type"), kinds))
+    sources = [Source(path) for path in event_files(tmp_path)]
+    temporary = tmp_path / swap.temporary_name("part-9.parquet")
+    count = write_merged(sources, temporary, lambda done: None)
+    inputs = [swap.Part(found.path.name, found.bytes) for found in sources]
+    output = swap.Part("part-9.parquet", temporary.stat().st_size)
+    for step in swap.swap(tmp_path, swap.Intent(output, count, inputs)):
+        if step == "output in place":
+            break
+    assert len(list(tmp_path.glob("*.parquet"))) == 3
+    assert [len(events) for events in Recording(tmp_path).segments] == [20]
+
+
+# --- intents that cannot be ---------------------------------------------------------------------------
+
+
+def _intent(day: Path, output: str, *inputs: str, rows: int = 1, bytes: int = 1) -> Path:  # noqa: A002
+    parts = [swap.Part(name, 1) for name in inputs]
+    path = day / f".compact-{output.replace('/', '_')}.json"
+    path.write_bytes(msgspec.json.encode(swap.Intent(swap.Part(output, bytes), rows, parts)))
+    return path
+
+
+@pytest.mark.parametrize("text", [b"", b"{", b"[]", b'{"output": 1}', b"\xff\xfe", b'{"x": 1}'])
+def test_an_intent_that_is_none_is_named_and_nothing_goes(day: Path, text: bytes) -> None:
+    path = day / ".compact-x.json"
+    path.write_bytes(text)
+    left = listing(day)
+    assert f"{path} is no intent" in str(one(day).error)
+    with pytest.raises(CompactError, match="is no intent"):
+        event_files(day)
+    assert listing(day) == left
+
+
+@pytest.mark.parametrize(
+    ("output", "inputs"),
+    [
+        ("part-1.parquet", ["../../victim.parquet"]),
+        ("part-1.parquet", ["part-1.parquet"]),
+        ("part-1.parquet", [".hidden.parquet"]),
+        ("part-1.parquet", ["notes.txt"]),
+        ("../part-1.parquet", ["part-2.parquet"]),
+    ],
+)
+def test_an_intent_removes_only_other_event_files_of_its_directory(
+    day: Path, output: str, inputs: list[str]
+) -> None:
+    victim = day.parent.parent / "victim.parquet"
+    victim.write_bytes(b"x")
+    _intent(day, output, *inputs)
+    left = listing(day)
+    assert "no intent of a compaction" in str(one(day).error)
+    assert listing(day) == left
+    assert victim.exists()
+
+
+def test_an_intent_whose_result_was_lost_is_taken_back_or_said(day: Path) -> None:
+    there = event_files(day)[0].name
+    _intent(day, "part-lost.parquet", there)
+    assert one(day, dry_run=True).finished_swaps == 1
+    assert one(day).error is None, "every input is there: the swap never was"
+    (file,) = event_files(day)
+    path = _intent(day, "part-lost.parquet", "part-gone.parquet")
+    assert one(day).error == (
+        f"{path}: the merged file part-lost.parquet has gone, and of its inputs part-gone.parquet:"
+        " restore them, or remove the intent file to give up these rows"
+    )
+    assert file.exists()
+
+
+def test_an_intent_about_other_files_than_are_there_changes_nothing(day: Path) -> None:
+    first, second, third = event_files(day)[:3]
+    size = first.stat().st_size
+    for count, told in ((99, size), (100, size + 1)):
+        wrong = _intent(day, first.name, second.name, rows=count, bytes=told)
+        left = listing(day)
+        assert "is not the merged file" in str(one(day).error)
+        assert listing(day) == left
+        wrong.unlink()
+    _intent(day, first.name, second.name, rows=100, bytes=size)
+    assert f"{second} has changed since" in str(one(day).error)
+    assert second.exists()
+    (day / swap.temporary_name(first.name)).write_bytes(third.read_bytes())
+    assert "is in the way of" in str(one(day).error)
+
+
+# --- the command --------------------------------------------------------------------------------------
+
+
+def test_the_command(
+    day: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        code = cli.main(["compact", "--parquet-dir", str(tmp_path), *arguments])
+        return code, *capsys.readouterr()
+
+    code, out, err = run("--dry-run")
+    assert (code, out) == (0, "2024-10-04  5 files -> 1, 500 rows would be merged\n")
+    code, out, err = run("2024-10-04", "--json")
+    assert code == 0
+    assert "looking at 5 files" in err, "progress"
+    first, last = out.splitlines()
+    assert first.startswith("2024-10-04  5 files -> 1, 500 rows, ")
+    (report,) = json.loads(last)["dates"]
+    assert (report["files_before"], report["files_after"], report["error"]) == (5, 1, None)
+    assert run("--quiet") == (0, "2024-10-04  1 files, nothing to merge\n", "")
+    event_files(day)[0].write_bytes(b"")
+    code, out, err = run("--quiet", "--all")
+    assert code == 1
+    assert err.startswith("kalshi-fast: ")
+    assert str(event_files(day)[0]) in err
+    for wrong in (["2024-1-1"], ["2024-10-09"], ["--all", "2024-10-04"]):
+        code, out, err = run(*wrong)
+        assert (code, out) == (2, "")
+        assert err.startswith("kalshi-fast: ")
+    assert cli.main(["compact", "--parquet-dir", "off"]) == 2
+    assert cli.main(["compact", "--parquet-dir", str(tmp_path / "none")]) == 2
