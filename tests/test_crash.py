@@ -55,13 +55,14 @@ class Recorder:
             **settings,
         }
         environment = {**{n: v for n, v in os.environ.items() if n not in told}, **told}
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "kalshi_fast", "run", "--quiet", "--env-file", os.devnull],
-            env=environment,
-            cwd=directory,
-            stdout=subprocess.DEVNULL,
-            stderr=(directory / "stderr").open("ab"),
-        )
+        with (directory / "stderr").open("ab") as stderr:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "kalshi_fast", "run", "--quiet", "--env-file", os.devnull],
+                env=environment,
+                cwd=directory,
+                stdout=subprocess.DEVNULL,
+                stderr=stderr,
+            )
 
     @property
     def writer(self) -> int | None:
