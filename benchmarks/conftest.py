@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
 from kalshi_fast.arrow import STORED_EVENTS, STORED_LEVELS, Names, stored
-from kalshi_fast.batch import Batch
 from kalshi_fast.books import Books
 from kalshi_fast.pool import LocalPool
 from kalshi_fast.recorder import Recorder
 from kalshi_fast.simulator.frames import snapshot_body
 from kalshi_fast.simulator.synthetic import SyntheticMarkets
+
+if TYPE_CHECKING:
+    from kalshi_fast.batch import Batch
 
 N_MARKETS = 500
 N_DELTAS = 50_000

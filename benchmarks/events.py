@@ -11,9 +11,11 @@ import pyarrow.parquet as pq
 
 from benchmarks.conftest import N_MARKETS
 from kalshi_fast import wire
-from kalshi_fast.arrow import EVENT_SCHEMA, ArrowViews, Batch, BatchPool
+from kalshi_fast.arrow import EVENT_SCHEMA, STORED_EVENTS, Names, stored
+from kalshi_fast.batch import Batch
 from kalshi_fast.books import NIL_ID, Books
 from kalshi_fast.link import Link
+from kalshi_fast.pool import LocalPool
 from kalshi_fast.recorder import Recorder
 from kalshi_fast.session import CHANNEL, Session
 from kalshi_fast.simulator.frames import snapshot_body
@@ -29,7 +31,7 @@ def synthetic_events(n_deltas: int, per_second: int = 5_000) -> pa.Table:
     """Random arrivals, times of the exchange in ms, a few ms on the way; frames of one read share a time."""
     source, rng = SyntheticMarkets(N_MARKETS, seed=1), random.Random(1)
     books, batches = Books(), list[Batch]()
-    recorder = Recorder(books, BatchPool(2000, 1_000_000), batches.append, seal_rows=2000)
+    recorder = Recorder(books, LocalPool(2000, 1_000_000), batches.append, seal_rows=2000)
     link = Link(recorder, Session(set(source.books), clock=lambda: 0, rng=random.Random(1)))
     link.on_connected(_START_NS, _START_NS)
     link.session.on_subscribed(wire.Subscribed(1, wire.ChannelSid(CHANNEL, 1)))
@@ -45,8 +47,12 @@ def synthetic_events(n_deltas: int, per_second: int = 5_000) -> pa.Table:
         link.feed(frame % (b"delta", seq, source.step(sent_ns).body), read_ns)
     recorder.seal()
     assert recorder.counts.rejected == recorder.counts.gaps == 0
-    views = ArrowViews(books.tickers, books.ids)
-    parts = [views.events(batch.events, batch.names) for batch in batches if batch.events.n]
+    names = Names(books.tickers, books.ids)
+    parts = [
+        names.events(stored(STORED_EVENTS, batch.events.arrays, batch.events.n))
+        for batch in batches
+        if batch.events.n
+    ]
     # Joined, since a copy must not depend on the batches' memory.
     return pa.Table.from_batches(parts).unify_dictionaries().combine_chunks()
 

@@ -23,7 +23,8 @@ NOON_NS = 20_000 * DAY_NS + DAY_NS // 2  # 2024-10-04 12:00 UTC
 
 
 class Source:
-    """``feed`` frames, and their rows are in ``journal``; a second one on the same journal is a later recorder."""
+    """``feed`` frames, and their rows are in ``journal``; a second one on the same journal is a later
+    recorder."""
 
     def __init__(
         self,

@@ -18,7 +18,6 @@ import pytest
 import links
 from client import KEY_ID, exchange
 from kalshi_fast.auth import Signer
-from kalshi_fast.batch import Batch
 from kalshi_fast.books import Books
 from kalshi_fast.checkpoints import Comparison, Row, compare
 from kalshi_fast.config import load
@@ -31,6 +30,7 @@ from kalshi_fast.simulator.faults import chaos
 from kalshi_fast.simulator.synthetic import SyntheticMarkets
 
 if TYPE_CHECKING:
+    from kalshi_fast.batch import Batch
     from kalshi_fast.simulator.exchange import Exchange
 
 KINDS = ("snapshot", "delta", "clear", "gap")

@@ -1,8 +1,8 @@
 """``kill -9`` at random instants: afterwards both stores hold the same events, each once, and none is wrong.
 
-A real exchange simulator plays on while the recorder's processes die and are started again. Its checkpoints are
-the truth: from the stored rows alone every book must be as the exchange had it, or be known to be unknown. What
-had reached the journal when a process died must be in the stores at the end.
+A real exchange simulator plays on while the recorder's processes die and are started again. Its checkpoints
+are the truth: from the stored rows alone every book must be as the exchange had it, or be known to be
+unknown. What had reached the journal when a process died must be in the stores at the end.
 """
 
 from __future__ import annotations
@@ -125,10 +125,13 @@ def rows(table: Any) -> Iterator[tuple[Any, ...]]:  # noqa: ANN401
 
 
 def in_clickhouse(directory: Path, query: str) -> list[list[str]]:
-    """In a process of its own: the engine's directory is there for one at a time, and this process has another."""
+    """In a process of its own: the engine's directory is there for one at a time, and this process has
+    another."""
     answer = subprocess.run(
-        [sys.executable, "-m", "kalshi_fast", "query", "--format", "TSV", "--env-file", os.devnull]
-        + ["--clickhouse-url", f"chdb://{directory}/clickhouse", query],
+        [
+            *(sys.executable, "-m", "kalshi_fast", "query", "--format", "TSV", "--env-file", os.devnull),
+            *("--clickhouse-url", f"chdb://{directory}/clickhouse", query),
+        ],
         capture_output=True,
         check=True,
         timeout=120,
@@ -212,6 +215,7 @@ def check(directory: Path, held: Counter[tuple[Any, ...]]) -> None:
     known = in_clickhouse(
         directory,
         "SELECT count() FROM (SELECT market_ticker, argMax(type, (ingest_ts, seq)) AS mark FROM"
-        " kalshi.orderbook_events WHERE type IN ('clear', 'gap') GROUP BY market_ticker) WHERE mark = 'clear'",
+        " kalshi.orderbook_events WHERE type IN ('clear', 'gap') GROUP BY market_ticker)"
+        " WHERE mark = 'clear'",
     )
     assert known == [["0"]], "when nobody records, no book is known"

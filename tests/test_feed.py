@@ -22,7 +22,6 @@ import links
 from client import KEY_ID, exchange
 from kalshi_fast.auth import Signer
 from kalshi_fast.backoff import Backoff, Scale
-from kalshi_fast.batch import Batch
 from kalshi_fast.books import Books
 from kalshi_fast.errors import ConnectError, RefusedError, SubscriptionError
 from kalshi_fast.feed import Feed, tls_context
@@ -36,6 +35,8 @@ from kalshi_fast.simulator.tls import make_key, make_tls
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from kalshi_fast.batch import Batch
 
 TICKERS = [f"KXSIM-26DEC31-T{n:04d}" for n in range(3)]
 

@@ -14,7 +14,6 @@ import pytest
 from client import KEY_ID, exchange
 from kalshi_fast import fleet as fleet_module
 from kalshi_fast.auth import Signer
-from kalshi_fast.batch import Batch
 from kalshi_fast.books import Books
 from kalshi_fast.config import load
 from kalshi_fast.errors import ConnectError, SubscriptionError
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from kalshi_fast import wire
+    from kalshi_fast.batch import Batch
     from kalshi_fast.simulator.exchange import Exchange
 
 

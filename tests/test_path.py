@@ -15,7 +15,6 @@ import links
 from conftest import FEW
 from frames import MARKET_ID
 from kalshi_fast._path import DeltaPath
-from kalshi_fast.batch import Batch
 from kalshi_fast.books import Books
 from kalshi_fast.pool import LocalPool
 from kalshi_fast.recorder import Recorder
@@ -23,6 +22,8 @@ from test_wire import mutated
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from kalshi_fast.batch import Batch
 
 TICKERS = ("KXA-26DEC31-T1.5", "KXB-26DEC31")
 OTHER_ID = "11111111-2222-4333-8444-555555555555"

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,12 +14,14 @@ import links
 from conftest import FEW
 from frames import EXAMPLES, MARKET_ID, delta, frame, snapshot
 from kalshi_fast._book import DECI_CENT, LINEAR_CENT, NO, YES, Grid
-from kalshi_fast.batch import Batch
 from kalshi_fast.books import NIL_ID, Books
 from kalshi_fast.pool import LocalPool
 from kalshi_fast.recorder import Recorder
 from kalshi_fast.subscription import Subscription
 from test_wire import mutated
+
+if TYPE_CHECKING:
+    from kalshi_fast.batch import Batch
 
 KINDS = ("snapshot", "delta", "clear", "gap")
 

@@ -4,7 +4,7 @@ The rows alone always rebuild the book, and every takeover is in them and in fee
 from __future__ import annotations
 
 import random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,10 +13,12 @@ import links
 from conftest import FEW
 from frames import delta, snapshot
 from kalshi_fast._book import NO, YES
-from kalshi_fast.batch import Batch
 from kalshi_fast.books import Books
 from kalshi_fast.pool import LocalPool
 from kalshi_fast.recorder import Recorder
+
+if TYPE_CHECKING:
+    from kalshi_fast.batch import Batch
 
 KINDS = ("snapshot", "delta", "clear", "gap")
 MARKETS = ("A", "B")

@@ -1,8 +1,8 @@
 """What events and level states look like in Arrow: on disk in the journal, and in the stores.
 
-In the journal a row has codes where the stores have text: a market is a number that the recorder has given it.
-``Names`` are those numbers' texts; with them ``events`` and ``levels`` dress a journal's columns for a store
-without copying a value. Not here: the columns' meaning (sql/), the journal's files (``journal``).
+In the journal a row has codes where the stores have text: a market is a number that the recorder has given
+it. ``Names`` are those numbers' texts; with them ``events`` and ``levels`` dress a journal's columns for a
+store without copying a value. Not here: the columns' meaning (sql/), the journal's files (``journal``).
 """
 
 from __future__ import annotations

@@ -61,8 +61,9 @@ def unpack_extra(packed: bytes) -> Extra:
 class Batch:
     """Buffers with rows, and the records beside them.
 
-    ``slot``: where the buffers lie in the shared memory, None when they are memory of this process. ``names``:
-    how many tickers and ids the rows may refer to. ``extra_bytes``: about what the records come to when packed.
+    ``slot``: where the buffers lie in the shared memory, None when they are memory of this process.
+    ``names``: how many tickers and ids the rows may refer to. ``extra_bytes``: about what the records come to
+    when packed.
     """
 
     events: EventColumns

@@ -1,6 +1,7 @@
 """One thread a store: takes it step by step through the journal, and again after a wait when it fails.
 
-A store that is away costs nothing but disk: its entries stay in the journal. Not here: what a step is (sinks).
+A store that is away costs nothing but disk: its entries stay in the journal. Not here: what a step is
+(sinks).
 """
 
 from __future__ import annotations

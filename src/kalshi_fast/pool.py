@@ -1,9 +1,9 @@
 """Where the recorder's batches come from and go to: slots of the shared memory.
 
-``acquire`` gives an empty batch, ``deliver`` hands a sealed one to the other process; neither ever waits. When
-all slots are taken, ``pressed`` says so: the feed stops reading until the writer has caught up, and what the
-exchange then drops shows as a sequence gap. What has been read by then still finds room, in memory of this
-process, and follows through ``pump`` in its turn. Not here: what is written into a batch (``recorder``).
+``acquire`` gives an empty batch, ``deliver`` hands a sealed one to the other process; neither ever waits.
+When all slots are taken, ``pressed`` says so: the feed stops reading until the writer has caught up, and what
+the exchange then drops shows as a sequence gap. What has been read by then still finds room, in memory of
+this process, and follows through ``pump`` in its turn. Not here: what is written into a batch (``recorder``).
 """
 
 from __future__ import annotations
@@ -34,8 +34,9 @@ class Pool(Protocol):
 
 
 class BatchPool:
-    """``BatchPool(ring, tickers, ids, wake, version)``: ``tickers`` and ``ids`` are the growing lists of ``Books``,
-    ``wake`` is called when something has been handed over, versions of level states are greater than ``version``."""
+    """``BatchPool(ring, tickers, ids, wake, version)``: ``tickers`` and ``ids`` are the growing lists of
+    ``Books``, ``wake`` is called when something has been handed over, versions of level states are greater
+    than ``version``."""
 
     def __init__(
         self,

@@ -1,8 +1,8 @@
 """One recording, put together from settings: fleet → recorder → shared memory → writer process, and its end.
 
 ``open`` checks and opens everything that can be wrong before the first connection; ``run`` lasts until
-``stop`` (or SIGINT, SIGTERM); ``close`` delivers what is buffered. This process touches neither the disk nor the
-database. Not here: what the parts do.
+``stop`` (or SIGINT, SIGTERM); ``close`` delivers what is buffered. This process touches neither the disk nor
+the database. Not here: what the parts do.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """The memory that the capture process and the writer process share: slots for sealed batches, and names.
 
 One process fills slots and seals them, the other takes them in the order of sealing and gives them back. Both
-sides only ever advance counters of their own, so neither waits for the other and either may die at any instant:
-whoever comes in its place goes on from the counters. The memory has no name in the file system and is gone with
-the last process that has it. Not here: whose turn it is (``pool``, ``writing``), what the rows mean.
+sides only ever advance counters of their own, so neither waits for the other and either may die at any
+instant: whoever comes in its place goes on from the counters. The memory has no name in the file system and
+is gone with the last process that has it. Not here: whose turn it is (``pool``, ``writing``), what the rows
+mean.
 
 Layout: cells (see ``_CELL_*``), one cell a slot for its state, one cell a slot for the order of sealing, the
 tickers, the ids, the slots. A slot: ``_SLOT_CELLS`` cells, event columns, level columns, extras.
@@ -58,7 +59,8 @@ def _pages(size: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class SealedSlot:
-    """What lies in a sealed slot. The arrays are the shared memory itself, ``events`` and ``levels`` rows long.
+    """What lies in a sealed slot. The arrays are the shared memory itself, ``events`` and ``levels`` rows
+    long.
 
     ``names``: how many tickers and ids the rows may refer to.
     """

@@ -1,8 +1,8 @@
 """The capture process's hold on the writer process: starts it, hears from it, starts it again when it dies.
 
-What was sealed and not yet written down lies in the shared memory and is not lost with it. A thread of its own
-listens, and sleeps nearly always; ``wake`` is one system call and never waits. Not here: what the writer does
-(``writing``), the shared memory (``ring``).
+What was sealed and not yet written down lies in the shared memory and is not lost with it. A thread of its
+own listens, and sleeps nearly always; ``wake`` is one system call and never waits. Not here: what the writer
+does (``writing``), the shared memory (``ring``).
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class Writer:
     def _spawn(self) -> None:
         ours, theirs = socket.socketpair()
         with theirs:
-            self._process = subprocess.Popen(
+            self._process = subprocess.Popen(  # noqa: S603 - our own interpreter, our own module
                 [sys.executable, "-m", "kalshi_fast.writing", str(self._ring.fd), str(theirs.fileno())],
                 pass_fds=(self._ring.fd, theirs.fileno()),
                 stdin=subprocess.DEVNULL,

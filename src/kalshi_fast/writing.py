@@ -1,9 +1,9 @@
 """The writer process: shared memory → journal → stores. ``python -m kalshi_fast.writing RING_FD SOCKET_FD``.
 
-It is told its settings in the first line that comes through the socket, answers one line when all is open (or what
-is wrong), then says now and then how far it is. When the capture process dies or says that it is closing, it
-writes down what is left, delivers as much as the stores take within CLOSE_WAIT_S, and ends. Not here: who starts
-it and starts it again (``writer``), what the stores do (``delivery``, sinks).
+It is told its settings in the first line that comes through the socket, answers one line when all is open
+(or what is wrong), then says now and then how far it is. When the capture process dies or says that it is
+closing, it writes down what is left, delivers as much as the stores take within CLOSE_WAIT_S, and ends. Not
+here: who starts it and starts it again (``writer``), what the stores do (``delivery``, sinks).
 """
 
 from __future__ import annotations
@@ -191,7 +191,8 @@ class WriterProcess:
         return waiting
 
     def _refused(self, error: JournalError) -> None:
-        """The disk is full or the bound is reached: nothing is lost by waiting, until the shared memory is full
+        """The disk is full or the bound is reached: nothing is lost by waiting, until the shared memory is
+        full
         and the feed stops reading."""
         now = time.monotonic()
         self._journal_error = str(error)

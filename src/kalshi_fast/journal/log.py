@@ -1,10 +1,11 @@
 """The durable log of sealed batches: everything goes through it, and each store reads it at its own pace.
 
 A batch is in the journal when ``commit`` has returned, and leaves it when every store has it (``trim``). One
-process at a time has the directory. At ``max_bytes`` it takes nothing more (JournalFullError) until a store has
-come on: then what waits before it fills up, the feed stops reading, and the exchange's next frames show the gap.
-After a crash the torn end of the last segment is cut off; damage elsewhere is left to the readers, who report it
-as an entry with gaps. Not here: what a store does with it (``cursor``, ``position``, the sinks).
+process at a time has the directory. At ``max_bytes`` it takes nothing more (JournalFullError) until a store
+has come on: then what waits before it fills up, the feed stops reading, and the exchange's next frames show
+the gap. After a crash the torn end of the last segment is cut off; damage elsewhere is left to the readers,
+who report it as an entry with gaps. Not here: what a store does with it (``cursor``, ``position``, the
+sinks).
 """
 
 from __future__ import annotations

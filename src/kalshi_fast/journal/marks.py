@@ -1,7 +1,7 @@
 """What the rows written so far say of each market: is its book known, and where did it stand.
 
-A recorder that dies takes what it had in memory with it: from there on its books are unknown, and ``gap_rows``
-says so in rows. Not here: when that is due (``journal``).
+A recorder that dies takes what it had in memory with it: from there on its books are unknown, and
+``gap_rows`` says so in rows. Not here: when that is due (``journal``).
 """
 
 from __future__ import annotations
@@ -78,8 +78,8 @@ class Marks:
     def gap_rows(self) -> EventColumns | None:
         """One gap for every market whose book is known, right behind the last row; None when there is none.
 
-        Its ``seq`` is the first number from which the book is unknown: the one after the last that was written
-        of its subscription, or that one itself when it may have been written in part (a snapshot of many rows).
+        Its ``seq`` is the first number from which the book is unknown: the one after the last that was
+        written of its subscription, or that one itself when it may have been written in part (a snapshot).
         """
         columns = self._columns
         known = np.flatnonzero(columns["known"])

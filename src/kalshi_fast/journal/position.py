@@ -1,7 +1,7 @@
 """How far a store has come in the journal, durably: one small file a store.
 
-A position is written whole or not at all: two places in the file are written by turns, each with its generation
-and a checksum; the newest intact one counts. Not here: when to write (the sinks).
+A position is written whole or not at all: two places in the file are written by turns, each with its
+generation and a checksum; the newest intact one counts. Not here: when to write (the sinks).
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ _MAGIC = b"KFP1"
 class Point(msgspec.Struct, frozen=True):
     """A place in a journal: before row ``row`` of batch ``seq``.
 
-    ``until``: what was about to be stored when this was written ends before this batch (0: nothing was). ``rows``:
-    how many events of ``recorder`` the store has up to here. ``detail``: what the store has to say to itself.
+    ``until``: what was about to be stored when this was written ends before this batch (0: nothing was).
+    ``rows``: how many events of ``recorder`` the store has up to here. ``detail``: what the store has to say
+    to itself.
     """
 
     journal: str
@@ -51,7 +52,10 @@ class Position:
         except OSError as error:
             raise JournalError(f"{path}: cannot be used: {error.strerror or error}") from error
         found = [place for place in places if place is not None]
-        self._generation, self.point = max(found, key=lambda place: place[0], default=(0, None))
+        self._generation = 0
+        self.point: Point | None = None
+        if found:
+            self._generation, self.point = max(found, key=lambda place: place[0])
 
     def write(self, point: Point) -> None:
         """Raises JournalError when it cannot be written; then the one before still counts."""

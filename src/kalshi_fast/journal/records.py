@@ -1,9 +1,10 @@
 """The bytes of the journal: records, each with a checksum, one after the other in a segment file.
 
-A record is a header of 64 bytes and a payload, padded to 8 bytes. ``BATCH`` holds rows: Arrow IPC messages of the
-columns, then the packed extras. ``NAMES`` holds tickers and ids that batches behind it refer to. ``STATE`` opens
-every segment: all that a reader who begins there has to know. Only a batch takes a number of the journal's; the
-others carry the number of the batch that comes next. Not here: files, order, what to do about damage.
+A record is a header of 64 bytes and a payload, padded to 8 bytes. ``BATCH`` holds rows: Arrow IPC messages
+of the columns, then the packed extras. ``NAMES`` holds tickers and ids that batches behind it refer to.
+``STATE`` opens every segment: all that a reader who begins there has to know. Only a batch takes a number of
+the journal's; the others carry the number of the batch that comes next. Not here: files, order, what to do
+about damage.
 """
 
 from __future__ import annotations
@@ -51,7 +52,8 @@ class StatePayload(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What stands before a payload. ``number``: the recorder's own number of a batch, 0: the journal made it."""
+    """What stands before a payload. ``number``: the recorder's own number of a batch, 0: the journal made
+    it."""
 
     kind: int
     payload_bytes: int

@@ -1,14 +1,15 @@
 """Reading the journal in order: records in, entries for the stores out, damage included.
 
 ``ReadState`` is what a reader has to carry from record to record. What cannot be read is never passed over in
-silence: it becomes an entry of its own, with a gap for every book that was known. Not here: files (``cursor``).
+silence: it becomes an entry of its own, with a gap for every book that was known. Not here: files
+(``cursor``).
 """
 
 from __future__ import annotations
 
 import uuid
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pyarrow as pa
@@ -30,6 +31,8 @@ from kalshi_fast.journal.records import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from numpy.typing import NDArray
 
 _NAMES_DECODER = msgspec.msgpack.Decoder(NamesPayload)
 _STATE_DECODER = msgspec.msgpack.Decoder(StatePayload)
@@ -74,7 +77,8 @@ class ReadState:
         self.loaded = False
 
     def apply(self, header: Header, payload: bytes | memoryview) -> Entry | None:
-        """Takes a record into account; the entry when it is a batch. Raises DamagedError, changing nothing."""
+        """Takes a record into account; the entry when it is a batch. Raises DamagedError, changing
+        nothing."""
         try:
             if header.kind == STATE:
                 self._load(header, _STATE_DECODER.decode(payload))
@@ -153,7 +157,7 @@ class ReadState:
         return Entry(seq, end, self.recorder, 0, self.names, events, None, Extra([health], []))
 
 
-def arrays(columns: pa.RecordBatch | None) -> dict[str, object] | None:
+def arrays(columns: pa.RecordBatch | None) -> dict[str, NDArray[Any]] | None:
     """Columns as numpy arrays over the same memory."""
     if columns is None:
         return None

@@ -31,8 +31,9 @@ def path_of(directory: Path, first_seq: int) -> Path:
 
 def find(directory: Path) -> list[Segment]:
     """The segments of a directory in order. Raises OSError."""
-    found = []
-    for path in directory.iterdir():
-        if match := _NAME.fullmatch(path.name):
-            found.append(Segment(int(match[1]), path, path.stat().st_size))
+    found = [
+        Segment(int(match[1]), path, path.stat().st_size)
+        for path in directory.iterdir()
+        if (match := _NAME.fullmatch(path.name))
+    ]
     return sorted(found, key=lambda segment: segment.first_seq)

@@ -1,8 +1,8 @@
 """ClickHouse through clickhouse-connect: one code path for the embedded engine and for a server.
 
-``chdb://DIR`` opens the embedded engine on a directory, ``http(s)://HOST:PORT`` a server. Rows are inserted as
-Arrow with a deduplication token made of the journal and the numbers of the batches, so that an insert of unknown
-outcome can be repeated. Not here: waits between attempts (``delivery``), the schema (sql/).
+``chdb://DIR`` opens the embedded engine on a directory, ``http(s)://HOST:PORT`` a server. Rows are inserted
+as Arrow with a deduplication token made of the journal and the numbers of the batches, so that an insert of
+unknown outcome can be repeated. Not here: waits between attempts (``delivery``), the schema (sql/).
 """
 
 from __future__ import annotations
@@ -169,9 +169,9 @@ def migrate(client: Client, database: str) -> None:
 class ClickHouseSink:
     """Delivers the journal to a database: events, level states, feed health.
 
-    ``connect`` gives a client whose database has the schema. An insert takes all that has come since the last one.
-    Before it begins, its extent is written down, so that one of unknown outcome, even before a crash, is repeated
-    with the same rows and the same token, and ClickHouse knows it again.
+    ``connect`` gives a client whose database has the schema. An insert takes all that has come since the
+    last one. Before it begins, its extent is written down, so that one of unknown outcome, even before a
+    crash, is repeated with the same rows and the same token, and ClickHouse knows it again.
     """
 
     name = "ClickHouse"
@@ -315,7 +315,8 @@ class ClickHouseSink:
             )
 
     def _look_at_parts(self) -> None:
-        """Inserts come further apart while the server has many parts to merge, so that it never has too many."""
+        """Inserts come further apart while the server has many parts to merge, so that it never has too
+        many."""
         now = time.monotonic()
         if now - self._looked < PARTS_LOOK_S:
             return

@@ -3,8 +3,8 @@
 Rows stand in order of arrival; date and file name are the receive time (UTC) of the file's first row, and
 no file holds two dates. A file is written under a temporary name and takes its own when it is complete:
 at ``max_bytes``, after ``max_secs``, at midnight or on ``close``. Its metadata tells which stretch of which
-journal it holds, so that after a crash nothing is written twice. Until a file is complete the journal keeps its
-rows. Not here: level states (they are current, not history), the encodings (``layout``).
+journal it holds, so that after a crash nothing is written twice. Until a file is complete the journal keeps
+its rows. Not here: level states (they are current, not history), the encodings (``layout``).
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from kalshi_fast.arrow import EVENT_SCHEMA, SCHEMA_VERSION
+from kalshi_fast.compact import event_files
 from kalshi_fast.config import writable_directory
 from kalshi_fast.errors import SinkError
 from kalshi_fast.journal import Cursor, Point
@@ -266,7 +267,7 @@ class ParquetSink:
 
 def held_until(directory: Path, point: Point) -> Point | None:
     """The end of the stretch that the files of a date hold and that begins at ``point``."""
-    for path in directory.glob("part-*.parquet"):
+    for path in event_files(directory):
         try:
             metadata = pq.read_metadata(path).metadata or {}
             ranges = json.loads(metadata.get(layout.RANGES_KEY.encode(), b"[]"))
