@@ -24,6 +24,9 @@ from kalshi_fast.simulator.options import natural
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from clickhouse_connect.driver.client import Client
+
+    from kalshi_fast.config import Settings
     from kalshi_fast.recording import Recording
     from kalshi_fast.simulator.process import Simulator
 
@@ -84,6 +87,17 @@ def parser() -> argparse.ArgumentParser:
     query.add_argument("--dir", type=Path, help="ask the recording of `demo --dir`")
     query.add_argument("--format", default="PrettyCompactMonoBlock", help="any output format of ClickHouse")
     _add_settings(query)
+
+    sql = commands.add_parser(
+        "sql",
+        help="print or apply the schema of the tables",
+        description="Prints the statements of the schema, in order; nothing is changed without --apply.",
+    )
+    what = sql.add_mutually_exclusive_group()
+    what.add_argument("--apply", action="store_true", help="bring the configured ClickHouse up to date")
+    what.add_argument("--status", action="store_true", help="what the configured ClickHouse has had")
+    _add_settings(sql)
+    sql.add_argument("--cluster", dest="CLICKHOUSE_CLUSTER", metavar="NAME", help="as --clickhouse-cluster")
 
     config = commands.add_parser("config", help="show every setting and where it comes from")
     config.add_argument("--json", action="store_true", help="as one JSON object")
@@ -223,17 +237,42 @@ def _query(options: argparse.Namespace) -> int:
 
     settings = _load(options).settings
     url = settings.clickhouse_url if options.dir is None else demo_database(options.dir)
-    if url is None:
-        raise ConfigError("CLICKHOUSE_URL is off: there is nothing to ask")
-    if url.startswith("chdb://") and not clickhouse.embedded_directory(url).is_dir():
-        raise ConfigError(f"CLICKHOUSE_URL: nothing has been recorded at {url}")
-    client = clickhouse.open_client(url, user=settings.clickhouse_user, password=settings.clickhouse_password)
+    client = _client(settings, url)
     try:
         answer = clickhouse.ask(client, options.sql, options.format)
     finally:
         client.close()
     sys.stdout.flush()
     sys.stdout.buffer.write(answer)
+    return 0
+
+
+def _client(settings: Settings, url: str | None, *, make: bool = False) -> Client:
+    from kalshi_fast.sinks import clickhouse
+
+    if url is None:
+        raise ConfigError("CLICKHOUSE_URL is off: there is nothing to ask")
+    if not make and url.startswith("chdb://") and not clickhouse.embedded_directory(url).is_dir():
+        raise ConfigError(f"CLICKHOUSE_URL: nothing has been recorded at {url}")
+    return clickhouse.open_client(url, user=settings.clickhouse_user, password=settings.clickhouse_password)
+
+
+def _sql(options: argparse.Namespace) -> int:
+    from kalshi_fast import migrations
+
+    settings = _load(options).settings
+    database, cluster = settings.clickhouse_database, settings.clickhouse_cluster
+    if not options.apply and not options.status:
+        for migration in migrations.migrations():
+            statements = migrations.rendered(migration, database, cluster)
+            sys.stdout.write(f"-- {migration.file}\n\n" + "".join(f"{part};\n\n" for part in statements))
+        return 0
+    client = _client(settings, settings.clickhouse_url, make=options.apply)
+    try:
+        lines = (migrations.bring_up if options.apply else migrations.describe)(client, database, cluster)
+    finally:
+        client.close()
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
     return 0
 
 
@@ -254,7 +293,14 @@ def _on_uvloop(work: Any) -> Any:  # noqa: ANN401
     return uvloop.run(work)
 
 
-_COMMANDS = {"run": _run, "demo": _demo, "simulate": _simulate, "query": _query, "config": _config}
+_COMMANDS = {
+    "run": _run,
+    "demo": _demo,
+    "simulate": _simulate,
+    "query": _query,
+    "sql": _sql,
+    "config": _config,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -105,5 +105,11 @@ class SinkError(KalshiFastError):
     """A store (ClickHouse, Parquet) cannot take the rows."""
 
 
+class SchemaError(SinkError):
+    """The ClickHouse database is not one that this version can write to; nothing in it was changed."""
+
+    exit_code = 2
+
+
 class SimulatorError(KalshiFastError):
     """The exchange simulator cannot start or was asked for something it does not have."""

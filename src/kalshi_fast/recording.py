@@ -74,6 +74,7 @@ class Recording:
                 user=settings.clickhouse_user,
                 password=settings.clickhouse_password,
                 database=settings.clickhouse_database,
+                cluster=settings.clickhouse_cluster,
             )
             sink = ClickHouseSink(client, self.views, recorder_id=self.id)
             sink.forget_levels(list(settings.market_tickers), time.time_ns())
