@@ -198,15 +198,6 @@ def test_a_store_that_refuses_keeps_its_place(open_database: Callable[[], Client
     assert sink.lags.count == 11
 
 
-def test_migrations_may_run_again(open_database: Callable[[], Client]) -> None:
-    client = open_database()
-    assert client.database is not None
-    clickhouse.migrate(client, client.database)
-    tables = {row[0] for row in client.query("SHOW TABLES").result_rows}
-    assert {"orderbook_events", "level_states", "latest_levels", "trades", "tickers", "markets"} <= tables
-    assert {"market_lifecycle", "feed_health", "best_bid_ask", "ladder", "book_at", "gaps"} <= tables
-
-
 def test_a_server_that_is_not_there_and_a_directory_that_cannot_be(tmp_path: Path, engine_url: str) -> None:
     with pytest.raises(UnreachableError, match=r"CLICKHOUSE_URL: http://127.0.0.1:9 does not answer"):
         clickhouse.open_client("http://127.0.0.1:9", user="default", password="")
@@ -216,7 +207,6 @@ def test_a_server_that_is_not_there_and_a_directory_that_cannot_be(tmp_path: Pat
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match="cannot be written"):
         clickhouse.open_client(f"chdb://{tmp_path}/file/db", user="default", password="")
-    assert clickhouse.quote("a`b\\c") == "`a\\`b\\\\c`"
 
 
 # --- Parquet ----------------------------------------------------------------------------------------

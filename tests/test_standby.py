@@ -34,12 +34,14 @@ class Rig:
         self.rows: list[tuple[Any, ...]] = []
         self.levels: dict[tuple[str, int, int], int] = {}
         self.health: list[Any] = []
+        self.order: dict[int, tuple[int, int, int]] = {}
         self.recorder = Recorder(self.books, self.pool, self.store, seal_rows=1000)
         self.links = [links.link(self.recorder, MARKETS, lambda: self.now) for _ in range(2)]
         for number, link in enumerate(self.links):
             links.grant(link, 50 + number, self.now, sid=1 + number)
 
     def store(self, batch: Batch) -> None:
+        self.check_order(batch)
         names = ("type", "market_ix", "conn_id", "sid", "seq", "side", "price_e4", "qty_e2")
         for kind, market, *rest in links.rows(batch.events, *names):
             self.rows.append((KINDS[kind], self.books.tickers[market], *rest))
@@ -48,6 +50,14 @@ class Rig:
             self.levels[self.books.tickers[market], side, price] = size
         self.health += batch.health
         self.pool.release(batch)
+
+    def check_order(self, batch: Batch) -> None:
+        """A store has no other order of a market's rows than (ingest_ts, seq), then clear, levels, gap."""
+        rank = {"clear": 0, "snapshot": 1, "delta": 1, "gap": 2}
+        for kind, market, ingest_ns, seq in links.rows(batch.events, "type", "market_ix", "ingest_ns", "seq"):
+            key = (ingest_ns, seq, rank[KINDS[kind]])
+            assert key >= self.order.get(market, key)
+            self.order[market] = key
 
     def feed(self, number: int, *payloads: bytes) -> None:
         for payload in payloads:

@@ -25,6 +25,9 @@ from kalshi_fast.simulator.options import natural
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from clickhouse_connect.driver.client import Client
+
+    from kalshi_fast.config import Settings
     from kalshi_fast.recording import Recording
     from kalshi_fast.simulator.process import Simulator
 
@@ -100,6 +103,17 @@ def parser() -> argparse.ArgumentParser:
     compact.add_argument("--dry-run", action="store_true", help="say what would be merged, change nothing")
     _add_output(compact)
     _add_settings(compact)
+
+    sql = commands.add_parser(
+        "sql",
+        help="print or apply the schema of the tables",
+        description="Prints the statements of the schema, in order; nothing is changed without --apply.",
+    )
+    what = sql.add_mutually_exclusive_group()
+    what.add_argument("--apply", action="store_true", help="bring the configured ClickHouse up to date")
+    what.add_argument("--status", action="store_true", help="what the configured ClickHouse has had")
+    _add_settings(sql)
+    sql.add_argument("--cluster", dest="CLICKHOUSE_CLUSTER", metavar="NAME", help="as --clickhouse-cluster")
 
     config = commands.add_parser("config", help="show every setting and where it comes from")
     config.add_argument("--json", action="store_true", help="as one JSON object")
@@ -239,11 +253,7 @@ def _query(options: argparse.Namespace) -> int:
 
     settings = _load(options).settings
     url = settings.clickhouse_url if options.dir is None else demo_database(options.dir)
-    if url is None:
-        raise ConfigError("CLICKHOUSE_URL is off: there is nothing to ask")
-    if url.startswith("chdb://") and not clickhouse.embedded_directory(url).is_dir():
-        raise ConfigError(f"CLICKHOUSE_URL: nothing has been recorded at {url}")
-    client = clickhouse.open_client(url, user=settings.clickhouse_user, password=settings.clickhouse_password)
+    client = _client(settings, url)
     try:
         answer = clickhouse.ask(client, options.sql, options.format)
     finally:
@@ -277,6 +287,35 @@ def _compact(options: argparse.Namespace) -> int:
     return 0 if all(report.error is None for report in reports) else 1
 
 
+def _client(settings: Settings, url: str | None, *, make: bool = False) -> Client:
+    from kalshi_fast.sinks import clickhouse
+
+    if url is None:
+        raise ConfigError("CLICKHOUSE_URL is off: there is nothing to ask")
+    if not make and url.startswith("chdb://") and not clickhouse.embedded_directory(url).is_dir():
+        raise ConfigError(f"CLICKHOUSE_URL: nothing has been recorded at {url}")
+    return clickhouse.open_client(url, user=settings.clickhouse_user, password=settings.clickhouse_password)
+
+
+def _sql(options: argparse.Namespace) -> int:
+    from kalshi_fast import migrations
+
+    settings = _load(options).settings
+    database, cluster = settings.clickhouse_database, settings.clickhouse_cluster
+    if not options.apply and not options.status:
+        for migration in migrations.migrations():
+            statements = migrations.rendered(migration, database, cluster)
+            sys.stdout.write(f"-- {migration.file}\n\n" + "".join(f"{part};\n\n" for part in statements))
+        return 0
+    client = _client(settings, settings.clickhouse_url, make=options.apply)
+    try:
+        lines = (migrations.bring_up if options.apply else migrations.describe)(client, database, cluster)
+    finally:
+        client.close()
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
+    return 0
+
+
 def _config(options: argparse.Namespace) -> int:
     rows = describe(_load(options))
     if options.json:
@@ -300,6 +339,7 @@ _COMMANDS = {
     "simulate": _simulate,
     "query": _query,
     "compact": _compact,
+    "sql": _sql,
     "config": _config,
 }
 

@@ -32,6 +32,7 @@ TOML_NAME: Final = "kalshi-fast.toml"
 OFF: Final = "off"
 _MAX_FILE_BYTES: Final = 1024 * 1024
 _TICKER = re.compile(r"[A-Z0-9.-]{1,128}\Z")
+_CLUSTER = re.compile(r"([A-Za-z0-9_.-]{1,64}|\{[A-Za-z0-9_]{1,62}\})\Z")
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}\Z")
 
 
@@ -53,6 +54,7 @@ class Settings:
     clickhouse_user: str = "default"
     clickhouse_password: str = field(default="", repr=False)
     clickhouse_database: str = "kalshi"
+    clickhouse_cluster: str = ""
     batch_rows: int = 2000
     batch_flush_ns: int = 10_000_000
     parquet_dir: Path | None = None
@@ -154,6 +156,12 @@ def _identifier(text: str) -> str:
     return text
 
 
+def _cluster(text: str) -> str:
+    if not _CLUSTER.match(text):
+        raise _BadValueError("letters, digits, '_', '.' and '-', at most 64, or a macro such as {cluster}")
+    return text
+
+
 def _integer(low: int, high: int) -> Callable[[str], int]:
     def parse(text: str) -> int:
         expected = f"an integer from {low} to {high}"
@@ -239,6 +247,13 @@ SETTINGS: Final = (
     Setting("CLICKHOUSE_USER", "clickhouse_user", _text, "default", "user of the ClickHouse server"),
     Setting("CLICKHOUSE_PASSWORD", "clickhouse_password", _text, "", "its password", secret=True),
     Setting("CLICKHOUSE_DATABASE", "clickhouse_database", _identifier, "kalshi", "database of the tables"),
+    Setting(
+        "CLICKHOUSE_CLUSTER",
+        "clickhouse_cluster",
+        _cluster,
+        "",
+        "cluster to spread the tables over (docs/cluster.md)",
+    ),
     Setting("BATCH_ROWS", "batch_rows", _integer(1, 1_000_000), "2000", "rows after which a batch is sealed"),
     Setting(
         "BATCH_FLUSH_SECS", "batch_flush_ns", _seconds_ns, "0.010", "seconds after which a batch is sealed"

@@ -113,6 +113,12 @@ class CompactError(KalshiFastError):
     """Files of a date cannot be merged; they stay as they are. The text names the file."""
 
 
+class SchemaError(SinkError):
+    """The ClickHouse database is not one that this version can write to; nothing in it was changed."""
+
+    exit_code = 2
+
+
 class SimulatorError(KalshiFastError):
     """The exchange simulator cannot start or was asked for something it does not have."""
 

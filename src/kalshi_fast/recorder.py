@@ -77,6 +77,7 @@ class Recorder:
         self._deliver = deliver
         self._seal_rows = min(seal_rows, pool.rows)
         self._batch = pool.acquire(0)
+        self._handover_ns = 0
 
     def join(self, link: Link) -> None:
         """One more connection writes rows."""
@@ -144,7 +145,12 @@ class Recorder:
 
     def lose(self, link: Link, losses: list[Loss], ingest_ns: int) -> None:
         """Books of a connection are unknown from now on: marked, and said in the rows, once each. Where
-        another connection has the market's book, the rows go over to that one."""
+        another connection has the market's book, the rows go over to that one.
+
+        The numbers of two connections say nothing about their order, so time alone has to: the rows of the
+        other connection begin a nanosecond later, and no gap is written before them.
+        """
+        ingest_ns = max(ingest_ns, self._handover_ns)
         taken_over: Counter[int] = Counter()
         for loss in losses:
             replica = link.replicas.get(loss.ticker)
@@ -163,7 +169,8 @@ class Recorder:
             twin = next((other for other in market.replicas if not other.book.stale), None)
             if twin is not None and twin.subscription is not None:
                 market.activate(twin)
-                self.book(twin, replica.book.ladders(), twin.subscription.next_seq - 1, ingest_ns)
+                self._handover_ns = ingest_ns + 1
+                self.book(twin, replica.book.ladders(), twin.subscription.next_seq - 1, self._handover_ns)
                 taken_over[twin.link.conn_id] += 1
         for conn_id, markets in taken_over.items():
             blackout_us = (ingest_ns - link.path.last_frame_ns) // 1000

@@ -86,6 +86,7 @@ class WriterProcess:
                         user=settings.clickhouse_user,
                         password=settings.clickhouse_password,
                         database=settings.clickhouse_database,
+                        cluster=settings.clickhouse_cluster,
                     ),
                     self._journal,
                     position,

@@ -12,7 +12,6 @@ import logging
 import re
 import time
 from datetime import UTC, datetime, timedelta
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
@@ -22,9 +21,10 @@ import pyarrow as pa
 
 from kalshi_fast._columns import CLEAR
 from kalshi_fast.config import writable_directory
-from kalshi_fast.errors import ConfigError, SinkError, UnreachableError
+from kalshi_fast.errors import ConfigError, SchemaError, SinkError, UnreachableError
 from kalshi_fast.journal import NOBODY, Cursor, Point
 from kalshi_fast.lags import Lags
+from kalshi_fast.migrations import migrate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,12 +58,20 @@ _PARTS = (
 )
 
 
-def connect(url: str, *, user: str, password: str, database: str) -> Client:
+def connect(url: str, *, user: str, password: str, database: str, cluster: str = "") -> Client:
     """A client whose default database exists and has the schema. Raises ConfigError or SinkError."""
+    if cluster and url.startswith("chdb://"):
+        raise ConfigError("CLICKHOUSE_CLUSTER: the embedded engine is no cluster; leave it empty")
     client = open_client(url, user=user, password=password)
     try:
-        migrate(client, database)
+        migrate(client, database, cluster)
         client.database = database
+        if cluster:
+            # An insert is done when its shards have it, not when it waits for them in a directory.
+            client.set_client_setting("distributed_foreground_insert", 1)
+    except SchemaError as error:
+        client.close()
+        raise SchemaError(f"CLICKHOUSE_URL: {url}: {error}") from None
     except Exception as error:
         client.close()
         raise SinkError(
@@ -127,43 +135,9 @@ def embedded_directory(url: str) -> Path:
     return Path(url.removeprefix("chdb://")).absolute()
 
 
-def quote(identifier: str) -> str:
-    """An SQL identifier in backquotes."""
-    return "`" + identifier.replace("\\", "\\\\").replace("`", "\\`") + "`"
-
-
 def first_line(error: Exception) -> str:
     """The gist of a ClickHouse error for a terminal."""
     return str(error).strip().split("\n")[0][:300]
-
-
-def statements(database: str) -> list[str]:
-    """Every statement of sql/ in order, for a database of any name."""
-    scripts = sorted(
-        (
-            entry
-            for entry in resources.files("kalshi_fast").joinpath("sql").iterdir()
-            if entry.name.endswith(".sql")
-        ),
-        key=lambda entry: entry.name,
-    )
-    found = []
-    for script in scripts:
-        code = re.sub(r"--[^\n]*", "", script.read_text("utf-8"))
-        found += [part.strip() for part in code.split(";") if part.strip()]
-    name = quote(database)
-    return [
-        re.sub(
-            r"\bkalshi\.", f"{name}.", re.sub(r"(DATABASE IF NOT EXISTS) kalshi\b", rf"\1 {name}", statement)
-        )
-        for statement in found
-    ]
-
-
-def migrate(client: Client, database: str) -> None:
-    """Applies sql/; every statement may run again and again."""
-    for statement in statements(database):
-        client.command(statement)
 
 
 class ClickHouseSink:
