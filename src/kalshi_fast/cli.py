@@ -227,7 +227,7 @@ def _query(options: argparse.Namespace) -> int:
         raise ConfigError("CLICKHOUSE_URL is off: there is nothing to ask")
     if url.startswith("chdb://") and not clickhouse.embedded_directory(url).is_dir():
         raise ConfigError(f"CLICKHOUSE_URL: nothing has been recorded at {url}")
-    client = clickhouse.open_client(url, user=settings.clickhouse_user, password=settings.clickhouse_password)
+    client = clickhouse.open_reader(url, user=settings.clickhouse_user, password=settings.clickhouse_password)
     try:
         answer = clickhouse.ask(client, options.sql, options.format)
     finally:
