@@ -110,23 +110,21 @@ class Engine:
 
     def __init__(self, open_engine: OpenEngine, *, database: str, limits: Limits) -> None:
         self.limits = limits
-        self._open = open_engine
+        self.open = open_engine
         self._database = database
         self._places = threading.BoundedSemaphore(limits.concurrent)
         self._closed = False
         # Statements of this front are known by it in the list of processes.
         self._tag = f"front-{os.getpid()}-{id(self):x}"
-        handle = open_engine()
-        try:
-            self._timezone = _text(handle, "SELECT timezone()").strip()
-            # The functions that ask an AI provider open sockets, and take the address as an argument.
-            names = _text(
-                handle,
-                "SELECT lower(name) FROM system.table_functions"
-                " UNION ALL SELECT lower(name) FROM system.functions WHERE startsWith(lower(name), 'ai')",
-            )
-        finally:
-            handle.close()
+        # Kept: with its last handle the engine ends, and would begin anew with each statement.
+        self._kept = open_engine()
+        self._timezone = _text(self._kept, "SELECT timezone()").strip()
+        # The functions that ask an AI provider open sockets, and take the address as an argument.
+        names = _text(
+            self._kept,
+            "SELECT lower(name) FROM system.table_functions"
+            " UNION ALL SELECT lower(name) FROM system.functions WHERE startsWith(lower(name), 'ai')",
+        )
         self._refused = frozenset(names.split()) - statement.ALLOWED_TABLE_FUNCTIONS
 
     @contextmanager
@@ -140,7 +138,7 @@ class Engine:
         try:
             if self._closed:
                 raise refusal("ABORTED", "The recorder is ending.")
-            handle = self._open()
+            handle = self.open()
             try:
                 with self.answer(handle, query) as answer:
                     yield answer
@@ -176,14 +174,14 @@ class Engine:
         except RuntimeError as error:  # chdb's own error is one too
             raise engine_error(error) from None
 
-    def close(self) -> None:
+    def cancel(self) -> None:
         """Ends what is running. No statement starts any more."""
         self._closed = True
-        handle = self._open()
-        try:
-            handle.query(f"KILL QUERY WHERE Settings['log_comment'] = '{self._tag}' ASYNC FORMAT Null")
-        finally:
-            handle.close()
+        self._kept.query(f"KILL QUERY WHERE Settings['log_comment'] = '{self._tag}' ASYNC FORMAT Null")
+
+    def close(self) -> None:
+        """Gives back the engine, when nothing runs any more."""
+        self._kept.close()
 
     def _prepare(self, handle: Any, query: Query) -> None:  # noqa: ANN401
         """Database, settings, limits, and at last readonly."""
@@ -202,10 +200,10 @@ class Engine:
         chosen["os_threads_nice_value_query"] = str(limits.nice)
         chosen["log_comment"] = self._tag
         handle.query(f"USE {_quoted(query.database or self._database, '`')}")
-        handle.query(f"SET {_assignments(chosen)}")
+        handle.query(f"SET {assignments(chosen)}")
         handle.query("SET readonly = 1")
         if settings:  # the engine itself says which of them is unknown, unchanged or refused
-            handle.query(f"SET {_assignments(settings)}")
+            handle.query(f"SET {assignments(settings)}")
 
     def _check(self, handle: Any, query: Query) -> statement.Statement:  # noqa: ANN401
         if "\0" in query.text:
@@ -250,7 +248,8 @@ def _at_most(name: str, text: str, ours: int) -> str:
     )
 
 
-def _assignments(settings: Mapping[str, str]) -> str:
+def assignments(settings: Mapping[str, str]) -> str:
+    """Settings as SET and SETTINGS take them. Raises a refusal at a name that is none."""
     for name in settings:
         if not _SETTING.match(name):
             raise refusal("BAD_ARGUMENTS", f"{name[:40]!r} is not the name of a setting")

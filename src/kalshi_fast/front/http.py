@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 TAKE_S: Final = 30.0  # for the client to take one part of the answer
 _MAX_FIELDS: Final = 1000
+WRONG_CREDENTIALS: Final = "Authentication failed: password is incorrect, or there is no user with such name."
 # What the interface itself uses of the URL; all else are settings.
 _TRANSPORT: Final = frozenset(
     {
@@ -122,15 +123,15 @@ class Handler(BaseHTTPRequestHandler):
         except RequestError as error:
             self.close_connection = True
             if error.status == 413:
-                self._send_error(refusal("QUERY_IS_TOO_LARGE", str(error)))
+                self.send_refusal(refusal("QUERY_IS_TOO_LARGE", str(error)))
             else:
                 self.send_error(error.status, str(error))
             return
-        parts = urlsplit(self.path)
         try:
+            parts = urlsplit(self.path)
             pairs = parse_qsl(parts.query, keep_blank_values=True, max_num_fields=_MAX_FIELDS)
         except ValueError:
-            self.send_error(400, "too many fields in the URL")
+            self.send_error(400, f"expected a URL with at most {_MAX_FIELDS} fields")
             return
         request = Request(self.command, parts.path, dict(pairs), self.headers, body)  # type: ignore[arg-type]
         if not self._is_addressed():
@@ -138,8 +139,7 @@ class Handler(BaseHTTPRequestHandler):
         elif request.path in ("/ping", "/replicas_status"):
             self._send(200, b"Ok.\n", {"Content-Type": "text/html; charset=UTF-8"})
         elif not self.server.front.may_enter(request):
-            text = "Authentication failed: password is incorrect, or there is no user with such name."
-            self._send_error(refusal("AUTHENTICATION_FAILED", text))
+            self.send_refusal(refusal("AUTHENTICATION_FAILED", WRONG_CREDENTIALS))
         elif request.path != "/":
             self._send(404, b"There is no handle for this path. Use / or /ping.\n", {})
         elif not body and "query" not in request.fields and self.command != "POST":
@@ -178,7 +178,7 @@ class Handler(BaseHTTPRequestHandler):
                     self._stream(answer.parts, headers | {"X-ClickHouse-Exception-Tag": tag})
         except QueryError as error:
             if not self._began:
-                self._send_error(error, headers)
+                self.send_refusal(error, headers)
                 return
             # The status is gone: as the server does, the error at the end, and the end itself missing.
             self.close_connection = True
@@ -205,7 +205,7 @@ class Handler(BaseHTTPRequestHandler):
                 self._write(b"%x\r\n" % len(part) + part + b"\r\n")
         self._write(b"0\r\n\r\n")
 
-    def _send_error(self, error: QueryError, headers: Mapping[str, str] | None = None) -> None:
+    def send_refusal(self, error: QueryError, headers: Mapping[str, str] | None = None) -> None:
         code = {"X-ClickHouse-Exception-Code": str(error.code)}
         self._send(error.status, f"{error}\n".encode(), dict(headers or {}) | code)
 

@@ -60,7 +60,7 @@ class Incoming(io.RawIOBase):
         return size
 
 
-def read_body(stream: io.BufferedReader, headers: Message, limit: int) -> bytes:
+def read_body(stream: io.BufferedIOBase, headers: Message, limit: int) -> bytes:
     """The body that the headers announce. Raises RequestError."""
     lengths = headers.get_all("Content-Length", [])
     encoding = headers.get("Transfer-Encoding")
@@ -81,7 +81,7 @@ def read_body(stream: io.BufferedReader, headers: Message, limit: int) -> bytes:
     return body
 
 
-def _read_chunks(stream: io.BufferedReader, limit: int) -> bytes:
+def _read_chunks(stream: io.BufferedIOBase, limit: int) -> bytes:
     body = bytearray()
     while True:
         line = stream.readline(64)

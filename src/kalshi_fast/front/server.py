@@ -12,6 +12,7 @@ import hmac
 import logging
 import socket
 import socketserver
+import sys
 import threading
 from contextlib import contextmanager, suppress
 from http.server import ThreadingHTTPServer
@@ -42,6 +43,8 @@ class QueryFront:
     """
 
     max_body_bytes = MAX_BODY_BYTES
+    handler_class: type[Handler] = Handler
+    engine_class: type[Engine] = Engine
 
     def __init__(
         self,
@@ -65,7 +68,7 @@ class QueryFront:
         self._address = (host, port)
         self._server: Server | None = None
         self._thread: threading.Thread | None = None
-        self.engine = Engine(open_engine, database=database, limits=limits or Limits())
+        self.engine = self.engine_class(open_engine, database=database, limits=limits or Limits())
         self.url = ""
 
     def start(self) -> str:
@@ -98,12 +101,13 @@ class QueryFront:
         server.cut_all()
 
     def close(self) -> None:
-        """Ends what is running, and waits for it. May be called again."""
+        """Ends what is running, and waits for it."""
         server = self._server
         self.stop_listening()
-        self.engine.close()
+        self.engine.cancel()
         if server is not None:
             server.join_all()
+        self.engine.close()
 
     def may_enter(self, request: Request) -> bool:
         """Whether the request has the user and password: Basic, ClickHouse's headers, or the URL."""
@@ -153,7 +157,7 @@ class Server(ThreadingHTTPServer):
         self._open: dict[socket.socket, threading.Thread] = {}
         if ":" in host:
             self.address_family = socket.AF_INET6
-        super().__init__((host, port), Handler)
+        super().__init__((host, port), front.handler_class)
 
     def server_bind(self) -> None:
         """As usual, without asking a name server for the name of this machine."""
@@ -194,4 +198,5 @@ class Server(ThreadingHTTPServer):
             thread.join(self.front.engine.limits.seconds)
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ANN401
-        log.debug("a client of the query front went away", exc_info=True)
+        if not isinstance(sys.exception(), OSError):  # which is a client that went away
+            log.exception("the query front could not answer")
