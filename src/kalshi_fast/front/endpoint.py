@@ -41,7 +41,7 @@ def read_endpoint(directory: Path) -> str | None:
         parts = urlsplit(url)
         if parts.scheme != "http" or not parts.hostname or not parts.port or type(pid) is not int or pid < 1:
             return None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     try:
         os.kill(pid, 0)

@@ -14,11 +14,11 @@ import re
 import threading
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any, Final
 
 from kalshi_fast.front import statement
 from kalshi_fast.front.errors import QueryError, engine_error, refusal
+from kalshi_fast.front.settings import assignments, at_most, is_free, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -41,32 +41,6 @@ _STREAMED: Final = frozenset(
         "TabSeparatedRaw",
     }
 )
-# What a client may set as it likes: how an answer looks, and limits that come on top of ours.
-_FREE: Final = frozenset(
-    {
-        "aggregate_functions_null_for_empty",
-        "cast_string_to_dynamic_use_inference",
-        "date_time_input_format",
-        "date_time_output_format",
-        "final",
-        "format_csv_delimiter",
-        "format_csv_null_representation",
-        "format_tsv_null_representation",
-        "group_by_use_nulls",
-        "join_use_nulls",
-        "limit",
-        "max_block_size",
-        "max_bytes_to_read",
-        "max_result_rows",
-        "max_rows_to_read",
-        "offset",
-        "session_timezone",
-        "transform_null_in",
-    }
-)
-_FREE_PREFIX: Final = "output_format_"
-_NOT_FREE: Final = frozenset({"output_format_schema"})  # names a file that the engine would write
-_SETTING = re.compile(r"[A-Za-z_][A-Za-z0-9_.]{0,127}\Z")
 _IN_SCOPE = re.compile(r":? In scope SELECT formatQuery.*\Z", re.DOTALL)
 
 
@@ -117,7 +91,7 @@ class Engine:
         # Statements of this front are known by it in the list of processes.
         self._tag = f"front-{os.getpid()}-{id(self):x}"
         # Kept: with its last handle the engine ends, and would begin anew with each statement.
-        self._kept = open_engine()
+        self._kept: Any = open_engine()
         self._timezone = _text(self._kept, "SELECT timezone()").strip()
         # The functions that ask an AI provider open sockets, and take the address as an argument.
         names = _text(
@@ -177,16 +151,20 @@ class Engine:
     def cancel(self) -> None:
         """Ends what is running. No statement starts any more."""
         self._closed = True
-        self._kept.query(f"KILL QUERY WHERE Settings['log_comment'] = '{self._tag}' ASYNC FORMAT Null")
+        if self._kept is not None:
+            self._kept.query(f"KILL QUERY WHERE Settings['log_comment'] = '{self._tag}' ASYNC FORMAT Null")
 
     def close(self) -> None:
-        """Gives back the engine, when nothing runs any more."""
-        self._kept.close()
+        """Gives back the engine, when nothing runs any more. May be called again."""
+        self._closed = True
+        if self._kept is not None:
+            self._kept.close()
+            self._kept = None
 
     def _prepare(self, handle: Any, query: Query) -> None:  # noqa: ANN401
         """Database, settings, limits, and at last readonly."""
         settings = dict(query.settings)
-        chosen = {name: settings.pop(name) for name in list(settings) if _is_free(name)}
+        chosen = {name: settings.pop(name) for name in list(settings) if is_free(name)}
         limits = self.limits
         for name, ours in (
             ("max_execution_time", limits.seconds),
@@ -194,12 +172,12 @@ class Engine:
             ("max_memory_usage", limits.memory_bytes),
             ("max_threads", limits.threads),
         ):
-            chosen[name] = _at_most(name, settings.pop(name, str(ours)), ours)
+            chosen[name] = at_most(name, settings.pop(name, str(ours)), ours)
         chosen["result_overflow_mode"] = "throw"
         chosen["timeout_overflow_mode"] = "throw"
         chosen["os_threads_nice_value_query"] = str(limits.nice)
         chosen["log_comment"] = self._tag
-        handle.query(f"USE {_quoted(query.database or self._database, '`')}")
+        handle.query(f"USE {quoted(query.database or self._database, '`')}")
         handle.query(f"SET {assignments(chosen)}")
         handle.query("SET readonly = 1")
         if settings:  # the engine itself says which of them is unknown, unchanged or refused
@@ -231,33 +209,6 @@ class Engine:
                 yield part
         except RuntimeError as error:
             raise engine_error(error) from None
-
-
-def _is_free(name: str) -> bool:
-    return name in _FREE or (name.startswith(_FREE_PREFIX) and name not in _NOT_FREE)
-
-
-def _at_most(name: str, text: str, ours: int) -> str:
-    try:
-        if 0 < Decimal(text) <= ours:
-            return text
-    except InvalidOperation:
-        raise refusal("BAD_ARGUMENTS", f"Setting {name}: expected a number, got {text[:40]!r}") from None
-    raise refusal(
-        "SETTING_CONSTRAINT_VIOLATION", f"Setting {name} shouldn't be greater than {ours}, nor 0 (no limit)"
-    )
-
-
-def assignments(settings: Mapping[str, str]) -> str:
-    """Settings as SET and SETTINGS take them. Raises a refusal at a name that is none."""
-    for name in settings:
-        if not _SETTING.match(name):
-            raise refusal("BAD_ARGUMENTS", f"{name[:40]!r} is not the name of a setting")
-    return ", ".join(f"{name} = {_quoted(value, chr(39))}" for name, value in settings.items())
-
-
-def _quoted(text: str, quote: str) -> str:
-    return quote + text.replace("\\", "\\\\").replace(quote, "\\" + quote).replace("\0", "\\0") + quote
 
 
 def _text(handle: Any, sql: str, parameters: dict[str, str] | None = None) -> str:  # noqa: ANN401

@@ -14,12 +14,13 @@ import socket
 import socketserver
 import sys
 import threading
+import time
 from contextlib import contextmanager, suppress
 from http.server import ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any, Final
 
 from kalshi_fast.config import is_loopback
-from kalshi_fast.errors import ConfigError
+from kalshi_fast.errors import ConfigError, reason
 from kalshi_fast.front.engine import Engine, Limits
 from kalshi_fast.front.errors import refusal
 from kalshi_fast.front.http import Handler
@@ -67,6 +68,7 @@ class QueryFront:
         self._password = password.encode()
         self._address = (host, port)
         self._server: Server | None = None
+        self._servers: list[Server] = []  # one for each start
         self._thread: threading.Thread | None = None
         self.engine = self.engine_class(open_engine, database=database, limits=limits or Limits())
         self.url = ""
@@ -76,10 +78,10 @@ class QueryFront:
         host, port = self._address
         try:
             self._server = Server(self, host, port)
-        except OSError as error:
-            raise ConfigError(
-                f"QUERY_LISTEN: {host}:{port} cannot be listened on: {error.strerror or error}"
-            ) from None
+        except (OSError, OverflowError) as error:
+            self.engine.close()
+            raise ConfigError(f"QUERY_LISTEN: {host}:{port} cannot be listened on: {reason(error)}") from None
+        self._servers.append(self._server)
         # A restart, and the tests' outages, come back at the same port.
         self._address = (host, self._server.server_port)
         self._thread = threading.Thread(
@@ -101,12 +103,15 @@ class QueryFront:
         server.cut_all()
 
     def close(self) -> None:
-        """Ends what is running, and waits for it."""
-        server = self._server
+        """Ends what is running, and waits for it. May be called again."""
         self.stop_listening()
-        self.engine.cancel()
-        if server is not None:
-            server.join_all()
+        deadline = time.monotonic() + self.engine.limits.seconds
+        while threads := [thread for server in self._servers for thread in server.threads()]:
+            self.engine.cancel()  # again: a statement may have been about to begin
+            threads[0].join(0.1)
+            if time.monotonic() > deadline:
+                log.warning("a query does not end and is left behind")
+                break
         self.engine.close()
 
     def may_enter(self, request: Request) -> bool:
@@ -191,11 +196,9 @@ class Server(ThreadingHTTPServer):
                 with suppress(OSError):
                     connection.shutdown(socket.SHUT_RDWR)
 
-    def join_all(self) -> None:
+    def threads(self) -> list[threading.Thread]:
         with self._lock:
-            threads = list(self._open.values())
-        for thread in threads:
-            thread.join(self.front.engine.limits.seconds)
+            return list(self._open.values())
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ANN401
         if not isinstance(sys.exception(), OSError):  # which is a client that went away

@@ -2,9 +2,9 @@
 
 The engine's ``readonly`` refuses writes and most table functions, but not all that reaches outside: the
 ``file`` function, DESCRIBE of a table function (which opens sockets to infer the columns), INTO OUTFILE,
-KILL, several statements at once. These are refused here. The text is not parsed by us: the engine's own
+KILL, the SETTINGS of a subquery, several statements at once. These are refused here. The text is not parsed by us: the engine's own
 ``formatQuery`` gives it in one canonical form without comments, in which words can be told from literals.
-Not here: settings and limits (``engine``).
+Not here: limits (``engine``), which settings are free (``settings``).
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
 from kalshi_fast.front.errors import refusal
+from kalshi_fast.front.settings import is_free
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
 _ALLOWED_STATEMENTS: Final = frozenset({"SELECT", "WITH", "SHOW", "DESCRIBE", "EXPLAIN", "EXISTS", "("})
 # Every other table function that the engine knows is refused, those of later versions too.
@@ -51,6 +52,9 @@ _TOKEN = re.compile(
     r"|[^\s]",
     re.DOTALL,
 )
+_AFTER_SETTINGS: Final = frozenset({"FORMAT", "INTO", "UNION", "EXCEPT", "INTERSECT"})
+_OPENING: Final = frozenset("([{")
+_CLOSING: Final = frozenset(")]}")
 _OUTPUT_FORMAT = re.compile(r"\sFORMAT (?P<name>[A-Za-z0-9_]+)(?: SETTINGS .*)?\Z", re.DOTALL)
 _IDENTIFIER_PARAMETER = re.compile(r"\{(\w+)\s*:\s*Identifier\s*\}", re.IGNORECASE)
 
@@ -83,6 +87,9 @@ def check(canonical: str, parameters: Mapping[str, str], refused_functions: Iter
             raise refusal("READONLY", f"The front reads its own tables only: {name} is refused")
         if name == "INTO" and following == "OUTFILE" and not quoted:
             raise refusal("READONLY", "The front is read-only: it does not write INTO OUTFILE")
+    for name in _settings(tokens):
+        if not is_free(name):
+            raise refusal("READONLY", f"Cannot modify '{name}' setting in readonly mode.")
     for parameter in _IDENTIFIER_PARAMETER.findall(canonical):
         value = parameters.get(parameter, "").lower()
         if "\\" in value or _NEVER & set(re.split(r"[^a-z0-9_]+", value)) or value.strip("` ") in refused:
@@ -94,6 +101,23 @@ def check(canonical: str, parameters: Mapping[str, str], refused_functions: Iter
         found["name"] if found else None,
         any(pair == ("WITH", "TOTALS") for pair in pairwise(words)),
     )
+
+
+def _settings(tokens: list[tuple[str, bool]]) -> Iterator[str]:
+    """The names in every SETTINGS clause. The engine checks those of the outermost one only."""
+    for start in [place for place, token in enumerate(tokens) if token == ("SETTINGS", False)]:
+        depth, expected = 0, True
+        for name, quoted in tokens[start + 1 :]:
+            if depth == 0 and not quoted and name in _AFTER_SETTINGS:
+                break
+            if expected:
+                if name == "=" or (name.isupper() and not quoted):  # a column or an alias of this name
+                    break
+                yield name
+            expected = name == "," and depth == 0
+            depth += (name in _OPENING) - (name in _CLOSING)
+            if depth < 0:
+                break
 
 
 def _name(found: re.Match[str]) -> tuple[str, bool]:
