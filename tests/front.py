@@ -1,118 +1,230 @@
-"""A loopback HTTP front over the embedded engine: what a ClickHouse server looks like to a client.
+"""A ClickHouse server for the tests: the read-only front, but with writes, and with faults by a script.
 
-The statement comes in the URL or the body, the rows of an INSERT in the body; settings, database and
-parameters come in the URL. Only what clickhouse-connect uses is here.
+``server(engine_url)`` is the address of one, ``running(engine_url)`` the Front itself:
+``front.fail_next("cut_after", times=2)`` spoils the next two inserts, ``away()`` and ``back()`` stop and
+resume listening on the same port, ``inserts`` are those that reached the engine.
 """
 
 from __future__ import annotations
 
-import base64
 import gzip
 import re
 import tempfile
 import threading
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, Any, ClassVar
-from urllib.parse import parse_qsl, urlsplit
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
 
 import chdb
 import lz4.frame
+
+from kalshi_fast.front import Answer, Engine, Limits, Query, QueryFront, Request
+from kalshi_fast.front.errors import QueryError, refusal
+from kalshi_fast.front.http import WRONG_CREDENTIALS, Handler
+from kalshi_fast.front.settings import assignments
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 USER, PASSWORD = "recorder", "p4ss w0rd"
-_TRANSPORT = {"query", "database", "session_id", "query_id", "compress", "enable_http_compression", "role"}
+
+Kind = Literal[
+    "refuse",  # the connection ends without a byte, nothing has happened
+    "stall",  # so many seconds of silence, then as usual
+    "500_before",  # an error, nothing has happened
+    "500_after",  # an error, though the insert has happened
+    "cut_before",  # half a response, nothing has happened
+    "cut_after",  # half a response, the insert has happened
+    "garbage_before",  # bytes that are no HTTP, nothing has happened
+    "garbage_after",  # bytes that are no HTTP, the insert has happened
+    "wrong_credentials",  # 403, as after a change of the password
+]
+_INSERT = re.compile(rb"\s*INSERT\b", re.IGNORECASE)
+_TOGETHER = re.compile(rb"(INSERT .*?FORMAT\s+\w+)\s*\n(.*)", re.DOTALL | re.IGNORECASE)
+_FORMAT = re.compile(r"\sFORMAT\s+(\w+)\s*;?\s*\Z", re.IGNORECASE)
 
 
-class Front(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    engine: ClassVar[Any]
-    lock = threading.Lock()
+@dataclass(frozen=True, slots=True)
+class Fault:
+    kind: Kind
+    on: Literal["insert", "any"]
+    seconds: float
 
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        parameters = dict(parse_qsl(urlsplit(self.path).query, keep_blank_values=True))
-        if self.headers.get("Transfer-Encoding") == "chunked":
-            body = self._chunks()
-        expected = "Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
-        if self.headers.get("Authorization") != expected:
-            self._answer(403, b"Code: 516. DB::Exception: Authentication failed. (AUTHENTICATION_FAILED)")
-            return
+
+@dataclass(frozen=True, slots=True)
+class Insert:
+    """The head of one that reached the engine, with its settings."""
+
+    head: str
+    settings: dict[str, str] = field(default_factory=dict)
+
+
+class WritingEngine(Engine):
+    """All statements, as a server's own user."""
+
+    @contextmanager
+    def answer(self, handle: Any, query: Query) -> Iterator[Answer]:  # noqa: ANN401
+        output = _FORMAT.search(query.text)
+        output_format = output[1] if output else query.default_format
         try:
-            with self.lock:
-                self._answer(200, self._run(parameters, body))
+            if query.database:
+                handle.query(
+                    f"USE `{query.database.replace(chr(92), chr(92) * 2).replace('`', chr(92) + '`')}`"
+                )
+            if query.settings:
+                handle.query(f"SET {assignments(query.settings)}")
+            result = handle.query(query.text, output_format, params=dict(query.parameters))
         except RuntimeError as error:
-            self._answer(500, str(error).encode())
+            raise QueryError(str(error), _code(error)) from None
+        written = {"written_rows": str(result.rows_written() or result.rows_read())}
+        yield Answer(output_format, "UTC", iter([result.bytes() or b""]), whole=True, summary=written)
 
-    do_GET = do_POST  # noqa: N815
 
-    def _chunks(self) -> bytes:
-        parts = []
-        while size := int(self.rfile.readline().strip(), 16):
-            parts.append(self.rfile.read(size))
-            self.rfile.readline()
-        self.rfile.readline()
-        return b"".join(parts)
+class Front(QueryFront):
+    """A server over the engine. One script of faults for all connections."""
 
-    def _run(self, parameters: dict[str, str], body: bytes) -> bytes:
-        encoding = self.headers.get("Content-Encoding")
-        if encoding == "gzip":
-            body = gzip.decompress(body)
-        elif encoding == "lz4":
-            body = lz4.frame.decompress(body)
-        elif encoding is not None:
-            raise RuntimeError(f"the front does not know the encoding {encoding}")
-        if "database" in parameters:
-            name = parameters["database"].replace("\\", "\\\\").replace("`", "\\`")
-            self.engine.query(f"USE `{name}`")
-        sql = parameters.get("query", "")
-        values = {name[6:]: value for name, value in parameters.items() if name.startswith("param_")}
-        settings = {
-            name: value
-            for name, value in parameters.items()
-            if name not in _TRANSPORT and not name.startswith("param_") and name != "client_protocol_version"
-        }
-        clause = ", ".join(f"{name} = '{value}'" for name, value in settings.items())
-        if not sql:
-            together = re.match(rb"(INSERT .*?FORMAT\s+\w+)\s*\n(.*)", body, re.DOTALL | re.IGNORECASE)
-            sql, body = (together[1].decode(), together[2]) if together else (body.decode(), b"")
-        if body and re.match(r"\s*INSERT", sql, re.IGNORECASE):
-            with tempfile.NamedTemporaryFile(suffix=".raw") as file:
-                file.write(body)
-                file.flush()
-                head, output = re.split(r"\sFORMAT\s", sql)
-                clause = f"SETTINGS {clause}" if clause else ""
-                self.engine.query(f"{head} FROM INFILE '{file.name}' {clause} FORMAT {output}")
-                return b""
-        output = (re.findall(r"FORMAT\s+(\w+)\s*$", sql) or ["TabSeparated"])[0]
-        sql = re.sub(r"FORMAT\s+\w+\s*$", "", sql)
-        return bytes(self.engine.query(sql, output, params=values).bytes())
+    max_body_bytes = 1024 * 1024 * 1024
+    engine_class = WritingEngine
 
-    def _answer(self, status: int, body: bytes) -> None:
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(body)))
-        if status != 200:
-            self.send_header("X-ClickHouse-Exception-Code", "516" if status == 403 else "1")
-        self.end_headers()
-        self.wfile.write(body)
+    def __init__(self, engine_url: str, *, user: str = USER, password: str = PASSWORD) -> None:
+        path = engine_url.removeprefix("chdb://")
+        super().__init__(
+            lambda: chdb.connect(path),  # type: ignore[no-untyped-call]
+            user=user,
+            password=password,
+            limits=Limits(concurrent=16),
+        )
+        self.inserts: list[Insert] = []
+        self._lock = threading.Lock()
+        self._faults: list[Fault] = []
+        self._ending = threading.Event()
 
-    def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002
-        """Nothing on stderr."""
+    def fail_next(
+        self, kind: Kind, times: int = 1, *, on: Literal["insert", "any"] = "insert", seconds: float = 1.0
+    ) -> None:
+        """The next ``times`` inserts (or requests of any kind) end so; after the faults scripted before."""
+        with self._lock:
+            self._faults += [Fault(kind, on, seconds)] * times
+
+    @property
+    def faults_left(self) -> int:
+        with self._lock:
+            return len(self._faults)
+
+    def away(self) -> None:
+        """Connections are refused from now on, and those that are open cut."""
+        self.stop_listening()
+
+    def back(self) -> None:
+        self.start()
+
+    def close(self) -> None:
+        self._ending.set()
+        super().close()
+
+    def wait(self, seconds: float) -> None:
+        self._ending.wait(seconds)
+
+    def take_fault(self, request: Request) -> Fault | None:
+        with self._lock:
+            if self._faults and (self._faults[0].on == "any" or is_insert(request)):
+                return self._faults.pop(0)
+            return None
+
+    @contextmanager
+    def respond(self, request: Request) -> Iterator[Answer]:
+        body, statement = request.body, request.fields.get("query", "")
+        if not is_insert(request):
+            text = "\n".join(part for part in (statement, body.decode()) if part)
+            with self.engine.run(request.query(text)) as answer:
+                yield answer
+            return
+        if not statement:
+            together = _TOGETHER.fullmatch(body)
+            statement, body = (together[1].decode(), together[2]) if together else (body.decode(), b"")
+        query = request.query(statement)
+        with self._lock:
+            self.inserts.append(Insert(statement, dict(query.settings)))
+        if not body:
+            with self.engine.run(query) as answer:
+                yield answer
+            return
+        with tempfile.NamedTemporaryFile(suffix=".raw") as file:
+            file.write(body)
+            file.flush()
+            head, _, output = statement.rpartition("FORMAT ")
+            clause = f"SETTINGS {assignments(query.settings)}" if query.settings else ""
+            query = Query(
+                f"{head} FROM INFILE '{file.name}' {clause} FORMAT {output}", database=query.database
+            )
+            with self.engine.run(query) as answer:
+                yield answer
+
+
+class _FaultyHandler(Handler):
+    def answer(self, request: Request) -> None:
+        front = self.server.front
+        assert isinstance(front, Front)
+        request = replace(request, body=_decoded(request))
+        fault = front.take_fault(request)
+        kind = fault.kind if fault else None
+        if fault is not None and kind == "stall":
+            front.wait(fault.seconds)
+        if kind in (None, "stall"):
+            super().answer(request)
+            return
+        self.close_connection = True
+        if kind in ("500_after", "cut_after", "garbage_after"):
+            with front.respond(request) as answer:
+                b"".join(answer.parts)
+        if kind in ("500_before", "500_after"):
+            self.send_refusal(QueryError("Code: 999. DB::Exception: Scripted. (KEEPER_EXCEPTION)", 999))
+        elif kind in ("cut_before", "cut_after"):
+            self.wfile.write(b"HTTP/1.1 200 OK\r\nX-ClickHouse-Summary: {}\r\nContent-Length: 100\r\n\r\n12")
+        elif kind in ("garbage_before", "garbage_after"):
+            self.wfile.write(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 no HTTP \xff\r\n\r\n")
+        elif kind == "wrong_credentials":
+            self.send_refusal(refusal("AUTHENTICATION_FAILED", WRONG_CREDENTIALS))
+
+
+Front.handler_class = _FaultyHandler  # which has to know the Front
+
+
+def is_insert(request: Request) -> bool:
+    statement = request.fields.get("query", "").encode() or request.body
+    return _INSERT.match(statement) is not None
+
+
+def _decoded(request: Request) -> bytes:
+    encoding = request.headers.get("Content-Encoding")
+    if encoding == "gzip":
+        return gzip.decompress(request.body)
+    if encoding == "lz4":
+        decompressed: bytes = lz4.frame.decompress(request.body)
+        return decompressed
+    if encoding is not None:
+        raise NotImplementedError(f"the encoding {encoding}")
+    return request.body
+
+
+def _code(error: Exception) -> int:
+    found = re.search(r"Code: (\d+)", str(error))
+    return int(found[1]) if found else 1
+
+
+@contextmanager
+def running(engine_url: str) -> Iterator[Front]:
+    """A front over the engine of ``engine_url``, listening."""
+    front = Front(engine_url)
+    front.start()
+    try:
+        yield front
+    finally:
+        front.close()
 
 
 @contextmanager
 def server(engine_url: str) -> Iterator[str]:
     """The address of a front over the engine of ``engine_url``."""
-    Front.engine = chdb.connect(engine_url.removeprefix("chdb://"))  # type: ignore[no-untyped-call]
-    httpd = ThreadingHTTPServer(("127.0.0.1", 0), Front)
-    thread = threading.Thread(target=httpd.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{httpd.server_port}"
-    finally:
-        httpd.shutdown()
-        httpd.server_close()
-        thread.join()
-        Front.engine.close()
+    with running(engine_url) as front:
+        yield front.url

@@ -161,6 +161,9 @@ def _run(options: argparse.Namespace) -> int:
     line = ProgressLine(quiet=options.quiet)
     line.show("opening the stores …")
     recording.open()
+    if recording.writer.query_url:
+        line.end()
+        sys.stderr.write(f"queries are answered at {recording.writer.query_url} (see kalshi-fast query)\n")
 
     def progress(recording: Recording) -> None:
         figures = recording.summary()
@@ -294,7 +297,8 @@ def _client(settings: Settings, url: str | None, *, make: bool = False) -> Clien
         raise ConfigError("CLICKHOUSE_URL is off: there is nothing to ask")
     if not make and url.startswith("chdb://") and not clickhouse.embedded_directory(url).is_dir():
         raise ConfigError(f"CLICKHOUSE_URL: nothing has been recorded at {url}")
-    return clickhouse.open_client(url, user=settings.clickhouse_user, password=settings.clickhouse_password)
+    opened = clickhouse.open_client if make else clickhouse.open_reader
+    return opened(url, user=settings.clickhouse_user, password=settings.clickhouse_password)
 
 
 def _sql(options: argparse.Namespace) -> int:

@@ -73,6 +73,7 @@ class Settings:
     ws_backoff_ns: int = 500_000_000
     ws_backoff_max_ns: int = 30_000_000_000
     ws_refused_ns: int = 30_000_000_000
+    query_listen: tuple[str, int] | None = None
     use_orjson: str | None = None
 
 
@@ -109,7 +110,8 @@ def _tickers(text: str) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach it."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -120,7 +122,7 @@ def _ws_url(text: str) -> str:
     parts = _url(text)
     if parts.scheme not in ("ws", "wss") or not parts.hostname:
         raise _BadValueError("a WebSocket address such as " + DEFAULT_WS_URL)
-    if parts.scheme == "ws" and not _is_loopback(parts.hostname):
+    if parts.scheme == "ws" and not is_loopback(parts.hostname):
         raise _BadValueError("wss://: a connection without TLS is allowed to this machine only")
     return text
 
@@ -133,6 +135,20 @@ def _clickhouse_url(text: str) -> str | None:
     if not embedded and not (parts.scheme in ("http", "https") and parts.hostname):
         raise _BadValueError("chdb://DIRECTORY, http://HOST:PORT, https://HOST:PORT or 'off'")
     return text
+
+
+def _listen(text: str) -> tuple[str, int] | None:
+    if text.lower() == OFF:
+        return None
+    expected = "HOST:PORT (port 0: any free one) or 'off'"
+    try:
+        parts = urlsplit(f"//{text}")
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        raise _BadValueError(expected) from None
+    if not host or port is None or parts.netloc != text or "@" in text:
+        raise _BadValueError(expected)
+    return host, port
 
 
 def _url(text: str) -> Any:  # noqa: ANN401 - urlsplit's result
@@ -253,6 +269,13 @@ SETTINGS: Final = (
         _cluster,
         "",
         "cluster to spread the tables over (docs/cluster.md)",
+    ),
+    Setting(
+        "QUERY_LISTEN",
+        "query_listen",
+        _listen,
+        "127.0.0.1:0",
+        "where a recording into the embedded engine answers queries, HOST:PORT (0: any free port) or off",
     ),
     Setting("BATCH_ROWS", "batch_rows", _integer(1, 1_000_000), "2000", "rows after which a batch is sealed"),
     Setting(
@@ -411,6 +434,12 @@ def load(
         raise ConfigError(
             f"BUFFER_MAX_ROWS: expected at least BATCH_ROWS ({settings.batch_rows}), got"
             f" {settings.buffer_max_rows} (from the {sources['BUFFER_MAX_ROWS']})"
+        )
+    listen = settings.query_listen
+    if listen is not None and not is_loopback(listen[0]) and not settings.clickhouse_password:
+        raise ConfigError(
+            "QUERY_LISTEN: expected an address of this machine only, or a CLICKHOUSE_PASSWORD, got"
+            f" {excerpt(texts['QUERY_LISTEN'])} (from the {sources['QUERY_LISTEN']})"
         )
     return Loaded(settings, texts, sources)
 

@@ -18,6 +18,7 @@ class Report(msgspec.Struct):
     ready: bool = False
     warning: str = ""
     floor_ns: int = 0
+    query_url: str = ""
     journal_bytes: int = 0
     journal_batches: int = 0
     rows: dict[str, int] = {}

@@ -36,13 +36,15 @@ DEATHS_WHILE_CLOSING: Final = 5
 class Writer:
     """``Writer(ring, settings)``, then ``start``, ``wake`` after every batch, at last ``close``.
 
-    ``report``: the last one that came; ``floor_ns``: as of the first.
+    ``report``: the last one that came; ``floor_ns``: as of the first; ``query_url``: where the embedded
+    engine answers queries.
     """
 
     def __init__(self, ring: Ring, settings: Settings) -> None:
         self.report = Report()
         self.warning = ""
         self.floor_ns = 0
+        self.query_url = ""
         self.restarts = 0
         self.pid = 0
         self._ring = ring
@@ -61,7 +63,8 @@ class Writer:
         if first is None or first.failed:
             self._end_process()
             raise _error(first)
-        self.report, self.warning, self.floor_ns = first, first.warning, first.floor_ns
+        self.report, self.warning = first, first.warning
+        self.floor_ns, self.query_url = first.floor_ns, first.query_url
         self._thread.start()
 
     def wake(self) -> None:
@@ -120,7 +123,9 @@ class Writer:
                 if report.failed:
                     log.error("the writer process cannot work: %s", report.failed)
                     self._failure = report
-                elif not report.ready:
+                elif report.ready:
+                    self.query_url = report.query_url
+                else:
                     self.report, self._failure = report, None
             code = self._end_process()
             if self._closing and self._ring.waiting == 0 and code == 0:

@@ -23,14 +23,18 @@ import msgspec
 
 from kalshi_fast.delivery import Delivery
 from kalshi_fast.errors import ConfigError, JournalError, JournalFullError, KalshiFastError, UnreachableError
+from kalshi_fast.front import QueryFront
+from kalshi_fast.front.endpoint import remove_endpoint, write_endpoint
 from kalshi_fast.journal import Journal, Position
 from kalshi_fast.report import Report, decode_settings
 from kalshi_fast.ring import Ring
-from kalshi_fast.sinks.clickhouse import ClickHouseSink, connect
+from kalshi_fast.sinks.clickhouse import ClickHouseSink, connect, embedded_directory
 from kalshi_fast.sinks.parquet import ParquetSink
 from kalshi_fast.sinks.rejects import RejectSink
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from kalshi_fast.config import Settings
 
 log = logging.getLogger("kalshi_fast.writing")
@@ -64,11 +68,22 @@ class WriterProcess:
         self._deliveries = [Delivery(sink, self._journal) for sink in self._sinks()]
         warning = self._try_stores()
         self._begin()
-        self._say(Report(ready=True, warning=warning, floor_ns=self._journal.floor_ns))
+        front = self._open_front()
+        self._say(
+            Report(
+                ready=True,
+                warning=warning,
+                floor_ns=self._journal.floor_ns,
+                query_url=front.url if front is not None else "",
+            )
+        )
         for delivery in self._deliveries:
             delivery.start()
         threading.Thread(target=self._sync_now_and_then, daemon=True).start()
         self._take_all()
+        if front is not None:
+            remove_endpoint(self._embedded, front.url)
+            front.close()
         self._finish()
 
     # --- opening ----------------------------------------------------------------------------------
@@ -107,6 +122,32 @@ class WriterProcess:
                 )
             )
         return sinks
+
+    @property
+    def _embedded(self) -> Path:
+        assert self._settings.clickhouse_url is not None  # noqa: S101 - asked only when there is a front
+        return embedded_directory(self._settings.clickhouse_url)
+
+    def _open_front(self) -> QueryFront | None:
+        """The embedded engine is this process's alone: others ask here."""
+        settings = self._settings
+        url = settings.clickhouse_url
+        if url is None or not url.startswith("chdb://") or settings.query_listen is None:
+            return None
+        import chdb
+
+        host, port = settings.query_listen
+        front = QueryFront(
+            lambda: chdb.connect(str(self._embedded.resolve())),  # type: ignore[no-untyped-call]
+            host=host,
+            port=port,
+            user=settings.clickhouse_user,
+            password=settings.clickhouse_password,
+            database=settings.clickhouse_database,
+            allow_remote=bool(settings.clickhouse_password),
+        )
+        write_endpoint(self._embedded, front.start())
+        return front
 
     def _position(self, kind: str, target: str) -> Position:
         """Each store has a position of its own: another address is another store."""

@@ -22,6 +22,7 @@ import pyarrow as pa
 from kalshi_fast._columns import CLEAR
 from kalshi_fast.config import writable_directory
 from kalshi_fast.errors import ConfigError, SchemaError, SinkError, UnreachableError
+from kalshi_fast.front.endpoint import read_endpoint
 from kalshi_fast.journal import NOBODY, Cursor, Point
 from kalshi_fast.lags import Lags
 from kalshi_fast.migrations import migrate
@@ -111,23 +112,49 @@ def open_client(url: str, *, user: str, password: str) -> Client:
         raise SinkError(f"CLICKHOUSE_URL: {url} cannot be opened: {first_line(error)}") from error
 
 
+def open_reader(url: str, *, user: str, password: str) -> Client:
+    """A client to ask with: of another process's front when the embedded engine is that process's."""
+    if url.startswith("chdb://"):
+        directory = embedded_directory(url)
+        if is_in_use(directory):
+            front = read_endpoint(directory)
+            if front is None:
+                raise ConfigError(
+                    f"CLICKHOUSE_URL: {url} is in use by another process (a recording?) that does not answer"
+                    " queries; it would with QUERY_LISTEN=127.0.0.1:0"
+                )
+            url = front
+    return open_client(url, user=user, password=password)
+
+
 def _prepared(url: str) -> Path:
     """The engine's directory: there, writable, and not another process's at this moment."""
     directory = embedded_directory(url)
     writable_directory("CLICKHOUSE_URL", directory)
-    if directory in _opened:
-        return directory
-    # The engine locks its status file; alone it would report the conflict on stderr and not say what it is.
-    with (directory / "status").open("ab") as status:
-        try:
-            fcntl.flock(status, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConfigError(
-                f"CLICKHOUSE_URL: {url} is in use by another process (a recording?), and the embedded engine"
-                " admits one at a time"
-            ) from None
+    if is_in_use(directory):
+        raise ConfigError(
+            f"CLICKHOUSE_URL: {url} is in use by another process (a recording?), and the embedded engine"
+            " admits one at a time"
+        )
     _opened.add(directory)
     return directory
+
+
+def is_in_use(directory: Path) -> bool:
+    """Whether the engine's directory is another process's at this moment."""
+    # The engine locks its status file; alone it would report the conflict on stderr and not say what it is.
+    if directory in _opened:
+        return False
+    try:
+        with (directory / "status").open("rb") as status:
+            fcntl.flock(status, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    except OSError as error:
+        raise ConfigError(f"CLICKHOUSE_URL: {directory} cannot be read: {error.strerror or error}") from error
+    return False
 
 
 def embedded_directory(url: str) -> Path:
