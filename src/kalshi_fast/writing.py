@@ -342,6 +342,8 @@ def _lines(channel: socket.socket) -> bytes:
 def main(arguments: list[str]) -> int:
     """The process. Returns its exit code."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    for library in ("urllib3", "clickhouse_connect"):
+        logging.getLogger(library).setLevel(logging.CRITICAL)  # what they have to say is in our own messages
     ring_fd, channel_fd = (int(argument) for argument in arguments)
     # Ctrl-C and a service manager's SIGTERM reach the whole group: the capture process decides what follows.
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -107,7 +107,7 @@ def open_client(url: str, *, user: str, password: str) -> Client:
             " or give the http(s):// address of a server"
         ) from error
     except clickhouse_connect.driver.exceptions.OperationalError as error:
-        raise UnreachableError(f"CLICKHOUSE_URL: {url} does not answer: {first_line(error)}") from error
+        raise UnreachableError(f"CLICKHOUSE_URL: {url} does not answer: {_root(error)}") from error
     except Exception as error:
         raise SinkError(f"CLICKHOUSE_URL: {url} cannot be opened: {first_line(error)}") from error
 
@@ -162,7 +162,20 @@ def embedded_directory(url: str) -> Path:
     return Path(url.removeprefix("chdb://")).absolute()
 
 
-def first_line(error: Exception) -> str:
+def _root(error: BaseException) -> str:
+    """What is at the bottom of an error of the connection, without addresses and ids that change every time."""
+    while True:
+        deeper = getattr(error, "reason", None) or error.__cause__ or error.__context__
+        if not isinstance(deeper, BaseException):
+            return (
+                (getattr(error, "strerror", None) or first_line(error))
+                if error.args
+                else type(error).__name__
+            )
+        error = deeper
+
+
+def first_line(error: BaseException) -> str:
     """The gist of a ClickHouse error for a terminal."""
     return str(error).strip().split("\n")[0][:300]
 

@@ -267,7 +267,7 @@ class ParquetSink:
 
 def held_until(directory: Path, point: Point) -> Point | None:
     """The end of the stretch that the files of a date hold and that begins at ``point``."""
-    for path in event_files(directory):
+    for path in event_files(directory) if directory.is_dir() else ():
         try:
             metadata = pq.read_metadata(path).metadata or {}
             ranges = json.loads(metadata.get(layout.RANGES_KEY.encode(), b"[]"))
