@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from kalshi_fast.link import Link
 
 MAX_MARKETS: Final = 1_000_000
+MAX_IDS: Final = 2 * MAX_MARKETS  # a market may get another id; the shared memory has room for so many
 NIL_ID: Final = str(uuid.UUID(int=0))
 
 _TICKER = re.compile(r"[A-Z0-9.-]{1,128}\Z")
@@ -134,6 +135,8 @@ class Books:
             raise FrameError("market_id", market_id, "a UUID") from None
         number = self._id_numbers.get(canonical)
         if number is None:
+            if len(self.ids) >= MAX_IDS:
+                raise FrameError("market_id", market_id, f"no more than {MAX_IDS} ids in one process")
             number = self._id_numbers[canonical] = len(self.ids)
             self.ids.append(canonical)
         return number

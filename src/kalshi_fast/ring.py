@@ -77,7 +77,7 @@ class SealedSlot:
 class Ring:
     """``Ring.create(rows, slots)`` in one process, ``Ring.attach(fd)`` in the other."""
 
-    def __init__(self, fd: int, rows: int, slots: int) -> None:
+    def __init__(self, fd: int, rows: int, slots: int, *, new: bool = False) -> None:
         self.fd = fd
         self.rows = rows
         self.slots = slots
@@ -91,8 +91,10 @@ class Ring:
         self._extra_at = self._levels_at + _pages(level_bytes(rows))
         self._slot_bytes = self._extra_at + _pages(EXTRA_BYTES)
         self.size_bytes = self._slots_at + slots * self._slot_bytes
-        if os.fstat(fd).st_size < self.size_bytes:
+        if new:
             os.ftruncate(fd, self.size_bytes)
+        elif (there := os.fstat(fd).st_size) < self.size_bytes:
+            raise FieldError("shared memory", f"{there} bytes", f"{self.size_bytes} bytes")
         self._memory = memoryview(mmap.mmap(fd, self.size_bytes))
         self._cells = Cells(self._memory, _CELLS)
         self._states = Cells(self._memory[self._states_at :], slots)
@@ -103,7 +105,13 @@ class Ring:
         """New memory for ``slots`` batches of up to ``rows`` events and level states each."""
         if not 1 <= slots <= MAX_SLOTS:
             raise FieldError("slots", slots, f"1 to {MAX_SLOTS}")
-        ring = cls(_anonymous_file(), rows, slots)
+        event_bytes(rows)  # refuses a number of rows that cannot be
+        fd = _anonymous_file()
+        try:
+            ring = cls(fd, rows, slots, new=True)
+        except BaseException:
+            os.close(fd)
+            raise
         ring._cells.set(_CELL_SLOTS, slots)
         ring._cells.set(_CELL_ROWS, rows)
         high, low = recorder.int >> 64, recorder.int & (1 << 64) - 1
@@ -115,12 +123,15 @@ class Ring:
     @classmethod
     def attach(cls, fd: int) -> Ring:
         """The memory that another process has made. Raises FieldError when it is none of this layout."""
-        if os.fstat(fd).st_size < _PAGE:
-            raise FieldError("shared memory", f"{os.fstat(fd).st_size} bytes", "a ring of batches")
-        with mmap.mmap(fd, _PAGE) as head:
-            cells = Cells(head, _CELLS)
-            version, rows, slots = (cells.get(at) for at in (_CELL_VERSION, _CELL_ROWS, _CELL_SLOTS))
-            del cells
+        try:
+            if (there := os.fstat(fd).st_size) < _PAGE:
+                raise FieldError("shared memory", f"{there} bytes", "a ring of batches")
+            with mmap.mmap(fd, _PAGE) as head:
+                cells = Cells(head, _CELLS)
+                version, rows, slots = (cells.get(at) for at in (_CELL_VERSION, _CELL_ROWS, _CELL_SLOTS))
+                del cells
+        except OSError as error:
+            raise FieldError("shared memory", f"descriptor {fd}: {error.strerror}", "a ring") from error
         if version != LAYOUT_VERSION or not 1 <= slots <= MAX_SLOTS:
             raise FieldError("shared memory", f"layout {version}, {slots} slots", f"layout {LAYOUT_VERSION}")
         return cls(fd, rows, slots)
@@ -176,12 +187,16 @@ class Ring:
 
     def add_names(self, tickers: Sequence[str], ids: Sequence[str], known: tuple[int, int]) -> None:
         """Writes the names from the ``known``-th on; before a batch that refers to them is sealed."""
-        for names, first, size, at in (
-            (tickers, known[0], _TICKER_BYTES, self._tickers_at),
-            (ids, known[1], _ID_BYTES, self._ids_at),
+        for names, first, size, at, most in (
+            (tickers, known[0], _TICKER_BYTES, self._tickers_at, MAX_NAMES),
+            (ids, known[1], _ID_BYTES, self._ids_at, MAX_IDS),
         ):
+            if len(names) > most:
+                raise FieldError("names", len(names), f"at most {most}")
             for ix in range(first, len(names)):
                 text = names[ix].encode("ascii")
+                if len(text) >= size:
+                    raise FieldError("name", names[ix], f"at most {size - 1} characters")
                 start = at + ix * size
                 self._memory[start : start + 1 + len(text)] = bytes([len(text)]) + text
 

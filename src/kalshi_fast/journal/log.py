@@ -81,12 +81,17 @@ class Journal:
         self._state = ReadState()
         self._fd = -1
         self._opened_bytes = 0  # of the current segment when it was new
+        self._introduced = True  # a record that names the recorder is there: its names, even if they are none
         self._next = 0
         try:
             self._recover()
-        except OSError as error:
+        except BaseException as error:
             self._unlock()
-            raise JournalError(f"JOURNAL_DIR: {directory}: {error.strerror or error}") from error
+            if self._fd >= 0:
+                os.close(self._fd)
+            if isinstance(error, OSError):
+                raise JournalError(f"JOURNAL_DIR: {directory}: {error.strerror or error}") from error
+            raise
         self.end = self._next  # seq of the next batch, as readers may know it
 
     # --- opening ----------------------------------------------------------------------------------
@@ -175,13 +180,17 @@ class Journal:
         if recorder != self._state.recorder:
             self.end_recorder()
             self._state.begin(recorder)
+            self._introduced = False
 
     def end_recorder(self) -> None:
         """The recorder says nothing more: a gap for each book that it has left known."""
+        self._say_lost("the recorder has ended without a farewell")
+
+    def _say_lost(self, what: str) -> None:
         gap = self._state.marks.gap_rows()
         if gap is None:
             return
-        detail = f"the recorder has ended without a farewell: {gap.n} books are unknown"
+        detail = f"{what}: {gap.n} books are unknown"
         health = HealthEvent(self._state.marks.ingest_ns, 0, "lost", detail=detail)
         self._write_batch(0, pack(STORED_EVENTS, gap.arrays, gap.n), b"", pack_extra([health], []), gap.n)
         self._state.marks.apply({name: column[: gap.n] for name, column in gap.arrays.items()}, None)
@@ -195,13 +204,16 @@ class Journal:
         """
         if batch.number <= self._state.last_number:
             return
+        if batch.number > self._state.last_number + 1:  # those between were cut off with a damaged end
+            self._say_lost(f"batches {self._state.last_number + 1} to {batch.number - 1} are not there any more")
         names = self._state.names
         there = (len(names.tickers), len(names.ids))
-        if batch.names != there:
+        if batch.names != there or not self._introduced:
             new = NamesPayload(*there, tickers(there[0], batch.names[0]), ids(there[1], batch.names[1]))
             self._write(NAMES, msgspec.msgpack.encode(new))
             names.tickers += new.tickers
             names.ids += new.ids
+            self._introduced = True
         events = pack(STORED_EVENTS, batch.event_arrays, batch.events) if batch.events else b""
         levels = pack(STORED_LEVELS, batch.level_arrays, batch.levels) if batch.levels else b""
         self._write_batch(batch.number, events, levels, batch.extra, batch.events)
@@ -243,13 +255,15 @@ class Journal:
         rows: int = 0,
     ) -> None:
         header = Header(kind, len(payload), self._next, self._state.recorder, number, *parts, rows)
-        if self.used_bytes + header.record_bytes > self.max_bytes and kind != STATE:
+        if self.used_bytes + header.record_bytes > self.max_bytes:
             raise JournalFullError(
                 f"JOURNAL_DIR: {self.directory}: JOURNAL_MAX_BYTES ({self.max_bytes}) is reached"
             )
-        if self.segments[-1].size_bytes - self._opened_bytes >= self.segment_bytes and kind != STATE:
-            self._open_segment()
         current = self.segments[-1]
+        # A segment without a batch would have the name of the next one.
+        if current.size_bytes - self._opened_bytes >= self.segment_bytes and self._next > current.first_seq:
+            self._open_segment()
+            current = self.segments[-1]
         self._put(self._fd, encode(header, payload), current.size_bytes)
         current.size_bytes += header.record_bytes
 
@@ -379,6 +393,10 @@ def _locked(directory: Path, wait_s: float, say: Callable[[str], None]) -> int:
             say(f"waiting for process {owner or '?'} to finish with the journal {directory} …")
             time.sleep(_LOCK_WAIT_S)
         else:
-            os.ftruncate(fd, 0)
-            os.pwrite(fd, str(os.getpid()).encode(), 0)
+            try:
+                os.ftruncate(fd, 0)
+                os.pwrite(fd, str(os.getpid()).encode(), 0)
+            except OSError as error:
+                os.close(fd)
+                raise JournalError(f"JOURNAL_DIR: {directory}: {error.strerror or error}") from error
             return fd
