@@ -21,7 +21,7 @@ import lz4.frame
 from kalshi_fast.front import Answer, Engine, Limits, Query, QueryFront, Request
 from kalshi_fast.front.errors import QueryError, refusal
 from kalshi_fast.front.http import WRONG_CREDENTIALS, Handler
-from kalshi_fast.front.settings import assignments, quoted
+from kalshi_fast.front.settings import assignments
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
