@@ -89,6 +89,15 @@ def test_precedence() -> None:
 
 
 BAD_VALUES = [
+    ("QUERY_LISTEN", "127.0.0.1", "HOST:PORT"),
+    ("QUERY_LISTEN", ":9000", "HOST:PORT"),
+    ("QUERY_LISTEN", "9000", "HOST:PORT"),
+    ("QUERY_LISTEN", "localhost:70000", "HOST:PORT"),
+    ("QUERY_LISTEN", "me:secret@localhost:1", "HOST:PORT"),
+    ("QUERY_LISTEN", "http://localhost:1", "HOST:PORT"),
+    ("QUERY_LISTEN", "[::1:1", "HOST:PORT"),
+    ("QUERY_LISTEN", "0.0.0.0:9000", "CLICKHOUSE_PASSWORD"),
+    ("QUERY_LISTEN", "example.com:9000", "CLICKHOUSE_PASSWORD"),
     ("BATCH_ROWS", "abc", "an integer from 1 to 1000000"),
     ("BATCH_ROWS", "0", "an integer from 1 to 1000000"),
     ("BATCH_ROWS", "1e3", "an integer"),
@@ -216,3 +225,11 @@ def test_any_text_is_a_setting_or_a_config_error(text: str) -> None:
 def test_seconds_are_exact(ns: int) -> None:
     text = f"{ns // 10**9}.{ns % 10**9:09d}"
     assert load({"BATCH_FLUSH_SECS": text}, environ={}, env_file=None).settings.batch_flush_ns == ns
+
+
+def test_where_queries_are_answered() -> None:
+    assert loaded().settings.query_listen == ("127.0.0.1", 0)
+    assert loaded(QUERY_LISTEN="Off").settings.query_listen is None
+    assert loaded(QUERY_LISTEN="[::1]:9000").settings.query_listen == ("::1", 9000)
+    everywhere = loaded(QUERY_LISTEN="0.0.0.0:9000", CLICKHOUSE_PASSWORD="x")
+    assert everywhere.settings.query_listen == ("0.0.0.0", 9000)

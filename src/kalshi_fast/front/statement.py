@@ -2,9 +2,9 @@
 
 The engine's ``readonly`` refuses writes and most table functions, but not all that reaches outside: the
 ``file`` function, DESCRIBE of a table function (which opens sockets to infer the columns), INTO OUTFILE,
-KILL, the SETTINGS of a subquery, several statements at once. These are refused here. The text is not parsed by us: the engine's own
-``formatQuery`` gives it in one canonical form without comments, in which words can be told from literals.
-Not here: limits (``engine``), which settings are free (``settings``).
+KILL, the SETTINGS of a subquery, several statements at once. These are refused here. The text is not parsed
+by us: the engine's own ``formatQuery`` gives it in one canonical form without comments, in which words can be
+told from literals. Not here: limits (``engine``), which settings are free (``settings``).
 """
 
 from __future__ import annotations
