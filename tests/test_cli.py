@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 COMMAND = [str(Path(sys.executable).parent / "kalshi-fast")]
 
 
+COUNT = "SELECT count() FROM kalshi.orderbook_events"
+
+
 def environment(**values: str) -> dict[str, str]:
     names = ("PATH", "HOME", "LANG", "TMPDIR", "LD_LIBRARY_PATH")
     return {name: os.environ[name] for name in names if name in os.environ} | values
@@ -234,7 +237,11 @@ def test_run_delivers_everything_when_it_is_stopped(tmp_path: Path, signum: sign
         recording(tmp_path, settings) as recorder,
     ):
         time.sleep(1)
-        assert "in use by another process" in refused("query", "SELECT 1", cwd=tmp_path)
+        while_recording = run("query", "--format", "TSV", COUNT, cwd=tmp_path)
+        assert int(while_recording.stdout) > 0
+        refused_too = refused("run", "--quiet", cwd=tmp_path, env=settings)
+        assert "JOURNAL_DIR" in refused_too
+        assert f"in use by process {recorder.pid}" not in refused_too, "the writer has it"
         recorder.send_signal(signum)
         out, err = recorder.communicate(timeout=30)
     assert recorder.returncode == 0, err
@@ -242,7 +249,7 @@ def test_run_delivers_everything_when_it_is_stopped(tmp_path: Path, signum: sign
     found = json.loads(out.splitlines()[-1])
     assert found["deltas"] > 500
     assert found["events"] == found["clickhouse_rows"] == found["parquet_rows"]
-    answer = run("query", "--format", "TSV", "SELECT count() FROM kalshi.orderbook_events", cwd=tmp_path)
+    answer = run("query", "--format", "TSV", COUNT, cwd=tmp_path)
     assert int(answer.stdout) == found["events"]
     assert ds.dataset(tmp_path / "data" / "orderbook", format="parquet").count_rows() == found["events"]
     assert list(tmp_path.glob("data/orderbook/*/.part-*")) == []

@@ -16,7 +16,7 @@ _BOUNDS_NS = np.unique(np.round(1000 * 1.05 ** np.arange(480)).astype(np.int64))
 
 
 class Lags:
-    """``add`` durations in ns, then ask for ``percentile_ms``."""
+    """``add`` durations in ns, then ask for ``percentile_us``."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -28,9 +28,9 @@ class Lags:
         self._counts += np.bincount(places, minlength=len(self._counts))
         self.count += len(lags_ns)
 
-    def percentile_ms(self, percent: float) -> float | None:
+    def percentile_us(self, percent: float) -> int | None:
         """The smallest bound that so many of a hundred are below; None when nothing was added."""
         if self.count == 0:
             return None
         place = int(np.searchsorted(np.cumsum(self._counts), self.count * percent / 100))
-        return float(_BOUNDS_NS[min(place, len(_BOUNDS_NS) - 1)]) / 1e6
+        return int(_BOUNDS_NS[min(place, len(_BOUNDS_NS) - 1)]) // 1000

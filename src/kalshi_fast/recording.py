@@ -136,6 +136,8 @@ class Recording:
             "unknown_keys": counts.unknown_keys.total(),
             "clickhouse_rows": report.rows.get("ClickHouse", 0),
             "parquet_rows": report.rows.get("Parquet", 0),
+            "queryable_p50_us": report.queryable_us.get("50", 0),
+            "queryable_p99_us": report.queryable_us.get("99", 0),
             "journal_bytes": report.journal_bytes,
             "writer_restarts": self.writer.restarts,
         }

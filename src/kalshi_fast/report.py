@@ -23,7 +23,7 @@ class Report(msgspec.Struct):
     journal_batches: int = 0
     rows: dict[str, int] = {}
     errors: dict[str, str] = {}
-    queryable_ms: dict[str, float] = {}
+    queryable_us: dict[str, int] = {}  # percentiles of the time from the socket into ClickHouse, by row
     undelivered: int = 0  # batches that are in the journal when it ends
     journal_error: str = ""
 

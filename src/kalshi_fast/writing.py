@@ -265,18 +265,18 @@ class WriterProcess:
         journal = self._journal
         done = min((delivery.sink.done_seq for delivery in self._deliveries), default=journal.end)
         queryable = {
-            f"p{percent}": lag
+            str(percent): lag
             for delivery in self._deliveries
             if isinstance(delivery.sink, ClickHouseSink)
             for percent in (50, 99)
-            if (lag := delivery.sink.lags.percentile_ms(percent)) is not None
+            if (lag := delivery.sink.lags.percentile_us(percent)) is not None
         }
         return Report(
             journal_bytes=journal.used_bytes,
             journal_batches=journal.end - done,
             rows={delivery.sink.name: delivery.sink.rows for delivery in self._deliveries},
             errors={d.sink.name: d.error for d in self._deliveries if d.error is not None},
-            queryable_ms=queryable,
+            queryable_us=queryable,
             journal_error=self._journal_error,
         )
 

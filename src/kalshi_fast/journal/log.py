@@ -205,7 +205,9 @@ class Journal:
         if batch.number <= self._state.last_number:
             return
         if batch.number > self._state.last_number + 1:  # those between were cut off with a damaged end
-            self._say_lost(f"batches {self._state.last_number + 1} to {batch.number - 1} are not there any more")
+            self._say_lost(
+                f"batches {self._state.last_number + 1} to {batch.number - 1} are not there any more"
+            )
         names = self._state.names
         there = (len(names.tickers), len(names.ids))
         if batch.names != there or not self._introduced:
@@ -237,7 +239,8 @@ class Journal:
         """Everything written is on the disk when this returns. May be called from another thread."""
         try:
             with self._file_lock:
-                os.fdatasync(self._fd)
+                if self._fd >= 0:  # else it is closed, and was synced then
+                    os.fdatasync(self._fd)
         except OSError as error:
             raise JournalError(f"JOURNAL_DIR: {self.directory}: {error.strerror or error}") from error
 
