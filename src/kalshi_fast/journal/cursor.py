@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import logging
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from kalshi_fast.errors import JournalError
 from kalshi_fast.journal.records import ALIGN, BATCH, HEADER_BYTES, Header, decode_header, intact
-from kalshi_fast.journal.replay import DamagedError, Entry, ReadState, scan
+from kalshi_fast.journal.replay import NOBODY, DamagedError, Entry, ReadState, beginning, scan
 
 if TYPE_CHECKING:
     from kalshi_fast.journal.log import Journal
@@ -30,6 +31,7 @@ class Cursor:
         self._segment: Segment | None = None
         self._fd = -1
         self._at = 0
+        self._kept: Entry | None = None  # read already
 
     def take(self, max_rows: int, until: int | None = None) -> list[Entry]:
         """The next entries: at least one if there is one, no more than come to about ``max_rows`` events.
@@ -55,7 +57,10 @@ class Cursor:
     def _next(self) -> Entry:
         """The entry of ``seq``, which is in the journal."""
         if self._segment is None:
-            self._enter(self._covering())
+            self._begin()
+        if self._kept is not None:
+            kept, self._kept = self._kept, None
+            return kept
         while True:
             segment = self._segment
             assert segment is not None  # noqa: S101 - entered above
@@ -85,8 +90,23 @@ class Cursor:
             if entry is not None and entry.seq == self.seq:
                 return entry
 
-    def _covering(self) -> Segment:
-        return next(s for s in reversed(self._journal.segments) if s.first_seq <= self.seq)
+    def _begin(self) -> None:
+        """From the nearest segment whose beginning can be read: what is damaged since then is found in the same
+        way, and with the same gaps, wherever a reader begins."""
+        wanted = self.seq
+        there = self._journal.segments
+        start = there[0]
+        for segment in there:
+            if segment.first_seq <= wanted and beginning(segment.path) is not None:
+                start = segment
+        self._enter(start)
+        self.seq = min(wanted, start.first_seq)
+        while self.seq < wanted:
+            entry = self._next()
+            self.seq = entry.end
+            if self.seq > wanted:  # it stands for more than is asked for
+                self._kept = replace(entry, seq=wanted)
+        self.seq = wanted
 
     def _following(self, segment: Segment) -> Segment | None:
         return next((s for s in self._journal.segments if s.first_seq > segment.first_seq), None)
@@ -116,17 +136,30 @@ class Cursor:
     def _skip_damage(self, segment: Segment) -> int:
         """To the next record that is whole; the seq of the first batch from there on."""
         segment.damaged = True
-        data = os.pread(self._fd, segment.size_bytes - self._at, self._at)
+        # In this order: what is written meanwhile must not be passed over with it.
+        following = self._following(segment)
+        end = self._journal.end if following is None else following.first_seq
+        size = segment.size_bytes
+        data = os.pread(self._fd, size - self._at, self._at)
         log.error("%s: damaged at byte %d", segment.path, self._at)
         for at, header, _ in scan(memoryview(data), ALIGN):
             self._at += at
             return header.seq
-        self._at = segment.size_bytes
-        following = self._following(segment)
-        return self._journal.end if following is None else following.first_seq
+        self._at = size
+        return end
 
     def _lost(self, segment: Segment, end: int) -> Entry:
         segment.damaged = True
+        state = self._state
+        if state.recorder == NOBODY:  # nothing is known of what is lost: what is known behind it has to do
+            for later in self._journal.segments:
+                if later.first_seq > self.seq and (found := beginning(later.path)) is not None:
+                    state = ReadState()
+                    state.apply(*found)
+                    state.marks.suspect()
+                    end = later.first_seq
+                    self._enter(later)
+                    break
         what = f"{end - self.seq} batches from {self.seq} on cannot be read from {segment.path.name}"
         log.error("%s: %s", segment.path, what)
-        return self._state.lost(self.seq, end, what)
+        return state.lost(self.seq, end, what)

@@ -26,16 +26,14 @@ from kalshi_fast.errors import ConfigError, JournalError, JournalFullError
 from kalshi_fast.journal import segments
 from kalshi_fast.journal.records import (
     BATCH,
-    HEADER_BYTES,
     NAMES,
     STATE,
     Header,
     NamesPayload,
     StatePayload,
-    decode_header,
     encode,
 )
-from kalshi_fast.journal.replay import DamagedError, ReadState, record_at, scan
+from kalshi_fast.journal.replay import DamagedError, ReadState, beginning, scan
 from kalshi_fast.journal.segments import Segment
 
 if TYPE_CHECKING:
@@ -98,7 +96,7 @@ class Journal:
 
     def _recover(self) -> None:
         found = segments.find(self.directory)
-        states = [index for index, segment in enumerate(found) if _begins_well(segment)]
+        states = [index for index, segment in enumerate(found) if beginning(segment.path) is not None]
         if not states:
             self._set_aside(found)
             self._state.journal = uuid.uuid4().hex
@@ -116,13 +114,15 @@ class Journal:
         """Takes up what is in a segment behind the newest STATE, up to its last intact record."""
         data = memoryview(segment.path.read_bytes())
         good = 0
+        whole = True
         for at, header, payload in scan(data):
             if at != good:
-                segment.damaged = True
+                whole = False
                 log.error("%s: %d damaged bytes at %d", segment.path, at - good, good)
             try:
                 self._state.apply(header, payload)
             except DamagedError as error:
+                whole = False
                 log.error("%s: the record at %d cannot be used: %s", segment.path, at, error)
             good = at + header.record_bytes
             self._next = header.seq + (header.kind == BATCH)
@@ -133,8 +133,11 @@ class Journal:
                 len(data) - good,
             )
         if good == 0 and self.segments:  # nothing in it counts, not even its beginning
-            segment.path.unlink()
+            self._set_aside([segment])
             return
+        if not whole:
+            segment.damaged = True
+            self._state.marks.suspect()
         segment.size_bytes = good
         self.segments.append(segment)
 
@@ -360,16 +363,6 @@ class Journal:
 
     def _unlock(self) -> None:
         os.close(self._lock)
-
-
-def _begins_well(segment: Segment) -> bool:
-    with segment.path.open("rb") as file:
-        head = file.read(HEADER_BYTES)
-        decoded = decode_header(head)
-        if decoded is None or decoded[0].kind != STATE:
-            return False
-        payload = file.read(min(decoded[0].payload_bytes, segment.size_bytes))
-    return record_at(memoryview(head + payload), 0) is not None
 
 
 def _locked(directory: Path, wait_s: float, say: Callable[[str], None]) -> int:

@@ -111,6 +111,10 @@ class Marks:
             )
         return rows
 
+    def suspect(self) -> None:
+        """Rows are missing: every book of which there are rows may be known to somebody."""
+        self._columns["known"] = self._columns["conn_id"] != 0
+
     def begin_recorder(self) -> None:
         """Another recorder numbers its markets anew; times and versions go on."""
         for name, dtype in _DTYPES.items():

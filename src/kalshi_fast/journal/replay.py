@@ -31,6 +31,7 @@ from kalshi_fast.journal.records import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -74,7 +75,6 @@ class ReadState:
         self.names = Names()
         self.marks = Marks()
         self.last_number = 0
-        self.loaded = False
 
     def apply(self, header: Header, payload: bytes | memoryview) -> Entry | None:
         """Takes a record into account; the entry when it is a batch. Raises DamagedError, changing
@@ -91,14 +91,16 @@ class ReadState:
             raise DamagedError(str(error)) from error
 
     def _load(self, header: Header, state: StatePayload) -> None:
+        # Its marks, not our own: so a reader that begins here finds the same gaps as one that comes from further
+        # back. After damage they may name a book that is unknown already; said twice does no harm.
         marks = Marks.unpack(state.marks)
-        if header.recorder != self.recorder or not self.loaded:
-            self.marks = marks  # else our own, which also know of damage
+        marks.ingest_ns = max(marks.ingest_ns, self.marks.ingest_ns)
+        marks.version = max(marks.version, self.marks.version)
+        self.marks = marks
         self.journal = state.journal
         self.recorder = header.recorder
         self.names = Names(state.tickers, state.ids)
         self.last_number = state.last_number
-        self.loaded = True
 
     def _name(self, header: Header, found: NamesPayload) -> None:
         if header.recorder != self.recorder:
@@ -174,6 +176,21 @@ def scan(data: memoryview, start: int = 0) -> Iterator[tuple[int, Header, memory
             continue
         yield at, *found
         at += found[0].record_bytes
+
+
+def beginning(path: Path) -> tuple[Header, bytes] | None:
+    """The STATE record that a segment begins with, None when it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(HEADER_BYTES)
+            decoded = decode_header(head)
+            if decoded is None or decoded[0].kind != STATE:
+                return None
+            header, checksum = decoded
+            payload = file.read(header.payload_bytes)
+    except OSError:
+        return None
+    return (header, payload) if intact(header, checksum, head, payload) else None
 
 
 def record_at(data: memoryview, at: int) -> tuple[Header, memoryview] | None:
