@@ -1,4 +1,4 @@
-"""Batches as a recorder would fill them, and what has been written of them, for the tests of ring and journal."""
+"""Batches as a recorder would fill them, and what has been written of them: for tests of ring and journal."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import uuid
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-
 from kalshi_fast._columns import CLEAR, DELTA, GAP, SNAPSHOT, EventColumns, LevelColumns
 from kalshi_fast.arrow import STORED_EVENTS, STORED_LEVELS, stored
 from kalshi_fast.batch import Extra, HealthEvent, RejectedFrame, pack_extra
 from kalshi_fast.ring import SealedSlot
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from kalshi_fast.journal import Entry, Journal
 
 START_NS = 1_700_000_000_000_000_000
@@ -61,7 +61,7 @@ def id_of(ix: int) -> str:
 
 @dataclass
 class Filler:
-    """One recorder: ``fill`` makes its next batch. Rows are random, their books follow the rules of the feed."""
+    """One recorder: ``fill`` makes its next batch. Rows are random, books follow the rules of the feed."""
 
     seed: int
     recorder: uuid.UUID = field(init=False)
@@ -136,7 +136,7 @@ class Filler:
         journal.append(batch, lambda start, stop: self.tickers[start:stop], lambda a, b: self.ids[a:b])
         journal.commit()
 
-    def put(self, journal: Journal, **how: Any) -> Written:
+    def put(self, journal: Journal, **how: Any) -> Written:  # noqa: ANN401
         """The next batch, written down."""
         self.append(journal, self.fill(**how))
         return self.written[-1]

@@ -1,4 +1,4 @@
-"""The journal: what is appended comes out again as it was, across segments, restarts, bounds and full disks."""
+"""The journal: what is appended comes out as it was, across segments, restarts, bounds and full disks."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from batches import START_NS, Filler, Written
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from batches import START_NS, Filler, Written
 from kalshi_fast import _clock
 from kalshi_fast._columns import GAP, EventColumns, LevelColumns
 from kalshi_fast.batch import Extra
@@ -52,8 +52,9 @@ def same(entries: list[Entry], written: list[Written]) -> None:
 
 
 @contextmanager
-def opened(directory: Path, **how: Any) -> Iterator[Journal]:
-    journal = Journal(directory, **{"fsync": "off", "segment_bytes": SMALL} | how)
+def opened(directory: Path, **how: Any) -> Iterator[Journal]:  # noqa: ANN401
+    told: dict[str, Any] = {"fsync": "off", "segment_bytes": SMALL} | how
+    journal = Journal(directory, **told)
     try:
         yield journal
     finally:
@@ -304,7 +305,7 @@ def test_at_its_bound_the_journal_takes_nothing_until_there_is_room(tmp_path: Pa
     with opened(tmp_path, max_bytes=30_000) as journal:
         journal.begin(filler.recorder)
         slot = filler.fill()
-        with pytest.raises(JournalFullError, match="JOURNAL_MAX_BYTES"):
+        with pytest.raises(JournalFullError, match="JOURNAL_MAX_BYTES"):  # noqa: PT012 - until it is full
             while True:
                 filler.append(journal, slot)
                 slot = filler.fill()
@@ -370,8 +371,8 @@ def test_a_full_disk_loses_nothing(tmp_path: Path) -> None:
                     try:
                         filler.append(journal, slot)
                     except JournalError as error:
-                        assert not isinstance(error, JournalFullError)
-                        assert "No space left" in str(error)
+                        assert not isinstance(error, JournalFullError)  # noqa: PT017 - one of many turns
+                        assert "No space left" in str(error)  # noqa: PT017
                         refused += 1
                         same(read(journal), filler.written[journal.first_seq : -1])
                         journal.trim(journal.end - 3)
@@ -387,7 +388,7 @@ def test_a_full_disk_loses_nothing(tmp_path: Path) -> None:
 
 def test_a_disk_that_is_full_at_the_start_is_said(tmp_path: Path) -> None:
     with mounted(tmp_path / "disk", "-o", "size=64k") as disk:
-        with (
+        with (  # noqa: PT012 - until it is full
             (disk / "ballast").open("wb", buffering=0) as file,
             pytest.raises(OSError, match="No space left"),
         ):

@@ -1,4 +1,4 @@
-"""Damaged journals: every batch comes out exactly as it was written, or a gap says for each book that it did not."""
+"""Damaged journals: every batch comes out as it was written, or a gap says for each book that it did not."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import pytest
-from batches import Filler
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from batches import Filler
 from kalshi_fast._columns import CLEAR, GAP
 from kalshi_fast.journal import Cursor, Entry, Journal
 
@@ -110,8 +110,8 @@ def equal(one: Entry, other: Entry) -> bool:
 def right(
     entries: list[Entry], start: int, end: int, truth: list[Entry], known: set[str] | None = None
 ) -> None:
-    """The entries cover start to end, each as it was written, or damage that says so for every book whose state
-    the consumer knows; ``known``: of those at the start."""
+    """The entries cover start to end, each as it was written, or damage that says so for every book whose
+    state the consumer knows; ``known``: of those at the start."""
     known = set() if known is None else known
     at = start
     for entry in entries:
@@ -309,7 +309,7 @@ def test_a_segment_that_was_damaged_is_kept_when_it_is_trimmed(tmp_path: Path) -
 
 @pytest.mark.parametrize("garbage", [b"", b"\xff", b"KFJ1", bytes(range(256)) * 3])
 def test_wherever_the_end_is_torn_all_whole_batches_are_kept(garbage: bytes) -> None:
-    """At every byte (with garbage behind it: at every fifth), and the journal goes on with the right number."""
+    """At every byte (with garbage behind: at every fifth), and the journal goes on with the right number."""
     (content,) = ONE_SEGMENT.files.values()
     whole: list[int] = []
     with TemporaryDirectory() as name:

@@ -1,7 +1,7 @@
 """A store that goes away: recording goes on, the journal grows and drains, and every row is there once.
 
-The ClickHouse server is the genuine engine behind an HTTP front that can be switched off, and that can lose the
-answer to an insert which has happened. The recorder is the command itself, in its own processes.
+The ClickHouse server is the genuine engine behind an HTTP front that can be switched off, and that can lose
+the answer to an insert which has happened. The recorder is the command itself, in its own processes.
 """
 
 from __future__ import annotations

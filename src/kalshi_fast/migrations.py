@@ -151,7 +151,7 @@ def applied(client: Client, database: str) -> list[Applied]:
 def _applied(client: Client, database: str) -> list[Applied]:
     what = "number, file, checksum, min(applied_by), toString(min(applied_at))"
     table = f"{quote(database)}.{_VERSIONS}"
-    rows = client.query(f"SELECT {what} FROM {table} GROUP BY ALL ORDER BY number").result_rows
+    rows = client.query(f"SELECT {what} FROM {table} GROUP BY ALL ORDER BY number").result_rows  # noqa: S608
     return [Applied(*row) for row in rows]
 
 

@@ -64,6 +64,7 @@ class WriterProcess:
             fsync=settings.journal_fsync,
             max_bytes=settings.journal_max_bytes,
             lock_wait_s=LOCK_WAIT_S,
+            say=lambda text: log.warning("%s", text),
         )
         self._deliveries = [Delivery(sink, self._journal) for sink in self._sinks()]
         warning = self._try_stores()
@@ -153,7 +154,10 @@ class WriterProcess:
         """Each store has a position of its own: another address is another store."""
         name = hashlib.sha256(target.encode()).hexdigest()[:12]
         path = self._settings.journal_dir / f"{kind}-{name}.position"
-        return Position(path, fsync=self._settings.journal_fsync == "always")
+        position = Position(path, fsync=self._settings.journal_fsync == "always")
+        if position.point is not None and position.point.journal == self._journal.id:
+            self._journal.at_least(max(position.point.seq, position.point.until))
+        return position
 
     def _try_stores(self) -> str:
         """A store that refuses us is a mistake that somebody has to mend; one that is away may come back."""
@@ -306,7 +310,8 @@ class WriterProcess:
     # --- the end ----------------------------------------------------------------------------------
 
     def _finish(self) -> None:
-        self._journal.end_recorder()
+        self._journal.say_finishing()
+        self._end_recorder()
         for delivery in self._deliveries:
             delivery.finish()
         deadline = time.monotonic() + CLOSE_WAIT_S
@@ -322,6 +327,19 @@ class WriterProcess:
         report.undelivered = sum(not d.complete for d in self._deliveries) and report.journal_batches
         self._journal.close()
         self._say(report)
+
+    def _end_recorder(self) -> None:
+        """Its books are unknown from here on, as soon as there is room to say so."""
+        deadline = time.monotonic() + CLOSE_WAIT_S
+        while True:
+            try:
+                self._journal.end_recorder()
+            except JournalError as error:
+                self._refused(error)
+                if time.monotonic() > deadline:  # the next recording will say it
+                    return
+            else:
+                return
 
     def _worth_waiting(self, deadline: float) -> bool:
         """A store that takes rows is given all the time it needs, one that refuses them is not."""

@@ -91,8 +91,8 @@ class Cursor:
                 return entry
 
     def _begin(self) -> None:
-        """From the nearest segment whose beginning can be read: what is damaged since then is found in the same
-        way, and with the same gaps, wherever a reader begins."""
+        """From the nearest segment whose beginning can be read: what is damaged since then is found in the
+        same way, and with the same gaps, wherever a reader begins."""
         wanted = self.seq
         there = self._journal.segments
         start = there[0]

@@ -48,7 +48,9 @@ NamesFrom: TypeAlias = "Callable[[int, int], list[str]]"
 SEGMENT_BYTES: Final = 64 * 1024 * 1024
 MIN_BYTES: Final = 1024 * 1024
 FSYNC: Final = ("interval", "always", "off")
+GRACE_S: Final = 3.0  # in which a process that has lost its recorder says that it is finishing
 _LOCK_WAIT_S: Final = 0.1
+_FINISHING: Final = "finishing"
 
 
 class Journal:
@@ -198,6 +200,15 @@ class Journal:
         self._write_batch(0, pack(STORED_EVENTS, gap.arrays, gap.n), b"", pack_extra([health], []), gap.n)
         self._state.marks.apply({name: column[: gap.n] for name, column in gap.arrays.items()}, None)
         self.commit()
+
+    def at_least(self, seq: int) -> None:
+        """The next batch has at least this number. A store that is further than the journal has had batches
+        which a failure of the machine took from the journal: their numbers must not be given again."""
+        if seq > self._next:
+            log.error("%s: %d batches that a store has had are gone", self.directory, seq - self._next)
+            self._next = seq
+            self._open_segment()
+            self.end = seq
 
     def append(self, batch: SealedSlot, tickers: NamesFrom, ids: NamesFrom) -> None:
         """Writes a batch of the current recorder; one that is there already is left alone.
@@ -352,6 +363,10 @@ class Journal:
                 return
             self.segments = self.segments[1:]
 
+    def say_finishing(self) -> None:
+        """Who waits for the directory may go on waiting: nothing is recorded any more, only delivered."""
+        os.pwrite(self._lock, f"{os.getpid()} {_FINISHING}".encode(), 0)
+
     def close(self) -> None:
         """Ends with everything on the disk, unless fsync is off."""
         if self._fd >= 0:
@@ -374,19 +389,22 @@ def _locked(directory: Path, wait_s: float, say: Callable[[str], None]) -> int:
         raise ConfigError(
             f"JOURNAL_DIR: {directory} cannot be written to: {error.strerror or error}"
         ) from error
-    deadline = time.monotonic() + wait_s
+    started, told = time.monotonic(), False
     while True:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            owner = os.pread(fd, 32, 0).decode("ascii", "replace").strip()
-            if time.monotonic() >= deadline:
+            owner, _, what = os.pread(fd, 64, 0).decode("ascii", "replace").partition(" ")
+            waited_s = time.monotonic() - started
+            if waited_s >= (wait_s if what == _FINISHING else min(wait_s, GRACE_S)):
                 os.close(fd)
                 raise ConfigError(
                     f"JOURNAL_DIR: {directory} is in use by process {owner or '?'}: each recording needs a"
                     " journal of its own"
                 ) from None
-            say(f"waiting for process {owner or '?'} to finish with the journal {directory} …")
+            if not told:
+                say(f"waiting for process {owner or '?'} to finish with the journal {directory} …")
+                told = True
             time.sleep(_LOCK_WAIT_S)
         else:
             try:

@@ -91,8 +91,8 @@ class ReadState:
             raise DamagedError(str(error)) from error
 
     def _load(self, header: Header, state: StatePayload) -> None:
-        # Its marks, not our own: so a reader that begins here finds the same gaps as one that comes from further
-        # back. After damage they may name a book that is unknown already; said twice does no harm.
+        # Its marks, not our own: so a reader that begins here finds the same gaps as one that comes from
+        # further back. After damage they may name a book that is unknown already; said twice does no harm.
         marks = Marks.unpack(state.marks)
         marks.ingest_ns = max(marks.ingest_ns, self.marks.ingest_ns)
         marks.version = max(marks.version, self.marks.version)

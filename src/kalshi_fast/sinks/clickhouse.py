@@ -163,7 +163,7 @@ def embedded_directory(url: str) -> Path:
 
 
 def _root(error: BaseException) -> str:
-    """What is at the bottom of an error of the connection, without addresses and ids that change every time."""
+    """What is at the bottom of an error of the connection, without ids that change every time."""
     while True:
         deeper = getattr(error, "reason", None) or error.__cause__ or error.__context__
         if not isinstance(deeper, BaseException):
