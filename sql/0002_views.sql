@@ -44,8 +44,7 @@ SELECT
 FROM kalshi.latest_levels
 ORDER BY market_ticker, side, price_e4 DESC;
 
--- Every book as it was at a moment of receive time: SELECT * FROM kalshi.book_at(at = '2026-01-31 12:00:00').
--- A market whose book was unknown then has no rows.
+-- Every book as it was at a moment of receive time. A market whose book was unknown then has no rows.
 CREATE VIEW IF NOT EXISTS kalshi.book_at AS
 SELECT
     events.market_ticker AS market_ticker,

@@ -157,7 +157,10 @@ WITH
         FROM kalshi.orderbook_events
         WHERE market_ticker = {market:String} AND type IN ('clear', 'gap') AND side = 'yes' AND price_e4 = 0
             AND ingest_ts < parseDateTime64BestEffort({since:String}, 9, 'UTC')
-    ) AS base
+    ) AS base,
+    assumeNotNull(base.1) AS base_ns,
+    assumeNotNull(base.2) AS base_seq,
+    base_ns != 0 AND assumeNotNull(base.3) = 0 AS base_known
 SELECT
     at_ns,
     seq,
@@ -169,18 +172,18 @@ SELECT
 FROM
 (
     SELECT
-        base.1 AS at_ns,
-        base.2 AS seq,
-        toUInt8(if(base.1 = 0 OR base.3 = 1, 2, 0)) AS kind,
+        base_ns AS at_ns,
+        base_seq AS seq,
+        toUInt8(if(base_known, 0, 2)) AS kind,
         CAST('yes', 'Enum8(\'yes\' = 1, \'no\' = 2)') AS side,
         toUInt16(0) AS price_e4,
         toInt64(0) AS qty_e2
     UNION ALL
-    SELECT base.1 AS at_ns, base.2 AS seq, toUInt8(1) AS kind, side, price_e4, sum(qty_e2) AS qty_e2
-    FROM kalshi.orderbook_events
+    SELECT base_ns AS at_ns, base_seq AS seq, toUInt8(1) AS kind, side, price_e4, sum(events.qty_e2) AS qty_e2
+    FROM kalshi.orderbook_events AS events
     WHERE market_ticker = {market:String} AND type IN ('snapshot', 'delta')
-        AND base.1 != 0 AND base.3 = 0
-        AND (toUnixTimestamp64Nano(ingest_ts), seq) >= (base.1, base.2) AND ingest_ts < since_at
+        AND base_known
+        AND (toUnixTimestamp64Nano(ingest_ts), events.seq) >= (base_ns, base_seq) AND ingest_ts < since_at
     GROUP BY side, price_e4
     UNION ALL
     SELECT
