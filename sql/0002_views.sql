@@ -33,6 +33,7 @@ LEFT JOIN
 ) AS marks USING (market_ticker);
 
 -- The full ladder of every market now, best level first, with what rests at this price or better.
+--     SELECT side, price_dollars, size, cumulative_size FROM kalshi.ladder WHERE market_ticker = 'FEDFUNDS-DEC25'
 CREATE VIEW IF NOT EXISTS kalshi.ladder AS
 SELECT
     market_ticker,

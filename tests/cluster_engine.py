@@ -39,7 +39,7 @@ def main(directory: Path) -> dict[str, Any]:
         sql = re.sub(r"Replicated(\w+)\('[^']*', '[^']*'(?:, )?", r"\1(", sql.replace(" ON CLUSTER `c`", ""))
         return command(sql, **more)
 
-    client.command = alone  # type: ignore[method-assign]
+    client.command = alone  # type: ignore[assignment, method-assign]
 
     def rows(sql: str) -> Any:  # noqa: ANN401
         return client.query(sql).result_rows

@@ -108,7 +108,7 @@ def test_views_over_time_answer_as_a_reader_does(
     every = "every_s = {every_s:UInt32}"
 
     def ask(sql: str) -> list[tuple[Any, ...]]:
-        return list(client.query(sql, parameters=asked).result_rows)
+        return [tuple(row) for row in client.query(sql, parameters=asked).result_rows]
 
     ns = "toUnixTimestamp64Nano"
     assert ask(

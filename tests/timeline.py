@@ -98,7 +98,7 @@ def best_over_time(events: Iterable[Event], since_ns: int, until_ns: int) -> lis
 
 def ohlc(events: Iterable[Event], since_ns: int, until_ns: int, step_ns: int) -> list[tuple[object, ...]]:
     """(since, open, high, low, close, the spread's, known, quoted) of every bar; mid in 1/20,000."""
-    bars = []
+    bars: list[tuple[object, ...]] = []
     timeline = states(events, until_ns)
     for start in range(since_ns, until_ns, step_ns):
         end = min(start + step_ns, until_ns)

@@ -42,8 +42,7 @@ _INSERT_SETTINGS = {"max_partitions_per_insert_block": 0}
 
 def connect(url: str, *, user: str, password: str, database: str, cluster: str = "") -> Client:
     """A client whose default database exists and has the schema. Raises ConfigError or SinkError."""
-    if cluster and url.startswith("chdb://"):
-        raise ConfigError("CLICKHOUSE_CLUSTER: the embedded engine is no cluster; leave it empty")
+    refuse_embedded_cluster(url, cluster)
     client = open_client(url, user=user, password=password)
     try:
         migrate(client, database, cluster)
@@ -60,6 +59,12 @@ def connect(url: str, *, user: str, password: str, database: str, cluster: str =
             f"CLICKHOUSE_URL: the schema cannot be applied at {url}: {first_line(error)}"
         ) from error
     return client
+
+
+def refuse_embedded_cluster(url: str, cluster: str) -> None:
+    """Raises ConfigError."""
+    if cluster and url.startswith("chdb://"):
+        raise ConfigError("CLICKHOUSE_CLUSTER: the embedded engine is no cluster; leave it empty")
 
 
 def open_client(url: str, *, user: str, password: str) -> Client:
