@@ -33,6 +33,7 @@ LEFT JOIN
 ) AS marks USING (market_ticker);
 
 -- The full ladder of every market now, best level first, with what rests at this price or better.
+--     SELECT side, price_dollars, size, cumulative_size FROM kalshi.ladder WHERE market_ticker = 'FEDFUNDS-DEC25'
 CREATE VIEW IF NOT EXISTS kalshi.ladder AS
 SELECT
     market_ticker,
@@ -44,8 +45,7 @@ SELECT
 FROM kalshi.latest_levels
 ORDER BY market_ticker, side, price_e4 DESC;
 
--- Every book as it was at a moment of receive time: SELECT * FROM kalshi.book_at(at = '2026-01-31 12:00:00').
--- A market whose book was unknown then has no rows.
+-- Every book as it was at a moment of receive time. A market whose book was unknown then has no rows.
 CREATE VIEW IF NOT EXISTS kalshi.book_at AS
 SELECT
     events.market_ticker AS market_ticker,

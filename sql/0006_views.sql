@@ -41,7 +41,7 @@ FULL OUTER JOIN
 ) AS marks USING (market_ticker);
 
 -- Every book as it was at a moment, best level first. A market whose book was unknown then has no rows.
---     SELECT side, price_dollars, size FROM kalshi.book_at(at = '2026-01-31 12:00:30')
+--     SELECT side, price_dollars, size FROM kalshi.book_at(at = '2026-01-31 12:00:10')
 --     WHERE market_ticker = 'FEDFUNDS-DEC25'
 -- Cost: one pass over the events of the markets asked for; 1 s for 10 million.
 CREATE OR REPLACE VIEW kalshi.book_at AS
@@ -157,7 +157,10 @@ WITH
         FROM kalshi.orderbook_events
         WHERE market_ticker = {market:String} AND type IN ('clear', 'gap') AND side = 'yes' AND price_e4 = 0
             AND ingest_ts < parseDateTime64BestEffort({since:String}, 9, 'UTC')
-    ) AS base
+    ) AS base,
+    assumeNotNull(base.1) AS base_ns,
+    assumeNotNull(base.2) AS base_seq,
+    base_ns != 0 AND assumeNotNull(base.3) = 0 AS base_known
 SELECT
     at_ns,
     seq,
@@ -169,18 +172,18 @@ SELECT
 FROM
 (
     SELECT
-        base.1 AS at_ns,
-        base.2 AS seq,
-        toUInt8(if(base.1 = 0 OR base.3 = 1, 2, 0)) AS kind,
+        base_ns AS at_ns,
+        base_seq AS seq,
+        toUInt8(if(base_known, 0, 2)) AS kind,
         CAST('yes', 'Enum8(\'yes\' = 1, \'no\' = 2)') AS side,
         toUInt16(0) AS price_e4,
         toInt64(0) AS qty_e2
     UNION ALL
-    SELECT base.1 AS at_ns, base.2 AS seq, toUInt8(1) AS kind, side, price_e4, sum(qty_e2) AS qty_e2
-    FROM kalshi.orderbook_events
+    SELECT base_ns AS at_ns, base_seq AS seq, toUInt8(1) AS kind, side, price_e4, sum(events.qty_e2) AS qty_e2
+    FROM kalshi.orderbook_events AS events
     WHERE market_ticker = {market:String} AND type IN ('snapshot', 'delta')
-        AND base.1 != 0 AND base.3 = 0
-        AND (toUnixTimestamp64Nano(ingest_ts), seq) >= (base.1, base.2) AND ingest_ts < since_at
+        AND base_known
+        AND (toUnixTimestamp64Nano(ingest_ts), events.seq) >= (base_ns, base_seq) AND ingest_ts < since_at
     GROUP BY side, price_e4
     UNION ALL
     SELECT
@@ -200,7 +203,8 @@ FROM
 --     FROM kalshi.best_over_time(market = 'FEDFUNDS-DEC25', since = '2026-01-31 12:00:00', until = '2026-01-31 12:01:00')
 --     ORDER BY n
 -- How: running sizes of each level by a window function; only where one begins or ends can the best price
--- change, and there a running sumMap holds the prices that have orders.
+-- change, and there a running sumMap holds the prices that have orders. Cost: the book before `since` is one pass
+-- over the market's events since its last clear; then 2 s for a million events in the stretch.
 CREATE OR REPLACE VIEW kalshi.best_over_time AS
 WITH
     toUnixTimestamp64Nano(parseDateTime64BestEffort({since:String}, 9, 'UTC')) AS since_ns,
@@ -290,7 +294,7 @@ WHERE at_ns < until_ns AND (next_ns > since_ns OR at_ns >= since_ns);
 -- Open, high, low and close of mid and spread, a bar each `every_s` seconds from `since` on. The book as it
 -- stands when a bar begins opens it. NULL: in no moment of the bar both sides were known to have orders.
 -- `known_share` is the share of the bar's time in which the book was known, `quoted_share` that in which it had
--- both sides; both are rounded down, 1 means all of it.
+-- both sides; both are rounded down, 1 means all of it. Cost: that of best_over_time.
 --     SELECT since, open, high, low, close, spread_low, spread_high, known_share
 --     FROM kalshi.mid_ohlc(market = 'FEDFUNDS-DEC25', since = '2026-01-31 12:00:00', until = '2026-01-31 12:01:00', every_s = 10)
 CREATE OR REPLACE VIEW kalshi.mid_ohlc AS
@@ -342,7 +346,7 @@ ORDER BY bar;
 
 -- What rested in the book at regular instants, `every_s` seconds apart from `since` on: all of it, and what was
 -- no further than `within_e4` (1/10,000 dollar; 100 is a cent) from the best price of its side. The no side is
--- what is offered to buyers of yes. NULL: the book was unknown then.
+-- what is offered to buyers of yes. NULL: the book was unknown then. Cost: about that of best_over_time.
 --     SELECT at, yes_size, no_size, yes_size_within, no_size_within
 --     FROM kalshi.depth_over_time(market = 'FEDFUNDS-DEC25', since = '2026-01-31 12:00:00', until = '2026-01-31 12:01:00', every_s = 10, within_e4 = 100)
 CREATE OR REPLACE VIEW kalshi.depth_over_time AS

@@ -381,3 +381,37 @@ def test_help_and_version(tmp_path: Path) -> None:
     for command in ("run", "demo", "query", "config"):
         assert "usage: kalshi-fast " + command in run(command, "--help", cwd=tmp_path).stdout
     assert "COMMAND" in run(cwd=tmp_path, code=2).stderr
+
+
+# --- sql --------------------------------------------------------------------------------------------
+
+
+def test_sql_prints_what_makes_the_tables(tmp_path: Path) -> None:
+    printed = run("sql", "--clickhouse-database", "other", cwd=tmp_path).stdout
+    assert printed.startswith("-- 0000_schema_version.sql\n\nCREATE DATABASE IF NOT EXISTS `other`;\n")
+    assert "CREATE TABLE IF NOT EXISTS `other`.orderbook_events\n" in printed
+    assert "kalshi." not in printed
+    assert list(tmp_path.iterdir()) == [], "printing changes nothing"
+    on_cluster = run("sql", "--cluster", "mine", cwd=tmp_path).stdout
+    assert on_cluster.count(" ON CLUSTER `mine`") == on_cluster.count(";\n") > printed.count(";\n")
+
+
+def test_sql_applies_once_and_tells_the_status(tmp_path: Path) -> None:
+    assert "nothing has been recorded" in refused("sql", "--status", cwd=tmp_path)
+    env = {"CLICKHOUSE_URL": "chdb://db"}
+    applied = run("sql", "--apply", cwd=tmp_path, env=env).stdout.splitlines()
+    assert applied[0] == "applied  0000_schema_version.sql"
+    assert run("sql", "--apply", cwd=tmp_path, env=env).stdout.startswith("nothing to do")
+    status = run("sql", "--status", cwd=tmp_path, env=env).stdout.splitlines()
+    assert len(status) == len(applied)
+    assert all(line.endswith(f"by kalshi-fast {__version__}") for line in status)
+    newer = "INSERT INTO kalshi.schema_version SELECT 900, '0900_x.sql', 'c', '7.0', now()"
+    run("query", newer, cwd=tmp_path, env=env)
+    for what in ("--apply", "--status"):
+        assert "run kalshi-fast 7.0 or later" in refused("sql", what, cwd=tmp_path, env=env)
+
+
+def test_sql_knows_no_cluster_of_the_embedded_engine(tmp_path: Path) -> None:
+    told = refused("sql", "--apply", "--cluster", "mine", cwd=tmp_path)
+    assert "CLICKHOUSE_CLUSTER: the embedded engine" in told
+    assert "CLICKHOUSE_CLUSTER: expected letters" in refused("sql", "--cluster", "a b", cwd=tmp_path)

@@ -242,6 +242,7 @@ def test_another_recorder_finds_a_gap_for_each_known_book(seed: int, rows: int) 
         assert gapped(entry) == last.known
         assert (entry.recorder, entry.number) == (filler.recorder, 0)
         assert [event.event for event in entry.extra.health] == ["lost"]
+        assert entry.events is not None
         assert set(entry.events.column("ingest_ns").to_pylist()) == {filler.at_ns + 1}
         for row in entry.events.to_pylist():
             assert row["id_ix"] == row["market_ix"]  # as the filler has it
@@ -274,6 +275,7 @@ def test_gaps_begin_behind_the_last_number_of_each_subscription(tmp_path: Path) 
         journal.end_recorder()
         entry = read(journal)[1]
         assert gapped(entry) == {"A", "B", "C", "D"}
+        assert entry.events is not None
         seqs = [(row["conn_id"], row["market_ix"], row["seq"]) for row in entry.events.to_pylist()]
         # Of market C more rows with number 4 may have been on their way: it is unknown from 4 on.
         assert seqs == [(1, 0, 13), (1, 1, 13), (2, 2, 4), (2, 3, 5)]

@@ -295,6 +295,7 @@ def _client(settings: Settings, url: str | None, *, make: bool = False) -> Clien
 
     if url is None:
         raise ConfigError("CLICKHOUSE_URL is off: there is nothing to ask")
+    clickhouse.refuse_embedded_cluster(url, settings.clickhouse_cluster)
     if not make and url.startswith("chdb://") and not clickhouse.embedded_directory(url).is_dir():
         raise ConfigError(f"CLICKHOUSE_URL: nothing has been recorded at {url}")
     opened = clickhouse.open_client if make else clickhouse.open_reader

@@ -158,18 +158,16 @@ def _applied(client: Client, database: str) -> list[Applied]:
 def _present(client: Client, database: str) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
     """Of all that is in the database: engine by name, and columns with types by name."""
     where: dict[str, Any] = {"parameters": {"database": database}}
-    engines = dict(
-        client.query(
-            "SELECT name, engine FROM system.tables WHERE database = {database:String}", **where
-        ).result_rows
-    )
+    found: Any = client.query(
+        "SELECT name, engine FROM system.tables WHERE database = {database:String}", **where
+    ).result_rows
     columns: dict[str, dict[str, str]] = {}
     for table, column, kind in client.query(
         "SELECT table, name, type FROM system.columns WHERE database = {database:String} ORDER BY position",
         **where,
     ).result_rows:
         columns.setdefault(table, {})[column] = kind
-    return engines, columns
+    return dict(found), columns
 
 
 def check(client: Client, database: str, cluster: str = "") -> list[Migration]:

@@ -61,8 +61,7 @@ _PARTS = (
 
 def connect(url: str, *, user: str, password: str, database: str, cluster: str = "") -> Client:
     """A client whose default database exists and has the schema. Raises ConfigError or SinkError."""
-    if cluster and url.startswith("chdb://"):
-        raise ConfigError("CLICKHOUSE_CLUSTER: the embedded engine is no cluster; leave it empty")
+    refuse_embedded_cluster(url, cluster)
     client = open_client(url, user=user, password=password)
     try:
         migrate(client, database, cluster)
@@ -79,6 +78,12 @@ def connect(url: str, *, user: str, password: str, database: str, cluster: str =
             f"CLICKHOUSE_URL: the schema cannot be applied at {url}: {first_line(error)}"
         ) from error
     return client
+
+
+def refuse_embedded_cluster(url: str, cluster: str) -> None:
+    """Raises ConfigError."""
+    if cluster and url.startswith("chdb://"):
+        raise ConfigError("CLICKHOUSE_CLUSTER: the embedded engine is no cluster; leave it empty")
 
 
 def open_client(url: str, *, user: str, password: str) -> Client:
