@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pytest
 
-import links
 import timeline
 from examples import Example, examples, missed, one_line
 from frames import delta, snapshot
+from journals import Source, deliver
 from kalshi_fast import __version__, migrations
 from kalshi_fast._book import NO, YES
+from kalshi_fast.journal import Cursor
 from kalshi_fast.sinks import clickhouse
 from kalshi_fast.sinks.clickhouse import ClickHouseSink
-from test_sinks import Source
 from timeline import Event
 
 if TYPE_CHECKING:
@@ -44,23 +44,26 @@ class World:
 
     client: Client
     source: Source
+    sink: ClickHouseSink
+    reader: Cursor
     events: dict[str, list[Event]] = field(default_factory=dict)
     lags_us: dict[int, list[int]] = field(default_factory=dict)
 
     def store(self, *payloads: bytes, at_s: float, every_ns: int = 1000) -> None:
         self.source.now = START_NS + round(at_s * S)
-        batches = self.source.feed(*payloads, every_ns=every_ns)
+        self.source.feed(*payloads, every_ns=every_ns)
         names = ("market_ix", "ingest_ns", "seq", "type", "side", "price_e4", "qty_e2", "conn_id", "ts_us")
-        for batch in batches:
-            for market, at_ns, seq, kind, side, price, qty, conn_id, ts_us in links.rows(
-                batch.events, *names
-            ):
+        for entry in self.reader.take(10**6):
+            if entry.events is None:
+                continue
+            columns = [entry.events.column(name).to_pylist() for name in names]
+            for market, at_ns, seq, kind, side, price, qty, conn_id, ts_us in zip(*columns, strict=True):
                 ticker = self.source.books.tickers[market]
                 event = Event(at_ns, seq, KINDS[kind], SIDES[side], price, qty)
                 self.events.setdefault(ticker, []).append(event)
                 if event.kind == "delta":
                     self.lags_us.setdefault(conn_id, []).append(at_ns // 1000 - ts_us)
-        ClickHouseSink(self.client, self.source.views, recorder_id=f"r{at_s}").write(batches)
+        deliver(self.sink)
 
     def book(self, ticker: str) -> timeline.Book:
         """The recorder's own book."""
@@ -69,10 +72,12 @@ class World:
 
 
 @pytest.fixture(scope="module")
-def world(engine_url: str) -> Iterator[World]:
+def world(engine_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """A minute of four markets: one that trades and is lost for a while, one empty, one lost, one late."""
     client = clickhouse.connect(engine_url, user="default", password="", database="kalshi")
-    world = World(client, Source(tickers=(FED, EMPTY, LOST, LATE)))
+    source = Source(tmp_path_factory.mktemp("examples"), tickers=(FED, EMPTY, LOST, LATE))
+    sink = ClickHouseSink(lambda: client, source.journal, source.position("clickhouse"))
+    world = World(client, source, sink, Cursor(source.journal, 0))
     fed = {
         "yes": [("0.4500", "300.00"), ("0.4400", "10.50")],
         "no": [("0.5300", "120.50"), ("0.5000", "7.00")],

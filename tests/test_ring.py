@@ -8,6 +8,7 @@ import sys
 import tempfile
 import uuid
 from collections import deque
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,7 +26,6 @@ from kalshi_fast.ring import EXTRA_BYTES, LAYOUT_VERSION, MAX_SLOTS, Ring, Seale
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 ROWS = 16
 RECORDER = uuid.UUID("ffffffff-0000-0000-8000-000000000001")  # its halves lie at both ends of 64 bits
