@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
 import uuid
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
+
+import pytest
 
 import links
 from kalshi_fast.books import Books
@@ -13,7 +17,7 @@ from kalshi_fast.recorder import Recorder
 from kalshi_fast.ring import Ring
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from kalshi_fast.sinks import Sink
@@ -62,3 +66,20 @@ def deliver(sink: Sink) -> None:
     """All that the journal has for it."""
     while sink.step():
         pass
+
+
+@contextmanager
+def mounted(where: Path, *options: str) -> Iterator[Path]:
+    """A small file system of its own."""
+    where.mkdir()
+    try:
+        command = ["mount", "-t", "tmpfs", *options, "tmpfs", str(where)]
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError as error:
+        pytest.skip(f"no mount here: {error}")
+    if result.returncode:
+        pytest.skip(f"mounting is not allowed: {result.stderr.strip()}")
+    try:
+        yield where
+    finally:
+        subprocess.run(["umount", "-l", str(where)], check=True)

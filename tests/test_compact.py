@@ -23,6 +23,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from journals import mounted
 from kalshi_fast import cli
 from kalshi_fast.arrow import EVENT_SCHEMA, SCHEMA_VERSION
 from kalshi_fast.compact import Report, compact, dates, event_files, merge, source, swap
@@ -467,14 +468,7 @@ def test_an_unreadable_directory_is_named(day: Path) -> None:
 
 
 def test_a_full_disk_is_said_and_nothing_is_lost(day: Path, tmp_path: Path) -> None:
-    small = tmp_path / "small"
-    small.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(small)], capture_output=True, check=False
-    )
-    if mounted.returncode != 0:
-        pytest.skip(f"no tmpfs can be mounted: {mounted.stderr.decode().strip()}")
-    try:
+    with mounted(tmp_path / "small", "-o", "size=1m") as small:
         directory = small / day.name
         for number in range(4):
             write(directory, rows(range(number * 10**7, number * 10**7 + 15_000), number * 15_000))
@@ -485,8 +479,6 @@ def test_a_full_disk_is_said_and_nothing_is_lost(day: Path, tmp_path: Path) -> N
         assert "No space left on device" in report.error
         assert ".parquet" in report.error
         assert listing(directory) == before
-    finally:
-        subprocess.run(["umount", str(small)], check=True)
 
 
 def test_two_compactions_do_not_meet(day: Path) -> None:

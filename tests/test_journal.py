@@ -19,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batches import START_NS, Filler, Written
+from journals import mounted
 from kalshi_fast import _clock
 from kalshi_fast._columns import GAP, EventColumns, LevelColumns
 from kalshi_fast.batch import Extra
@@ -339,23 +340,6 @@ def test_trim_keeps_all_that_somebody_needs(tmp_path: Path) -> None:
             same(read(journal, seq), filler.written[seq:])
         assert len(journal.segments) == 1
         assert len(list(tmp_path.glob("*.journal"))) == 1
-
-
-@contextmanager
-def mounted(where: Path, *options: str) -> Iterator[Path]:
-    """A small file system of its own."""
-    where.mkdir()
-    try:
-        command = ["mount", "-t", "tmpfs", *options, "tmpfs", str(where)]
-        result = subprocess.run(command, capture_output=True, text=True, check=False)
-    except OSError as error:
-        pytest.skip(f"no mount here: {error}")
-    if result.returncode:
-        pytest.skip(f"mounting is not allowed: {result.stderr.strip()}")
-    try:
-        yield where
-    finally:
-        subprocess.run(["umount", "-l", str(where)], check=True)
 
 
 def test_a_full_disk_loses_nothing(tmp_path: Path) -> None:

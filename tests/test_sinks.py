@@ -13,7 +13,7 @@ import pytest
 
 import front
 from frames import MARKET_ID, delta, snapshot
-from journals import DAY_NS, NOON_NS, Source, deliver
+from journals import DAY_NS, NOON_NS, Source, deliver, mounted
 from kalshi_fast import __version__
 from kalshi_fast.errors import ConfigError, SinkError, UnreachableError
 from kalshi_fast.journal import Journal, Point
@@ -196,6 +196,30 @@ def test_a_store_that_refuses_keeps_its_place(open_database: Callable[[], Client
     assert client.query("SELECT count(), uniq(seq) FROM orderbook_events").result_rows == [(11, 7)]
     assert sink.rows == 11
     assert sink.lags.count == 11
+
+
+def test_inserts_come_further_apart_while_there_are_many_parts_to_merge(
+    open_database: Callable[[], Client], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clickhouse, "PARTS_LOOK_S", 0.0)
+    source, client = Source(tmp_path), open_database()
+    sink = database(source, open_database)
+    source.feed(*START)
+    deliver(sink)
+    assert sink._interval_s == clickhouse.MERGE_S
+    client.command("SYSTEM STOP MERGES orderbook_events")
+    intervals = []
+    for seq in range(5, 160):
+        source.feed(delta(seq, "0.0805", "1.00", ts_ms=1669149841124))
+        deliver(sink)
+        intervals.append(sink._interval_s)
+    client.command("SYSTEM START MERGES orderbook_events")
+    assert intervals == sorted(intervals)
+    assert intervals[-1] >= 4 * clickhouse.MERGE_S
+    client.command("OPTIMIZE TABLE orderbook_events FINAL")
+    source.feed(delta(160, "0.0805", "1.00", ts_ms=1669149841124))
+    deliver(sink)
+    assert sink._interval_s == clickhouse.MERGE_S
 
 
 def test_a_server_that_is_not_there_and_a_directory_that_cannot_be(tmp_path: Path, engine_url: str) -> None:
@@ -384,6 +408,39 @@ def test_a_directory_that_disappears_is_made_again_and_nothing_is_missing(tmp_pa
     deliver(sink)
     sink.close()
     assert stored(tmp_path) == [1, 1, 1, 1, 2, 2, 3, 4, 5]
+
+
+def finish(sink: ParquetSink) -> None:
+    """All rows are in complete files."""
+    deliver(sink)
+    sink.hurry = True
+    sink.step()
+
+
+def test_a_full_disk_is_waited_for_and_nothing_is_missing(tmp_path: Path) -> None:
+    source = Source(tmp_path, rows=500)
+    with mounted(tmp_path / "disk", "-o", "size=64k") as disk:
+        ballast = disk / "ballast"
+        ballast.write_bytes(bytes(60 * 1024))
+        sink = parquet(source, disk)
+        frames = (delta(seq, "0.50", f"{seq}.{seq * 37 % 100:02d}") for seq in range(2, 6000))
+        source.feed(snapshot(1, "A"), *frames)
+        for _ in range(3):
+            with pytest.raises(SinkError, match="Parquet takes no rows: No space left"):
+                finish(sink)
+            sink.reset()
+            assert list(disk.rglob("*.tmp")) == [], "what was begun is taken away"
+        assert sink.done_seq == 0
+        ballast.unlink()
+        sink._max_bytes = 30_000
+        deliver(sink)
+        sink.close()
+        assert stored(disk) == list(range(1, 6000))
+
+
+def test_a_directory_on_a_disk_that_may_not_be_written(tmp_path: Path) -> None:
+    with mounted(tmp_path / "disk", "-o", "ro") as disk, pytest.raises(ConfigError, match="Read-only"):
+        parquet(Source(tmp_path), disk)
 
 
 def test_parquet_directory_that_cannot_be_written(tmp_path: Path) -> None:
