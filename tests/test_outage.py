@@ -149,3 +149,39 @@ async def briefly(directory: Path, url: str, *, expected: int) -> int:
 def parquet_rows(directory: Path) -> int:
     root = directory / "parquet" / "orderbook"
     return int(ds.dataset(root, format="parquet").count_rows()) if root.is_dir() else 0
+
+
+def test_a_journal_at_its_bound_pauses_the_recording_and_ends_it_in_time(
+    tmp_path: Path, engine_url: str
+) -> None:
+    """ClickHouse never comes: journal and buffers are full, reading pauses; and a signal still ends it."""
+    with front.running(engine_url) as server:
+        server.away()
+        asyncio.run(fill(tmp_path, server.url))
+    said = (tmp_path / "stderr").read_text()
+    assert "JOURNAL_MAX_BYTES (1048576) is reached" in said
+    assert "reading from the exchange pauses" in said
+    assert used(tmp_path) <= 1_048_576
+    assert "are lost)" in said
+
+
+async def fill(directory: Path, url: str) -> None:
+    arguments = ["--dir", str(directory / "simulator"), "--markets", "10", "--rate", "20000"]
+    simulator = await Simulator.start([*arguments, "--seconds", "600", "--port", "0"])
+    try:
+        bounds = {"JOURNAL_MAX_BYTES": "1048576", "BUFFER_MAX_ROWS": "40000"}
+        recorder = start(directory, simulator, url, **bounds)
+        deadline = time.monotonic() + 60
+        while "is reached" not in (directory / "stderr").read_text():
+            assert recorder.poll() is None, (directory / "stderr").read_text()
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.1)
+        await asyncio.sleep(2)
+        before = resident_kb(recorder.pid)
+        await asyncio.sleep(3)
+        assert resident_kb(recorder.pid) < before + 20_000, "memory is bounded too"
+        recorder.terminate()
+        await asyncio.to_thread(recorder.communicate, None, 120)
+        assert recorder.returncode == 1, (directory / "stderr").read_text()
+    finally:
+        await simulator.stop()

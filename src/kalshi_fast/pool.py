@@ -64,9 +64,9 @@ class BatchPool:
         return bool(self._unsent) or self._ring.waiting >= self._ring.slots - 1
 
     @property
-    def waiting(self) -> int:
-        """Batches that the writer has not taken yet."""
-        return self._ring.waiting + len(self._unsent)
+    def unsent(self) -> int:
+        """Sealed batches that have found no slot yet."""
+        return len(self._unsent)
 
     def acquire(self, version: int) -> Batch:
         """An empty batch; the versions of its levels go on after ``version``."""

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 PROGRESS_S = 0.5
+CLOSE_WAIT_S = 30.0
 
 log = logging.getLogger("kalshi_fast.recording")
 
@@ -98,9 +99,10 @@ class Recording:
     def close(self) -> None:
         """Delivers everything buffered and closes the stores. Raises SinkError when one refused."""
         self.recorder.seal()
-        while not self.pool.pump():  # what found no room so far
+        deadline = time.monotonic() + CLOSE_WAIT_S
+        while not self.pool.pump() and time.monotonic() < deadline:  # what found no room so far
             time.sleep(0.005)
-        self.writer.close()
+        self.writer.close(self.pool.unsent)
 
     async def _seal_on_time(self) -> None:
         while True:

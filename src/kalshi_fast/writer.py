@@ -75,9 +75,9 @@ class Writer:
             with contextlib.suppress(OSError):
                 channel.send(b".", socket.MSG_DONTWAIT)
 
-    def close(self) -> None:
+    def close(self, unsent: int = 0) -> None:
         """Returns when all that was sealed is in the stores. Raises SinkError with what is not: the journal
-        keeps it for the next time."""
+        keeps it for the next time. ``unsent``: batches that never found room in the shared memory."""
         self._closing = True
         self._ring.say_closing()
         self.wake()
@@ -86,13 +86,14 @@ class Writer:
         self._end_process()
         if self._failure is not None:
             raise _error(self._failure)
-        if self.report.undelivered or self._ring.waiting:
+        lost = self._ring.waiting + unsent
+        if self.report.undelivered or lost:
             said = (
                 "; ".join(self.report.errors.values()) or self.report.journal_error or "the writer has ended"
             )
             raise SinkError(
                 f"{said} ({self.report.undelivered} batches are in the journal and will be delivered by the"
-                f" next recording; {self._ring.waiting} are lost)"
+                f" next recording; {lost} are lost)"
             )
 
     # --- the process ------------------------------------------------------------------------------
@@ -128,7 +129,7 @@ class Writer:
                 else:
                     self.report, self._failure = report, None
             code = self._end_process()
-            if self._closing and self._ring.waiting == 0 and code == 0:
+            if self._closing and code == 0:
                 return
             deaths += self._closing
             if deaths > DEATHS_WHILE_CLOSING:

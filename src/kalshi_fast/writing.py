@@ -55,6 +55,7 @@ class WriterProcess:
         self._orphan = False
         self._journal_error = ""
         self._full_said = 0.0
+        self._refused_since = 0.0  # 0: the journal takes what comes
 
     def run(self) -> None:
         """Raises KalshiFastError when it cannot begin."""
@@ -201,7 +202,7 @@ class WriterProcess:
                 self._look_after()
             if took:
                 continue
-            if closing and self._ring.waiting == 0:
+            if closing and (self._ring.waiting == 0 or self._hopeless(now)):
                 return
             if poll.poll(REPORT_S * 1000):
                 self._hear()
@@ -221,8 +222,13 @@ class WriterProcess:
         except JournalError as error:
             self._refused(error)
             return False
-        self._journal_error = ""
+        self._journal_error, self._refused_since = "", 0.0
         return taken > 0
+
+    def _hopeless(self, now: float) -> bool:
+        """The journal has no room, and at the end nobody waits for ever: what is in memory is lost, and this
+        is said."""
+        return self._refused_since > 0 and now - self._refused_since > CLOSE_WAIT_S
 
     def _take_group(self) -> int:
         """One fsync for all that waits."""
@@ -242,6 +248,7 @@ class WriterProcess:
         and the feed stops reading."""
         now = time.monotonic()
         self._journal_error = str(error)
+        self._refused_since = self._refused_since or now
         if now - self._full_said > 10:
             self._full_said = now
             log.error(
