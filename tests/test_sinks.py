@@ -125,11 +125,14 @@ def test_an_insert_whose_outcome_is_not_known_is_repeated_with_its_rows_and_stor
     sink = database(source, open_database)
     begun = sink._position.point
     assert begun is not None
+    sink._take()
+    assert sink._point.until == source.journal.end
+    token = sink._point.token
     sink.step()
     done = sink._position.point
     assert done is not None
     # As if we had died after the insert and before the position was written.
-    sink._position.write(Point(begun.journal, begun.seq, until=done.seq))
+    sink._position.write(Point(begun.journal, begun.seq, until=done.seq, token=token))
     source.feed(delta(5, "0.0805", "1.00"))
     again = database(source, open_database)
     deliver(again)

@@ -42,7 +42,9 @@ class Delivery:
         self._thread = threading.Thread(target=self._run, name=f"kalshi-fast {sink.name}", daemon=True)
 
     def start(self) -> None:
-        self._thread.start()
+        """May be called again."""
+        if self._thread.ident is None:
+            self._thread.start()
 
     @property
     def alive(self) -> bool:

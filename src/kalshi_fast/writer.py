@@ -115,6 +115,14 @@ class Writer:
             log.debug("the writer process is gone at once: %s", error)
         self._channel = ours
 
+    def _spawned(self) -> bool:
+        try:
+            self._spawn()
+        except OSError as error:  # no memory, no descriptors: perhaps later
+            log.error("the writer process cannot be started: %s", error.strerror or error)
+            return False
+        return True
+
     def _listen(self) -> None:
         """Hears reports until the writer has ended for good."""
         deaths, wait_s = 0, FIRST_WAIT_S
@@ -140,7 +148,8 @@ class Writer:
             time.sleep(wait_s)
             wait_s = min(MAX_WAIT_S, 2 * wait_s)
             self.restarts += 1
-            self._spawn()
+            while not self._spawned():
+                time.sleep(MAX_WAIT_S)
 
     def _end_process(self) -> int:
         if self._channel is not None:

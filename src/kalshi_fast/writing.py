@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("kalshi_fast.writing")
 
 REPORT_S: Final = 0.2
-CLOSE_WAIT_S: Final = 20.0
+CLOSE_WAIT_S: Final = 10.0
 FULL_WAIT_S: Final = 0.1
 LOCK_WAIT_S: Final = 30.0
 
@@ -68,7 +68,9 @@ class WriterProcess:
             say=lambda text: log.warning("%s", text),
         )
         self._deliveries = [Delivery(sink, self._journal) for sink in self._sinks()]
-        warning = self._try_stores()
+        # A writer started again takes up what waits at once; its deliveries see to the stores.
+        again = self._journal.recorder == self._ring.recorder
+        warning = "" if again else self._try_stores()
         self._begin()
         front = self._open_front()
         self._say(
@@ -179,9 +181,10 @@ class WriterProcess:
                 self._journal.commit()
             except JournalFullError:
                 self._make_room()
-                if not any(delivery.alive for delivery in self._deliveries):
-                    for delivery in self._deliveries:
-                        delivery.start()
+                for delivery in self._deliveries:
+                    delivery.start()
+                    if delivery.broken is not None:
+                        raise delivery.broken from None
                 time.sleep(FULL_WAIT_S)
             else:
                 return
@@ -192,9 +195,12 @@ class WriterProcess:
         """Until nothing will come any more and nothing waits."""
         poll = select.poll()
         poll.register(self._channel, select.POLLIN)
-        reported = 0.0
+        reported, said = 0.0, False
         while True:
             closing = self._ring.closing or self._orphan  # before the look: nothing can come after it
+            if closing and not said:
+                self._journal.say_finishing()
+                said = True
             took = self._take_waiting()
             now = time.monotonic()
             if now - reported >= REPORT_S:
@@ -233,13 +239,17 @@ class WriterProcess:
     def _take_group(self) -> int:
         """One fsync for all that waits."""
         waiting = self._ring.waiting
-        for ahead in range(waiting):
-            batch = self._ring.peek(ahead)
-            assert batch is not None  # noqa: S101 - so many wait
-            self._journal.append(batch, self._ring.tickers, self._ring.ids)
-        self._journal.commit()
-        for _ in range(waiting):
-            self._ring.release()
+        appended = 0
+        try:
+            for ahead in range(waiting):
+                batch = self._ring.peek(ahead)
+                assert batch is not None  # noqa: S101 - so many wait
+                self._journal.append(batch, self._ring.tickers, self._ring.ids)
+                appended += 1
+        finally:  # what was written counts, also when there was no room for all of it
+            self._journal.commit()
+            for _ in range(appended):
+                self._ring.release()
         return waiting
 
     def _refused(self, error: JournalError) -> None:
@@ -261,14 +271,14 @@ class WriterProcess:
         if self._deliveries:
             self._journal.trim(min(delivery.sink.done_seq for delivery in self._deliveries))
         if self._journal.used_bytes > self._journal.max_bytes // 2:
-            for delivery in self._deliveries:
-                if isinstance(delivery.sink, ParquetSink):
-                    delivery.sink.hurry = True
+            hindmost = min((delivery.sink for delivery in self._deliveries), key=lambda sink: sink.done_seq)
+            if isinstance(hindmost, ParquetSink) and self._journal.trimmable(self._journal.end):
+                hindmost.hurry = True
 
     def _look_after(self) -> None:
         self._make_room()
         for delivery in self._deliveries:
-            if delivery.broken is not None:
+            if delivery.broken is not None and not self._orphan:  # else nobody would start us again
                 raise delivery.broken
         self._say(self._report())
 
@@ -293,7 +303,13 @@ class WriterProcess:
 
     def _hear(self) -> None:
         """Wakes, nothing else, come this way; the end of them is the end of the capture process."""
-        if not self._orphan and not self._channel.recv(65_536):
+        if self._orphan:
+            return
+        try:
+            gone = not self._channel.recv(65_536)
+        except OSError:  # it died with a report of ours unread
+            gone = True
+        if gone:
             self._orphan = True
             if not self._ring.closing:
                 log.error("the capture process is gone; what it has handed over is being delivered")
@@ -317,7 +333,6 @@ class WriterProcess:
     # --- the end ----------------------------------------------------------------------------------
 
     def _finish(self) -> None:
-        self._journal.say_finishing()
         self._end_recorder()
         for delivery in self._deliveries:
             delivery.finish()
@@ -329,6 +344,8 @@ class WriterProcess:
         for delivery in self._deliveries:
             delivery.give_up()
             delivery.join(CLOSE_WAIT_S)
+        if all(delivery.complete for delivery in self._deliveries):
+            self._journal.renew()
         self._make_room()
         report = self._report()
         report.undelivered = sum(not d.complete for d in self._deliveries) and report.journal_batches

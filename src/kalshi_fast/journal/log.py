@@ -75,6 +75,7 @@ class Journal:
         self.max_bytes = max_bytes
         self.segment_bytes = min(segment_bytes, max(max_bytes // 8, MIN_BYTES // 8))
         self.segments: list[Segment] = []
+        self.opening = uuid.uuid4().hex[:8]  # of this opening: numbers that a failure took may come again
         self._lock = _locked(directory, lock_wait_s, say)
         self._changed = threading.Condition()
         self._file_lock = threading.Lock()  # the current file may not be closed while it is synced
@@ -349,9 +350,18 @@ class Journal:
         with self._changed:
             self._changed.notify_all()
 
+    def trimmable(self, seq: int) -> bool:
+        """Would ``trim(seq)`` free anything?"""
+        return len(self.segments) > 1 and self.segments[1].first_seq <= seq
+
+    def renew(self) -> None:
+        """Everything is delivered: an empty segment takes the place of the others at the next ``trim``."""
+        if self.segments[-1].first_seq < self._next:
+            self._open_segment()
+
     def trim(self, seq: int) -> None:
         """Nobody needs the batches before this one any more."""
-        while len(self.segments) > 1 and self.segments[1].first_seq <= seq:
+        while self.trimmable(seq):
             gone = self.segments[0]
             try:
                 if gone.damaged:

@@ -26,15 +26,16 @@ _MAGIC = b"KFP1"
 class Point(msgspec.Struct, frozen=True):
     """A place in a journal: before row ``row`` of batch ``seq``.
 
-    ``until``: what was about to be stored when this was written ends before this batch (0: nothing was).
-    ``rows``: how many events of ``recorder`` the store has up to here. ``detail``: what the store has to say
-    to itself.
+    ``until``: what was about to be stored when this was written ends before this batch (0: nothing was), and
+    ``token`` is what it was to be known by. ``rows``: how many events of ``recorder`` the store has up to
+    here. ``detail``: what the store has to say to itself.
     """
 
     journal: str
     seq: int
     row: int = 0
     until: int = 0
+    token: str = ""
     recorder: str = ""
     rows: int = 0
     detail: str = ""

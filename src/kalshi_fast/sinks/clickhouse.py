@@ -39,13 +39,15 @@ log = logging.getLogger("kalshi_fast.clickhouse")
 MERGE_S: Final = 0.03  # between the beginnings of two inserts
 MAX_MERGE_S: Final = 5.0
 MAX_MERGED_ROWS: Final = 200_000
+FORGET_MARKETS: Final = 500
 PARTS_LOOK_S: Final = 1.0
 EASY_PARTS: Final = 100  # in one partition; a server delays inserts from 1000 on, and refuses from 3000 on
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _opened: set[Path] = set()  # by this process, which may open its own directory as often as it likes
 _HEALTH_COLUMNS = ["ts", "conn_id", "event", "sid", "seq", "market_ticker", "detail"]
 # A frame may claim any exchange time; a batch with many months must not be refused.
-_INSERT_SETTINGS = {"max_partitions_per_insert_block": 0}
+# And whatever the profile of the user says: an insert is done when it returns, and known by its token.
+_INSERT_SETTINGS = {"max_partitions_per_insert_block": 0, "async_insert": 0, "insert_deduplicate": 1}
 _FORGET = (
     "INSERT INTO level_states SELECT market_id, market_ticker, side, price_e4, 0, ts, ingest_ts, version + 1"
     " FROM (SELECT * FROM level_states FINAL WHERE size_e2 > 0 AND market_ticker IN {tickers:Array(String)})"
@@ -244,9 +246,11 @@ class ClickHouseSink:
         if not self._pending:
             return False
         self._began = time.monotonic()
-        first, last = self._pending[0], self._pending[-1]
+        last = self._pending[-1]
+        if self._point.until != last.end:  # it could not be written down when it was taken
+            self._intend()
         try:
-            self._insert(f"{self._journal.id}:{first.seq}-{last.end}")
+            self._insert(self._point.token)
         except Exception as error:
             raise SinkError(f"ClickHouse takes no rows: {first_line(error)}") from error
         now_ns = time.time_ns()
@@ -264,8 +268,14 @@ class ClickHouseSink:
             self._pending = self._cursor.take(0, point.until)
         else:
             self._pending = self._cursor.take(MAX_MERGED_ROWS)
-        if self._pending:
-            self._position.write(msgspec.structs.replace(point, until=self._pending[-1].end))
+            if self._pending:
+                self._intend()
+
+    def _intend(self) -> None:
+        """Writes down what is about to be inserted, and what it will be known by."""
+        first, end = self._pending[0].seq, self._pending[-1].end
+        token = f"{self._journal.id}:{first}-{end}:{self._journal.opening}"
+        self._position.write(msgspec.structs.replace(self._point, until=end, token=token))
 
     def _moved(self, seq: int) -> Point:
         """The position behind what is pending."""
@@ -294,7 +304,7 @@ class ClickHouseSink:
             for row in entry.extra.health
         ]
         if health:
-            settings = {"insert_deduplication_token": token}
+            settings = {**_INSERT_SETTINGS, "insert_deduplication_token": token}
             self._open_client.insert("feed_health", health, _HEALTH_COLUMNS, settings=settings)
 
     @property
@@ -328,10 +338,11 @@ class ClickHouseSink:
                 if ticker not in self._clear:
                     self._clear.add(ticker)
                     since[ticker] = ns
-        if since:
-            self._open_client.command(
-                _FORGET, parameters={"tickers": list(since), "since": list(since.values())}
-            )
+        tickers = list(since)
+        for start in range(0, len(tickers), FORGET_MARKETS):  # a server bounds the length of a parameter
+            part = tickers[start : start + FORGET_MARKETS]
+            parameters = {"tickers": part, "since": [since[ticker] for ticker in part]}
+            self._open_client.command(_FORGET, parameters=parameters)
 
     def _look_at_parts(self) -> None:
         """Inserts come further apart while the server has many parts to merge, so that it never has too
@@ -351,6 +362,9 @@ class ClickHouseSink:
     def reset(self) -> None:
         """After a failure: a new client; what is pending stays and is repeated as it is."""
         self._clear.clear()
+        if not self._pending:  # the cursor may have failed half-way
+            self._cursor.close()
+            self._cursor = Cursor(self._journal, self._point.seq)
         if self._client is not None:
             self._client.close()
             self._client = None

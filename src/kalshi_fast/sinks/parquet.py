@@ -232,7 +232,11 @@ class ParquetSink:
         if held is None:
             return False
         log.warning("%s: up to batch %d it is in a file already", self._root, held.seq)
-        rows = sum(e.rows for e in Cursor(self._journal, point.seq).take(0, held.seq)) + held.row - point.row
+        cursor = Cursor(self._journal, point.seq)
+        rows = held.row - point.row
+        while cursor.seq < min(held.seq, self._journal.end):
+            rows += sum(entry.rows for entry in cursor.take(0, min(cursor.seq + 100, held.seq)))
+        cursor.close()
         self._position.write(
             Point(held.journal, held.seq, held.row, recorder=self._at.recorder, rows=self._at.rows + rows)
         )
@@ -241,6 +245,8 @@ class ParquetSink:
     def _finish(self) -> None:
         if self._file is None:
             return
+        if self._journal.fsync != "off":
+            self._journal.sync()  # a file never knows of batches that the journal may yet lose
         self._file.finish(self._at)
         self.files.append(self._file.final)
         self._file = None

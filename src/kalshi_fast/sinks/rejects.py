@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
-from kalshi_fast.errors import SinkError
+from kalshi_fast.errors import JournalError, SinkError
 from kalshi_fast.journal import Point
 
 if TYPE_CHECKING:
@@ -47,17 +48,28 @@ class RejectSink:
         """Keeps the frames of an entry, unless they have been kept already. Raises SinkError."""
         if entry.seq < self._seq or not entry.extra.rejected:
             return
+        before: dict[Path, int] = {}
         try:
             for frame in entry.extra.rejected:
-                path = self._append(frame)
+                path = self._file_of(frame)
+                before.setdefault(path, path.stat().st_size if path.exists() else 0)
+                self._append(frame, path)
             size = path.stat().st_size if path.exists() else 0
-        except OSError as error:
-            raise SinkError(f"rejected frames cannot be kept: {error.strerror or error}") from error
-        self._position.write(Point(self._journal.id, entry.end, detail=f"{path.name}:{size}"))
+            self._position.write(Point(self._journal.id, entry.end, detail=f"{path.name}:{size}"))
+        except (OSError, JournalError) as error:
+            for path, size in before.items():
+                if path.exists():
+                    os.truncate(path, size)  # the entry comes again
+            raise SinkError(
+                f"rejected frames cannot be kept: {getattr(error, 'strerror', None) or error}"
+            ) from error
         self._seq = entry.end
 
-    def _append(self, frame: RejectedFrame) -> Path:
+    def _file_of(self, frame: RejectedFrame) -> Path:
         day = datetime.fromtimestamp(frame.ingest_ns // 1_000_000_000, UTC)
+        return self._directory / f"{day:%Y-%m-%d}.ndjson"
+
+    def _append(self, frame: RejectedFrame, path: Path) -> None:
         self._directory.mkdir(parents=True, exist_ok=True)
         line = json.dumps(
             {
@@ -67,14 +79,12 @@ class RejectSink:
                 **_payload(frame.payload),
             }
         )
-        path = self._directory / f"{day:%Y-%m-%d}.ndjson"
         with path.open("a", encoding="utf-8") as file:
             if file.tell() + len(line) > self._max_bytes:
                 self.dropped += 1
-                return path
+                return
             file.write(line + "\n")
         self.rows += 1
-        return path
 
     def close(self) -> None:
         self._position.close()
