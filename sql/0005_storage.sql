@@ -20,5 +20,6 @@ ALTER TABLE kalshi.level_states
     MODIFY COLUMN ingest_ts CODEC(Delta, T64('bit'), ZSTD(1)),
     MODIFY COLUMN version CODEC(Delta, T64('bit'), ZSTD(1));
 
--- The order key begins with market_id and people ask by ticker.
+-- The order key begins with market_id and people ask by ticker: of 10 million events of 200 markets, one market's
+-- query reads 9 granules instead of 1221, for 2 kB of index.
 ALTER TABLE kalshi.orderbook_events ADD INDEX IF NOT EXISTS by_ticker market_ticker TYPE bloom_filter(0.01) GRANULARITY 1;

@@ -79,27 +79,35 @@ def book_at(events: Iterable[Event], at_ns: int) -> Book | None:
     return states(events, at_ns + 1)[-1].book
 
 
-def best_over_time(events: Iterable[Event], since_ns: int, until_ns: int) -> list[tuple[object, ...]]:
-    """(since, until, exact, bid, ask) of every stretch in which none of the three changes."""
-    stretches: list[tuple[int, int, bool, int | None, int | None]] = []
+def stretches(events: Iterable[Event], until_ns: int) -> list[State]:
+    """The states, as long as neither the best prices change nor whether the book is known."""
+    found: list[State] = []
     for state in states(events, until_ns):
-        no = state.best("no")
-        answer = (state.book is not None, state.best("yes"), None if no is None else 10_000 - no)
-        if stretches and stretches[-1][2:] == answer:
-            stretches[-1] = (stretches[-1][0], state.until_ns, *answer)
-        else:
-            stretches.append((state.since_ns, state.until_ns, *answer))
-    return [
-        (max(since, since_ns), until, int(exact), bid, ask)
-        for since, until, exact, bid, ask in stretches
-        if until > since_ns or since >= since_ns
-    ]
+        if found and _top(found[-1]) == _top(state):
+            state = State(found.pop().since_ns, state.until_ns, state.book)
+        found.append(state)
+    return found
+
+
+def _top(state: State) -> tuple[bool, int | None, int | None]:
+    return state.book is not None, state.best("yes"), state.best("no")
+
+
+def best_over_time(events: Iterable[Event], since_ns: int, until_ns: int) -> list[tuple[object, ...]]:
+    """(since, until, exact, bid, ask) of every stretch."""
+    found: list[tuple[object, ...]] = []
+    for state in stretches(events, until_ns):
+        exact, bid, no = _top(state)
+        if state.until_ns > since_ns or state.since_ns >= since_ns:
+            ask = None if no is None else 10_000 - no
+            found.append((max(state.since_ns, since_ns), state.until_ns, int(exact), bid, ask))
+    return found
 
 
 def ohlc(events: Iterable[Event], since_ns: int, until_ns: int, step_ns: int) -> list[tuple[object, ...]]:
     """(since, open, high, low, close, the spread's, known, quoted) of every bar; mid in 1/20,000."""
     bars: list[tuple[object, ...]] = []
-    timeline = states(events, until_ns)
+    timeline = stretches(events, until_ns)
     for start in range(since_ns, until_ns, step_ns):
         end = min(start + step_ns, until_ns)
         inside = [
