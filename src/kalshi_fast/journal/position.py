@@ -51,7 +51,10 @@ class Position:
         except OSError as error:
             raise JournalError(f"{path}: cannot be used: {error.strerror or error}") from error
         found = [place for place in places if place is not None]
-        self._generation, self.point = max(found, key=lambda place: place[0], default=(0, None))
+        self._generation = 0
+        self.point: Point | None = None
+        if found:
+            self._generation, self.point = max(found, key=lambda place: place[0])
 
     def write(self, point: Point) -> None:
         """Raises JournalError when it cannot be written; then the one before still counts."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pyarrow as pa
@@ -31,6 +31,8 @@ from kalshi_fast.journal.records import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
 _NAMES_DECODER = msgspec.msgpack.Decoder(NamesPayload)
 _STATE_DECODER = msgspec.msgpack.Decoder(StatePayload)
@@ -155,7 +157,7 @@ class ReadState:
         return Entry(seq, end, self.recorder, 0, self.names, events, None, Extra([health], []))
 
 
-def arrays(columns: pa.RecordBatch | None) -> dict[str, object] | None:
+def arrays(columns: pa.RecordBatch | None) -> dict[str, NDArray[Any]] | None:
     """Columns as numpy arrays over the same memory."""
     if columns is None:
         return None
