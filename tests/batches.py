@@ -1,13 +1,11 @@
-"""Batches as a recorder would fill them, and what has been written of them, for the tests of ring and journal."""
+"""Batches as a recorder would fill them, and what they held, for the tests of ring and journal."""
 
 from __future__ import annotations
 
 import random
 import uuid
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
-
-import pyarrow as pa
+from typing import TYPE_CHECKING
 
 from kalshi_fast._columns import CLEAR, DELTA, GAP, SNAPSHOT, EventColumns, LevelColumns
 from kalshi_fast.arrow import STORED_EVENTS, STORED_LEVELS, stored
@@ -15,6 +13,8 @@ from kalshi_fast.batch import Extra, HealthEvent, RejectedFrame, pack_extra
 from kalshi_fast.ring import SealedSlot
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from kalshi_fast.journal import Entry, Journal
 
 START_NS = 1_700_000_000_000_000_000
@@ -61,7 +61,7 @@ def id_of(ix: int) -> str:
 
 @dataclass
 class Filler:
-    """One recorder: ``fill`` makes its next batch. Rows are random, their books follow the rules of the feed."""
+    """One recorder: ``fill`` makes its next batch. Random rows by the rules of the feed."""
 
     seed: int
     recorder: uuid.UUID = field(init=False)
@@ -136,9 +136,9 @@ class Filler:
         journal.append(batch, lambda start, stop: self.tickers[start:stop], lambda a, b: self.ids[a:b])
         journal.commit()
 
-    def put(self, journal: Journal, **how: Any) -> Written:
+    def put(self, journal: Journal, rows: int = 5, new_names: int = 1, records: int = 0) -> Written:
         """The next batch, written down."""
-        self.append(journal, self.fill(**how))
+        self.append(journal, self.fill(rows, new_names, records))
         return self.written[-1]
 
 
