@@ -1,11 +1,11 @@
-"""Batches as a recorder would fill them, and what has been written of them: for tests of ring and journal."""
+"""Batches as a recorder would fill them, and what they held, for the tests of ring and journal."""
 
 from __future__ import annotations
 
 import random
 import uuid
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kalshi_fast._columns import CLEAR, DELTA, GAP, SNAPSHOT, EventColumns, LevelColumns
 from kalshi_fast.arrow import STORED_EVENTS, STORED_LEVELS, stored
@@ -61,7 +61,7 @@ def id_of(ix: int) -> str:
 
 @dataclass
 class Filler:
-    """One recorder: ``fill`` makes its next batch. Rows are random, books follow the rules of the feed."""
+    """One recorder: ``fill`` makes its next batch. Random rows by the rules of the feed."""
 
     seed: int
     recorder: uuid.UUID = field(init=False)
@@ -136,9 +136,9 @@ class Filler:
         journal.append(batch, lambda start, stop: self.tickers[start:stop], lambda a, b: self.ids[a:b])
         journal.commit()
 
-    def put(self, journal: Journal, **how: Any) -> Written:  # noqa: ANN401
+    def put(self, journal: Journal, rows: int = 5, new_names: int = 1, records: int = 0) -> Written:
         """The next batch, written down."""
-        self.append(journal, self.fill(**how))
+        self.append(journal, self.fill(rows, new_names, records))
         return self.written[-1]
 
 
