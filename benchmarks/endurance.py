@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import base64
-import hashlib
 import json
 import os
 import random
@@ -23,7 +21,7 @@ from urllib.request import urlopen
 
 import pyarrow.dataset as ds
 
-from benchmarks.sender import GUID, SUBSCRIBED, on_the_wire
+from benchmarks.sender import SUBSCRIBED, on_the_wire, upgrade
 from kalshi_fast.simulator.tls import make_key
 
 MARKETS = 500
@@ -82,14 +80,7 @@ class Sender:
         self.done = asyncio.Event()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        request = await reader.readuntil(b"\r\n\r\n")
-        lines = (line.partition(b":") for line in request.split(b"\r\n"))
-        key = next(value.strip() for name, _, value in lines if name.lower() == b"sec-websocket-key")
-        accept = base64.b64encode(hashlib.sha1(key + GUID, usedforsecurity=False).digest())
-        writer.write(
-            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            b"Sec-WebSocket-Accept: " + accept + b"\r\n\r\n"
-        )
+        await upgrade(reader, writer)
         for frame in (SUBSCRIBED, *snapshots()):
             writer.write(on_the_wire(frame))
             await writer.drain()

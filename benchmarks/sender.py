@@ -28,6 +28,18 @@ def on_the_wire(payload: bytes) -> bytes:
     return (length or struct.pack(">BBH", 0x81, 126, len(payload))) + payload
 
 
+async def upgrade(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Answers a WebSocket handshake."""
+    request = await reader.readuntil(b"\r\n\r\n")
+    lines = (line.partition(b":") for line in request.split(b"\r\n"))
+    key = next(value.strip() for name, _, value in lines if name.lower() == b"sec-websocket-key")
+    accept = base64.b64encode(hashlib.sha1(key + GUID, usedforsecurity=False).digest())
+    writer.write(
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Accept: " + accept + b"\r\n\r\n"
+    )
+
+
 async def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("directory", type=Path)
@@ -38,14 +50,7 @@ async def main() -> None:
     play = b"".join(on_the_wire(frame) for frame in frames if len(frame) < 65_536)
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        request = await reader.readuntil(b"\r\n\r\n")
-        lines = (line.partition(b":") for line in request.split(b"\r\n"))
-        key = next(value.strip() for name, _, value in lines if name.lower() == b"sec-websocket-key")
-        accept = base64.b64encode(hashlib.sha1(key + GUID, usedforsecurity=False).digest())
-        writer.write(
-            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            b"Sec-WebSocket-Accept: " + accept + b"\r\n\r\n"
-        )
+        await upgrade(reader, writer)
         try:
             for start in range(0, len(play), CHUNK_BYTES):
                 writer.write(play[start : start + CHUNK_BYTES])

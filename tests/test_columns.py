@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kalshi_fast._columns import EventColumns, LevelColumns
+from kalshi_fast._columns import EventColumns, LevelColumns, event_arrays, event_bytes
 from kalshi_fast.arrow import EVENT_SCHEMA, LEVEL_SCHEMA, STORED_EVENTS, STORED_LEVELS, Names, stored
 from kalshi_fast.errors import FieldError
 from kalshi_fast.pool import LocalPool
@@ -149,16 +149,22 @@ def test_a_full_buffer_says_so_and_stays_as_it_is() -> None:
     assert len(events) == 0
 
 
-@given(EVENT_ROWS, st.integers(1, 50), st.data())
-def test_extend_copies_what_fits(rows: list[tuple[int, ...]], capacity: int, data: st.DataObject) -> None:
-    source, target = filled(rows), EventColumns(capacity)
-    start = data.draw(st.integers(0, len(rows)))
-    stop = data.draw(st.integers(start, len(rows)))
-    assert target.extend(source, start, stop) == min(stop - start, capacity)
-    copied = list(zip(*(values[: target.n].tolist() for values in target.arrays.values()), strict=True))
-    assert copied == [tuple(row) for row in rows[start:stop]][:capacity]
-    with pytest.raises(FieldError):
-        target.extend(source, 0, len(rows) + 1)
+@given(EVENT_ROWS)
+def test_columns_may_lie_in_memory_that_is_given(rows: list[tuple[int, ...]]) -> None:
+    memory = bytearray(event_bytes(40))
+    columns = EventColumns(40, memory)
+    for row in rows:
+        assert columns.add(*row)
+    seen = event_arrays(memory, 40)
+    found = list(zip(*(seen[name][: len(rows)].tolist() for name in columns.arrays), strict=True))
+    assert found == [tuple(row) for row in rows]
+
+
+def test_memory_that_cannot_hold_columns_is_refused() -> None:
+    with pytest.raises(FieldError, match="read-only memory"):
+        EventColumns(4, bytes(event_bytes(4)))
+    with pytest.raises(ValueError, match="smaller than requested"):
+        LevelColumns(4, bytearray(64))
 
 
 @pytest.mark.parametrize("columns", [EventColumns, LevelColumns])

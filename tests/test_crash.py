@@ -27,6 +27,7 @@ import pytest
 from kalshi_fast.checkpoints import compare
 from kalshi_fast.journal import Cursor, Journal
 from kalshi_fast.simulator.process import Simulator
+from recorders import record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,30 +40,15 @@ NAMES = ("conn_id", "sid", "seq", "market_ticker", "type", "side", "price_e4", "
 class Recorder:
     """The command, as a user runs it."""
 
-    def __init__(self, directory: Path, simulator: Simulator, **settings: str) -> None:
-        told = {
-            "PROD_KEYID": simulator.key_id,
-            "PROD_KEYFILE": simulator.key_file,
-            "MARKET_TICKERS": ",".join(simulator.tickers),
-            "WS_URL": simulator.url,
-            "WS_CAFILE": simulator.ca_file or "",
-            "WS_BACKOFF_SECS": "0.1",
-            "CLICKHOUSE_URL": f"chdb://{directory}/clickhouse",
-            "PARQUET_DIR": str(directory / "parquet"),
-            "PARQUET_MAX_SECS": "1",
-            "JOURNAL_DIR": str(directory / "journal"),
-            "BATCH_ROWS": "300",
-            **settings,
-        }
-        environment = {**{n: v for n, v in os.environ.items() if n not in told}, **told}
-        with (directory / "stderr").open("ab") as stderr:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "kalshi_fast", "run", "--quiet", "--env-file", os.devnull],
-                env=environment,
-                cwd=directory,
-                stdout=subprocess.DEVNULL,
-                stderr=stderr,
-            )
+    def __init__(self, directory: Path, simulator: Simulator) -> None:
+        self.process = record(
+            directory,
+            simulator,
+            CLICKHOUSE_URL=f"chdb://{directory}/clickhouse",
+            WS_BACKOFF_SECS="0.1",
+            PARQUET_MAX_SECS="1",
+            BATCH_ROWS="300",
+        )
 
     @property
     def writer(self) -> int | None:
@@ -83,10 +69,10 @@ class Recorder:
             _kill(writer)
         if what in ("capture", "both"):
             _kill(self.process.pid)
-            self.process.wait()
+            self.process.communicate()
         if what == "capture, then the writer" and writer is not None:
             _kill(self.process.pid)
-            self.process.wait()
+            self.process.communicate()
             time.sleep(0.05)
             _kill(writer)
 
@@ -96,7 +82,8 @@ class Recorder:
 
     def stop(self) -> int:
         self.process.send_signal(signal.SIGINT)
-        return self.process.wait(60)
+        self.process.communicate(timeout=60)
+        return self.process.returncode
 
 
 def _kill(pid: int) -> None:

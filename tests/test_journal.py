@@ -117,11 +117,11 @@ def test_batches_come_through_the_shared_memory(tmp_path: Path) -> None:
             slot = filler.fill(rows=16, records=1)
             batch.number, batch.names = slot.number, slot.names
             extra = filler.written[-1].extra
-            batch.events.extend(filled(slot.events), 0, slot.events)  # so many rows, whatever is in them
+            columns = (slot.event_arrays[name][: slot.events].tolist() for name in batch.events.arrays)
+            for values in zip(*columns, strict=True):
+                batch.events.add(*values)
             for row in range(slot.levels):
                 batch.levels.set(row, 0, 0, 1, 1, 1, 1)
-            for name, column in slot.event_arrays.items():
-                batch.events.arrays[name][:] = column
             for name, column in slot.level_arrays.items():
                 batch.levels.arrays[name][:] = column
             batch.health, batch.rejected = extra.health, extra.rejected
@@ -134,13 +134,6 @@ def test_batches_come_through_the_shared_memory(tmp_path: Path) -> None:
         assert len(journal.segments) > 3
         same(read(journal), filler.written)
     os.close(ring.fd)
-
-
-def filled(rows: int) -> EventColumns:
-    columns = EventColumns(rows)
-    for _ in range(rows):
-        columns.add(*[0] * 11)
-    return columns
 
 
 def test_a_recorder_that_knows_no_market_yet_is_read_too(tmp_path: Path) -> None:

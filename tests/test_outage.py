@@ -8,45 +8,31 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import subprocess
-import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow.dataset as ds
 
 import front
 from kalshi_fast.simulator.process import Simulator
 from kalshi_fast.sinks import clickhouse
+from recorders import record
+
+if TYPE_CHECKING:
+    import subprocess
 
 DATABASE = "outage"
 
 
 def start(directory: Path, simulator: Simulator, url: str, **settings: str) -> subprocess.Popen[bytes]:
-    told = {
-        "PROD_KEYID": simulator.key_id,
-        "PROD_KEYFILE": simulator.key_file,
-        "MARKET_TICKERS": ",".join(simulator.tickers),
-        "WS_URL": simulator.url,
-        "WS_CAFILE": simulator.ca_file or "",
+    server = {
         "CLICKHOUSE_URL": url,
         "CLICKHOUSE_USER": front.USER,
         "CLICKHOUSE_PASSWORD": front.PASSWORD,
         "CLICKHOUSE_DATABASE": DATABASE,
-        "PARQUET_DIR": str(directory / "parquet"),
-        "JOURNAL_DIR": str(directory / "journal"),
-        **settings,
     }
-    with (directory / "stderr").open("ab") as stderr:
-        return subprocess.Popen(
-            [sys.executable, "-m", "kalshi_fast", "run", "--json", "--quiet", "--env-file", os.devnull],
-            env={**os.environ, **told},
-            cwd=directory,
-            stdout=subprocess.PIPE,
-            stderr=stderr,
-        )
+    return record(directory, simulator, **(server | settings))
 
 
 def resident_kb(pid: int) -> int:

@@ -148,16 +148,6 @@ cdef class EventColumns:
             type, conn_id, sid, seq, market_ix, id_ix, side, price_e4, qty_e2, ts_us, ingest_ns
         )
 
-    def extend(self, EventColumns other not None, Py_ssize_t start, Py_ssize_t stop):
-        """Copies rows ``start`` to ``stop`` of another buffer as far as there is room; returns how many."""
-        if not 0 <= start <= stop <= other.n:
-            raise FieldError("rows", (start, stop), f"a range within 0…{other.n}")
-        cdef Py_ssize_t count = min(stop - start, self.capacity - self.n)
-        for name, column in self.arrays.items():
-            column[self.n : self.n + count] = other.arrays[name][start : start + count]
-        self.n += count
-        return count
-
     def begin(self):
         """Empties the buffer for its next use."""
         self.n = 0
