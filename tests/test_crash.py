@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 MARKETS = 40
-SEEDS = range(int(os.environ.get("KALSHI_FAST_CRASH_SEEDS", "2")))
+SEEDS = range(int(os.environ.get("KALSHI_FAST_CRASH_SEEDS", "3")))
 NAMES = ("conn_id", "sid", "seq", "market_ticker", "type", "side", "price_e4", "qty_e2")
 
 
