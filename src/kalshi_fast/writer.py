@@ -46,7 +46,6 @@ class Writer:
         self.floor_ns = 0
         self.query_url = ""
         self.restarts = 0
-        self.pid = 0
         self._ring = ring
         self._settings = encode_settings(settings)
         self._process: subprocess.Popen[bytes] | None = None
@@ -107,7 +106,6 @@ class Writer:
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
             )
-        self.pid = self._process.pid
         self._lines = _Lines(ours)
         try:
             ours.sendall(self._settings)
