@@ -180,7 +180,7 @@ cdef class DeltaPath:
 
     cdef void _keep_times(self, const char* times, Py_ssize_t length) noexcept nogil:
         """The next frame may well have the same."""
-        self.times_length = length if length <= MAX_TIMES else 0
+        self.times_length = length if 16 <= length <= MAX_TIMES else 0
         memcpy(self.times, times, self.times_length)
 
     cdef Taken scan(self, const char* text, Py_ssize_t length, int64_t ingest_ns):
@@ -277,7 +277,7 @@ cdef class DeltaPath:
             if ts_us == BAD:
                 return NOT_TAKEN
 
-        if side == 1 and self.no_on_yes_scale:
+        if self.no_on_yes_scale and side == 1:
             price = PRICE_MAX_E4 - price
         tick = book.slot_of[price]
         if tick < 0:
