@@ -13,8 +13,6 @@ from libc.stdint cimport int64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy, memset
 
-import numpy as np
-
 from kalshi_fast._decode cimport PRICE_MAX_E4, QTY_LIMIT_E2
 from kalshi_fast.errors import (
     BookError,
@@ -28,6 +26,18 @@ from kalshi_fast.errors import (
 YES = 0
 NO = 1
 SIDES = ("yes", "no")
+
+cdef object numpy_module = None
+
+
+cdef _numpy():
+    """Imported when an array is first asked for: it costs more than everything else here."""
+    global numpy_module
+    if numpy_module is None:
+        import numpy
+
+        numpy_module = numpy
+    return numpy_module
 
 
 cdef class Grid:
@@ -62,6 +72,7 @@ cdef class Grid:
     @property
     def prices(self):
         """All prices, ascending: numpy uint16 of shape (n_ticks,)."""
+        np = _numpy()
         return np.array([self.price_of[slot] for slot in range(self.n_ticks)], dtype=np.uint16)
 
     def __eq__(self, other):
@@ -283,6 +294,7 @@ cdef class OrderBook:
             if max_levels < 0:
                 raise FieldError("max_levels", max_levels, "0 or more")
             n = min(n, max_levels)
+        np = _numpy()
         prices = np.empty(n, dtype=np.uint16)
         sizes = np.empty(n, dtype=np.int64)
         cdef uint16_t[::1] price_view = prices
