@@ -3,9 +3,9 @@
 ``python -m benchmarks.tuning [VARIANT…] [--rounds 7] [--rate 50000] [--seconds 2] [--tls] [--stores]``
 
 A sender of its own, on a core of its own, writes one frame every so many nanoseconds, each by itself, and
-notes when. A fresh process receives them, decodes, keeps books and fills columns, and notes when each read had
-been dealt with. The variants take turns, round by round. With ``--stores`` the receiver is ``kalshi-fast run`` with
-both stores, and the end is the receive time that it has stored (the beginning of the read).
+notes when. A fresh process receives them, decodes, keeps books and fills columns, and notes when each read
+had been dealt with. The variants take turns, round by round. With ``--stores`` the receiver is ``kalshi-fast
+run`` with both stores, and the end is the receive time that it has stored (the beginning of the read).
 Frames that are due and could not be sent yet keep their place in time: no omission is coordinated away.
 """
 
