@@ -1,7 +1,7 @@
 """``kalshi-fast check`` says what is true of key, exchange, stores, disk and host, and changes none of it.
 
 The exchange is the simulator in a process of its own over real TLS; the servers with a wrong clock, without
-an answer or without the right to sign in are real ones too. Other hosts are directories that look like theirs.
+an answer or without the right to sign in are real too. Other hosts are directories that look like theirs.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def looked(checks: list[Check], limit_s: float = 10) -> dict[str, Finding]:
     return {finding.name: finding for finding in run_checks(checks, limit_s)}
 
 
-def check(directory: Path, *arguments: str, code: int = 0, **env: str) -> dict[str, dict[str, str]]:
+def check(directory: Path, env: dict[str, str], *arguments: str, code: int = 0) -> dict[str, dict[str, str]]:
     """The command as a user runs it; its findings by name."""
     done = subprocess.run(
         [sys.executable, "-m", "kalshi_fast", "check", "--json", "--quiet", *arguments],
@@ -86,7 +86,7 @@ def simulated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, st
 
 
 def test_all_is_well_and_nothing_is_written(tmp_path: Path, simulated: dict[str, str]) -> None:
-    found = check(tmp_path, **simulated)
+    found = check(tmp_path, simulated)
     assert list(tmp_path.iterdir()) == []
     for name in ("key", "clock", "websocket", "clickhouse", "journal", "fsync", "parquet", "tuning"):
         assert found[name]["verdict"] == "ok", found[name]
@@ -128,7 +128,7 @@ def test_wrong_settings_are_exit_code_2(tmp_path: Path) -> None:
 
 def test_a_key_that_others_can_read(tmp_path: Path, simulated: dict[str, str], key_file: Path) -> None:
     key_file.chmod(0o644)
-    found = check(tmp_path, code=1, **(simulated | {"PROD_KEYFILE": str(key_file)}))
+    found = check(tmp_path, simulated | {"PROD_KEYFILE": str(key_file)}, code=1)
     assert found["key"]["verdict"] == "failure"
     assert "(mode 0644): chmod 600" in found["key"]["said"]
 
@@ -136,14 +136,14 @@ def test_a_key_that_others_can_read(tmp_path: Path, simulated: dict[str, str], k
 def test_a_key_that_the_exchange_does_not_know(
     tmp_path: Path, simulated: dict[str, str], key_file: Path
 ) -> None:
-    found = check(tmp_path, code=1, **(simulated | {"PROD_KEYFILE": str(key_file)}))
+    found = check(tmp_path, simulated | {"PROD_KEYFILE": str(key_file)}, code=1)
     assert found["key"]["verdict"] == "ok"
     assert found["websocket"]["verdict"] == "failure"
     assert "refused the key, the signature or the clock: HTTP 401" in found["websocket"]["said"]
 
 
 def test_no_settings_at_all(tmp_path: Path) -> None:
-    found = check(tmp_path, code=1, WS_URL="wss://127.0.0.1:9/trade-api/ws/v2")
+    found = check(tmp_path, {"WS_URL": "wss://127.0.0.1:9/trade-api/ws/v2"}, code=1)
     assert found["key"]["said"] == "PROD_KEYFILE is not set"
     assert found["rest"]["verdict"] == "failure"
     assert "cannot be reached: Connection refused" in found["rest"]["said"]
@@ -151,7 +151,7 @@ def test_no_settings_at_all(tmp_path: Path) -> None:
 
 
 def test_tuning_that_this_host_has_not(tmp_path: Path, simulated: dict[str, str]) -> None:
-    found = check(tmp_path, "--cpu", "4000", code=1, **simulated)
+    found = check(tmp_path, simulated, "--cpu", "4000", code=1)
     assert found["tuning"]["said"].startswith("CAPTURE_CPU: expected cores of this machine")
 
 
@@ -362,7 +362,7 @@ def test_an_embedded_engine_that_records_is_asked(engine_url: str, tmp_path: Pat
             "CLICKHOUSE_PASSWORD": front.PASSWORD,
             "WS_URL": "wss://127.0.0.1:9/",
         }
-        found = check(tmp_path, code=1, **told)
+        found = check(tmp_path, told, code=1)
         remove_endpoint(directory, answering.url)
     assert found["clickhouse"]["said"].startswith("the recording that runs here is ClickHouse ")
     assert found["schema"]["said"] == "the database 'kalshi' is up to date"
