@@ -357,8 +357,8 @@ def one(
 
 
 def quietest(latencies: NDArray[np.float64], rate: int) -> NDArray[np.float64]:
-    """The quarter of the stretches of WINDOW_S that had the smallest 99th percentiles: on a shared machine the
-    others hold somebody else's work."""
+    """The quarter of the stretches of WINDOW_S that had the smallest 99th percentiles: on a shared machine
+    the others hold somebody else's work."""
     length = int(rate * WINDOW_S)
     windows = latencies[: len(latencies) // length * length].reshape(-1, length)
     order = np.argsort(np.percentile(windows, 99, axis=1))

@@ -219,7 +219,7 @@ def fill(ring):
 def test_a_ring_made_ready_is_filled_without_a_fault() -> None:
     code = RING + (
         "cold, ready = (Ring.create(2000, 50, uuid.uuid4()) for _ in range(2))\n"
-        "ready.populate()\n"
+        "ready.populate(50)\n"
         "pages = 50 * (len(cold.event_memory(0)) // mmap.PAGESIZE)\n"
         "print(pages, fill(cold), fill(ready))"
     )

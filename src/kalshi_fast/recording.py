@@ -19,7 +19,7 @@ from kalshi_fast import _clock
 from kalshi_fast.auth import Signer
 from kalshi_fast.books import Books
 from kalshi_fast.config import Settings, require_live
-from kalshi_fast.errors import ConfigError
+from kalshi_fast.errors import ConfigError, TuningError
 from kalshi_fast.feed import tls_context
 from kalshi_fast.fleet import Fleet
 from kalshi_fast.pool import BatchPool
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 PROGRESS_S = 0.5
+READY_SLOTS = 64  # of the ring at the start: it uses the first ones that are free, so mostly these
 CLOSE_WAIT_S = 30.0
 
 log = logging.getLogger("kalshi_fast.recording")
@@ -61,8 +62,7 @@ class Recording:
             raise ConfigError("CLICKHOUSE_URL and PARQUET_DIR are both off: nothing would be recorded")
         slots = min(max(4, settings.buffer_max_rows // settings.batch_rows), MAX_SLOTS)
         self._ring = Ring.create(settings.batch_rows, slots, self.id)
-        if settings.lock_memory:
-            self._ring.populate()
+        self._populate(MAX_SLOTS if settings.lock_memory else READY_SLOTS)
         self.writer = Writer(self._ring, settings)
         self.writer.start()
         if self.writer.warning:
@@ -74,6 +74,14 @@ class Recording:
         self.recorder = Recorder(self.books, self.pool, self.pool.deliver, seal_rows=settings.batch_rows)
         self.fleet = Fleet(settings, signer, self.recorder, self.pool, context)
         capture.apply(settings)  # last: what has been started above is not meant
+
+    def _populate(self, slots: int) -> None:
+        try:
+            self._ring.populate(slots)
+        except TuningError as error:
+            if self.settings.lock_memory:
+                raise
+            log.debug("%s", error)  # nobody has asked for it
 
     async def run(self, progress: Callable[[Recording], None] | None = None) -> None:
         """Records until ``stop``, a signal, or an error that no retry can mend."""

@@ -144,10 +144,10 @@ class Ring:
         high, low = (self._cells.get(at) + (1 << 63) for at in (_CELL_RECORDER_HIGH, _CELL_RECORDER_LOW))
         return uuid.UUID(int=high << 64 | low)
 
-    def populate(self) -> None:
-        """The columns of all slots are in memory from now on: their first use costs no page fault. Raises
-        TuningError."""
-        for slot in range(self.slots):
+    def populate(self, slots: int) -> None:
+        """The columns of the first so many slots are in memory from now on: their first use costs no page
+        fault. Raises TuningError."""
+        for slot in range(min(slots, self.slots)):
             populate(self._mapped, self._slot_at(slot), self._extra_at)
 
     # --- the side that fills ----------------------------------------------------------------------
