@@ -1,12 +1,16 @@
 """What each setting of docs/tuning.md is worth: latency from send to end of read, at a steady rate.
 
-``python -m benchmarks.tuning [VARIANT…] [--rounds 7] [--rate 50000] [--seconds 2] [--tls] [--stores]``
+``python -m benchmarks.tuning [VARIANT…] [--rounds 7] [--rate 50000] [--seconds 2] [--tls] [--stores]
+[--undisturbed]``
 
 A sender of its own, on a core of its own, writes one frame every so many nanoseconds, each by itself, and
 notes when. A fresh process receives them, decodes, keeps books and fills columns, and notes when each read
 had been dealt with. The variants take turns, round by round. With ``--stores`` the receiver is ``kalshi-fast
 run`` with both stores, and the end is the receive time that it has stored (the beginning of the read).
 Frames that are due and could not be sent yet keep their place in time: no omission is coordinated away.
+
+``--undisturbed`` (as root) gives sender and receiver a real-time priority for half a second, in every
+variant: it stands for a machine that has nothing else to do, where there is none.
 """
 
 from __future__ import annotations
@@ -25,6 +29,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,13 +38,17 @@ import picows
 import pyarrow.dataset as ds
 import uvloop
 
-from benchmarks.conftest import N_MARKETS, made_frames, sealing_recorder
+from benchmarks.conftest import N_MARKETS, made_frames
 from benchmarks.sender import SUBSCRIBED, on_the_wire
 from kalshi_fast._clock import receive_ns
 from kalshi_fast._listener import FrameListener
+from kalshi_fast.books import Books
 from kalshi_fast.config import load
 from kalshi_fast.link import Link
+from kalshi_fast.pool import BatchPool
 from kalshi_fast.receiver import Receiver
+from kalshi_fast.recorder import Recorder
+from kalshi_fast.ring import Ring
 from kalshi_fast.session import Session
 from kalshi_fast.simulator.synthetic import SyntheticMarkets
 from kalshi_fast.simulator.tls import make_key, make_tls
@@ -81,7 +90,7 @@ SO_BUSY_POLL = 46
 # --- the sender -----------------------------------------------------------------------------------------
 
 
-def send(directory: Path, frames: int, rate: int, *, tls: bool) -> None:
+def send(directory: Path, frames: int, rate: int, *, tls: bool, undisturbed: bool) -> None:
     """A server: each client gets the whole play; when each delta was due and was sent is left in a file."""
     with contextlib.suppress(OSError):
         os.sched_setaffinity(0, {SENDER_CPU})
@@ -97,14 +106,17 @@ def send(directory: Path, frames: int, rate: int, *, tls: bool) -> None:
         try:
             if context is not None:
                 client = context.wrap_socket(client, server_side=True)
-            _play(client, directory, wires, rate)
+            _play(client, directory, wires, rate, undisturbed=undisturbed)
         except OSError as error:
             sys.stderr.write(f"sender: {error}\n")
         finally:
+            os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
             client.close()
 
 
-def _play(client: socket.socket, directory: Path, wires: list[bytes], rate: int) -> None:
+def _play(
+    client: socket.socket, directory: Path, wires: list[bytes], rate: int, *, undisturbed: bool
+) -> None:
     _upgrade(client)
     client.recv(65_536)  # the command to subscribe
     client.sendall(on_the_wire(SUBSCRIBED) + b"".join(wires[:N_MARKETS]))
@@ -113,6 +125,8 @@ def _play(client: socket.socket, directory: Path, wires: list[bytes], rate: int)
     sent_ns = np.zeros(len(deltas), np.int64)
     period_ns = 1_000_000_000 / rate
     now_ns, sendall = time.time_ns, client.sendall
+    if undisturbed:
+        set_fifo(40)
     began_ns = now_ns() + 1_000_000
     for at, frame in enumerate(deltas):
         due_ns = began_ns + int(at * period_ns)
@@ -120,6 +134,7 @@ def _play(client: socket.socket, directory: Path, wires: list[bytes], rate: int)
             pass
         sent_ns[at] = now
         sendall(frame)
+    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
     due = began_ns + (np.arange(len(deltas)) * period_ns).astype(np.int64)
     np.save(directory / "times.part.npy", np.stack([due, sent_ns]))
     (directory / "times.part.npy").rename(directory / "times.npy")
@@ -153,7 +168,16 @@ def _upgrade(client: socket.socket) -> None:
 # --- the receiver ---------------------------------------------------------------------------------------
 
 
-def receive(url: str, cafile: str, frames: int, told: dict[str, str]) -> dict[str, Any]:
+def handing_over() -> tuple[Recorder, BatchPool]:
+    """A recorder as the capture process has it, whose batches are given back as soon as they are sealed."""
+    books = Books()
+    ring = Ring.create(2000, 64, uuid.uuid4())
+    ring.populate(64)
+    pool = BatchPool(ring, books.tickers, books.ids, ring.release)
+    return Recorder(books, pool, pool.deliver, seal_rows=2000), pool
+
+
+def receive(url: str, cafile: str, frames: int, told: dict[str, str], *, undisturbed: bool) -> dict[str, Any]:
     """Receives one play; for each read how many frames there were after it, and when."""
     tried = {name: value for name, value in told.items() if name.startswith("X_")}
     settings = load(
@@ -164,13 +188,13 @@ def receive(url: str, cafile: str, frames: int, told: dict[str, str]) -> dict[st
     ).settings
     settings = capture.prepare(settings)
     capture.apply(settings)
-    if "X_FIFO" in tried:
-        set_fifo(int(tried["X_FIFO"]))
+    if "X_FIFO" in tried or undisturbed:
+        set_fifo(50)
 
     async def once() -> dict[str, Any]:
         loop = asyncio.get_running_loop()
         done: asyncio.Future[None] = loop.create_future()
-        recorder, pool = sealing_recorder()
+        recorder, pool = handing_over()
         session = Session(
             list(SyntheticMarkets(N_MARKETS, 1).books), clock=time.monotonic_ns, rng=random.Random(1)
         )
@@ -291,17 +315,21 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=2)
     parser.add_argument("--tls", action="store_true")
     parser.add_argument("--stores", action="store_true")
+    parser.add_argument("--undisturbed", action="store_true")
     parser.add_argument("--role", choices=("send", "receive"), help=argparse.SUPPRESS)
     parser.add_argument("--told", default="{}", help=argparse.SUPPRESS)
     parser.add_argument("--directory", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--url", default="", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    # A real-time program that does not sleep is stopped after 950 ms.
+    options.seconds = min(options.seconds, 0.5) if options.undisturbed else options.seconds
     frames = int(options.rate * options.seconds)
     if options.role == "send":
-        send(options.directory, frames, options.rate, tls=options.tls)
+        send(options.directory, frames, options.rate, tls=options.tls, undisturbed=options.undisturbed)
     elif options.role == "receive":
         cafile = str(options.directory / "ca.pem") if options.tls else ""
-        found = receive(options.url, cafile, frames, json.loads(options.told))
+        told = json.loads(options.told)
+        found = receive(options.url, cafile, frames, told, undisturbed=options.undisturbed)
         np.save(options.directory / "reads.npy", np.array([found["seqs"], found["ends_ns"]]))
     else:
         with tempfile.TemporaryDirectory() as directory:
@@ -317,6 +345,7 @@ def compare(options: argparse.Namespace, directory: Path, frames: int) -> None:
         "--seconds",
         str(options.seconds),
         *(["--tls"] if options.tls else []),
+        *(["--undisturbed"] if options.undisturbed else []),
     ]
     sender = subprocess.Popen([*usual, "--role", "send"], stdout=subprocess.PIPE, text=True)
     assert sender.stdout is not None
