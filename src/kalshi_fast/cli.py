@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kalshi_fast import __version__
+from kalshi_fast.bench import options as bench_options
 from kalshi_fast.config import SETTINGS, Loaded, describe, load
 from kalshi_fast.errors import ConfigError, KalshiFastError, SimulatorError
 from kalshi_fast.simulator import options as simulator_options
@@ -114,6 +115,14 @@ def parser() -> argparse.ArgumentParser:
     what.add_argument("--status", action="store_true", help="what the configured ClickHouse has had")
     _add_settings(sql)
     sql.add_argument("--cluster", dest="CLICKHOUSE_CLUSTER", metavar="NAME", help="as --clickhouse-cluster")
+
+    bench = commands.add_parser(
+        "bench",
+        help="measure everything, beside other libraries",
+        description="Runs the whole benchmark suite in one process tree and prints a table.",
+    )
+    bench_options.add_options(bench)
+    _add_output(bench)
 
     config = commands.add_parser("config", help="show every setting and where it comes from")
     config.add_argument("--json", action="store_true", help="as one JSON object")
@@ -321,6 +330,12 @@ def _sql(options: argparse.Namespace) -> int:
     return 0
 
 
+def _bench(options: argparse.Namespace) -> int:
+    from kalshi_fast.bench.command import bench
+
+    return bench(options)
+
+
 def _config(options: argparse.Namespace) -> int:
     rows = describe(_load(options))
     if options.json:
@@ -345,6 +360,7 @@ _COMMANDS = {
     "query": _query,
     "compact": _compact,
     "sql": _sql,
+    "bench": _bench,
     "config": _config,
 }
 

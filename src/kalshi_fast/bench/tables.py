@@ -1,0 +1,125 @@
+"""The results as a terminal shows them, and as Markdown. Not here: what they are (``results``)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from kalshi_fast.bench import inprocess, sockets
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from kalshi_fast.bench.results import Results
+
+TITLES: Final = {
+    inprocess.PIPELINE: "in process, the whole pipeline",
+    "decode": "in process, decoding alone",
+    "book": "in process, the book alone",
+    "columns": "in process, the columns alone",
+    "ws": "from a socket, ws://",
+    "wss": "from a socket, wss://",
+}
+PROMISED: Final = (
+    ("pipeline_ns_per_frame", "ns per delta frame: decode, sequence, book, columns"),
+    ("ratio_seed_pipeline", "times faster than the seed system rebuilt"),
+    ("ratio_msgspec_decode", "times faster than msgspec's decode alone"),
+    ("ratio_ws_noop", "of the frames/s of picows that only counts, ws://"),
+    ("ratio_wss_noop", "of the same over wss://"),
+    ("ratio_websockets", "times the frames/s of `websockets` doing nothing"),
+    ("instructions_per_frame", "instructions per delta frame (callgrind)"),
+)
+_PERCENTILES: Final = ("p50", "p90", "p99", "p999", "max")
+
+
+def text(results: Results) -> str:
+    """Everything, for a terminal."""
+    lines: list[str] = []
+    for group, rows in _groups(results):
+        lines += ["", f"{TITLES[group]:<64}{'ns/frame':>10}{'least–most':>18}{'':>4}"]
+        for name, figure, ratio, why_not in rows:
+            if figure is None:
+                lines.append(f"  {name:<62}{'–':>10}  {why_not}")
+            else:
+                spread = f"{_ns(figure.low)}–{_ns(figure.high)}"
+                lines.append(f"  {name:<62}{_ns(figure.median):>10}{spread:>18}{ratio:>9}")
+    if results.latency:
+        heads = "".join(f"{name:>10}" for name in _PERCENTILES)
+        lines += ["", f"{'wire to column at a steady rate, us from the due instant':<64}{heads}"]
+        for name, figures in results.latency.items():
+            values = "".join(f"{figures[f'{key}_us']:>10.1f}" for key in _PERCENTILES)
+            lines.append(f"  {name:<62}{values}")
+            late = figures["sender"]
+            lines.append(
+                f"    of which the sender was late: p50 {late['late_p50_us']}, p99 {late['late_p99_us']},"
+                f" p99.9 {late['late_p999_us']}, max {late['late_max_us']}"
+            )
+    if results.burst is not None:
+        burst = results.burst
+        lines += [
+            "",
+            f"a burst of {burst['frames']:,} frames into `kalshi-fast run`: taken in {burst['sent_s']:.2f} s"
+            f" ({burst['frames_per_s']:,} frames/s), all {burst['events']:,} rows queryable after"
+            f" {burst['drained_s']:.2f} s and in Parquet; at most {burst['capture_rss_max_mib']} MiB resident,"
+            f" {burst['capture_shared_mib']} of them shared with the writer",
+        ]
+    made = results.as_json()
+    lines += ["", *(_promise(made, key, what) for key, what in PROMISED)]
+    for key, what in (("latency_p50_us", "p50"), ("latency_p999_us", "p99.9")):
+        lines.append(_promise(made, key, f"us from wire to column at 50,000 frames/s, {what}"))
+    return "\n".join(lines)
+
+
+def _promise(made: dict[str, Any], key: str, what: str) -> str:
+    value = made[key]
+    if value is None:
+        return f"{'–':>12}  {what}: {made['reasons'][key]}"
+    spread = made["spreads"].get(key)
+    return f"{value:>12,.2f}  {what}" + (f" ({spread[0]:,.2f}–{spread[1]:,.2f})" if spread else "")
+
+
+def markdown(results: Results) -> str:
+    """The table of the README: the in-process pipeline and both sockets."""
+    lines = ["| ns per frame | median | least–most | |", "|---|---:|---:|---:|"]
+    for group, rows in _groups(results):
+        if group in ("book", "columns"):
+            continue
+        lines.append(f"| **{TITLES[group]}** | | | |")
+        for name, figure, ratio, _ in rows:
+            if figure is None:
+                continue
+            short = name.partition("// ")[2] or name
+            shown = f"**{short}**" if short in (inprocess.OURS, sockets.OURS) else short
+            lines.append(
+                f"| {shown} | {_ns(figure.median)} | {_ns(figure.low)}–{_ns(figure.high)} | {ratio.strip()} |"
+            )
+    if results.latency:
+        lines += ["", "| us from wire to column, 50,000 frames/s | p50 | p90 | p99 | p99.9 | max |"]
+        lines += ["|---|---:|---:|---:|---:|---:|"]
+        for name, figures in results.latency.items():
+            values = " | ".join(f"{figures[f'{key}_us']:,.1f}" for key in _PERCENTILES)
+            lines.append(f"| {name} | {values} |")
+    return "\n".join(lines)
+
+
+def _groups(results: Results) -> Iterator[tuple[str, list[tuple[str, Any, str, str]]]]:
+    """By group: (name, figure, ratio to ours or to the first, why there is none)."""
+    for group in TITLES:
+        of_group = [contender for contender in results.contenders if contender.group == group]
+        if not of_group:
+            continue
+        ours = {
+            inprocess.PIPELINE: inprocess.OURS,
+            "decode": inprocess.OURS,
+            "ws": sockets.named("ws", sockets.OURS),
+            "wss": sockets.named("wss", sockets.OURS),
+        }.get(group, of_group[0].name)
+        rows = []
+        for contender in of_group:
+            figure, base = results.figure(contender.name), results.ratio(contender.name, ours)
+            ratio = f"×{base.median:.2f}" if base is not None else ""
+            rows.append((contender.name, figure, ratio, contender.why_not))
+        yield group, rows
+
+
+def _ns(value: float) -> str:
+    return f"{value:,.1f}" if value < 1000 else f"{value:,.0f}"
