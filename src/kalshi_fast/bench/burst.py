@@ -32,9 +32,7 @@ _LOOK_S: Final = 0.05
 _COUNT: Final = "SELECT count() FROM kalshi.orderbook_events WHERE type = 'delta' FORMAT TSV"
 
 
-def measured(
-    sending: Sending, frames: int, core: int | None, say: Callable[[str], None]
-) -> dict[str, Any]:
+def measured(sending: Sending, frames: int, core: int | None, say: Callable[[str], None]) -> dict[str, Any]:
     """Raises WrongResultError when not all was stored, or not in time."""
     with tempfile.TemporaryDirectory(prefix="kalshi-fast-bench-") as name:
         directory = Path(name)

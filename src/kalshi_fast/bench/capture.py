@@ -19,7 +19,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
 import picows
 import uvloop
 
@@ -45,21 +44,19 @@ if TYPE_CHECKING:
 
 SLOTS: Final = 1000
 FLUSH_S: Final = 0.01
-PERCENTILES: Final = {"p50": 50.0, "p90": 90.0, "p99": 99.0, "p999": 99.9, "p9999": 99.99, "max": 100.0}
-BUCKETS: Final = 1.2  # a histogram's bounds are so much apart
 _MARGIN_S: Final = 60
 
 
 @dataclass(frozen=True)
 class Task:
-    """``skip``: so many of the frames at the beginning are not counted. ``core``: of this process;
-    ``writer_core``: of the other. ``busy``: never sleeps in the event loop. ``directory``: of the stores, if any."""
+    """``lags_file``: gets the ns of every frame after the warm ones. ``core``: of this process; ``writer_core``: of
+    the other. ``busy``: never sleeps in the event loop. ``directory``: of the stores, if there are any."""
 
     url: str
     warm: int
     frames: int
-    skip: int
     seconds: float
+    lags_file: str
     ca_file: str | None = None
     core: int | None = None
     writer_core: int | None = None
@@ -161,14 +158,14 @@ def run(task: Task) -> dict[str, Any]:
     counts = recorder.counts
     if counts.gaps or counts.rejected or counts.frames != 1 + task.warm + task.frames:
         raise WrongResultError(f"expected {1 + task.warm + task.frames} usable frames, got {counts}")
-    lags_ns = probe.lags_ns()[-task.frames :]
-    figures = percentiles(lags_ns[task.skip :])
+    Path(task.lags_file).write_bytes(probe.lags_ns()[-task.frames :].tobytes())
+    figures: dict[str, Any] = {"events": counts.events}
     if writer is not None:
         while not pool.pump():
             time.sleep(0.005)
         writer.close(pool.unsent)
         rows = writer.report.rows
-        figures["stored"] = {"events": counts.events, **rows}
+        figures["stored"] = rows
         if any(rows.get(store) != counts.events for store in ("ClickHouse", "Parquet")):
             raise WrongResultError(f"expected {counts.events} rows in both stores, got {rows}")
     return figures
@@ -188,23 +185,6 @@ def started_writer(ring: Ring, directory: Path) -> Writer:
     writer = Writer(ring, settings)
     writer.start()
     return writer
-
-
-def percentiles(lags_ns: np.ndarray[Any, Any]) -> dict[str, Any]:
-    """In us: the usual percentiles of all lags, and how many lie below each bound of a histogram."""
-    lags_us = np.maximum(lags_ns, 0) / 1000
-    bounds = np.round(BUCKETS ** np.arange(80), 2)
-    counts = np.bincount(np.searchsorted(bounds, lags_us), minlength=len(bounds) + 1)
-    return {
-        "frames": len(lags_ns),
-        **{
-            f"{name}_us": round(float(np.percentile(lags_us, percent, method="higher")), 1)
-            for name, percent in PERCENTILES.items()
-        },
-        "histogram": [
-            [float(bound), int(count)] for bound, count in zip(bounds, counts, strict=False) if count
-        ],
-    }
 
 
 def encoded(task: Task) -> str:

@@ -107,13 +107,9 @@ def _sockets(
     with ExitStack() as stack:
         say("sockets: the senders make their frames")
         frames = N_WARM + size.socket_deltas
-        senders = [
-            stack.enter_context(sending(frames, tls=tls, core=sender_core)) for tls in (False, True)
-        ]
+        senders = [stack.enter_context(sending(frames, tls=tls, core=sender_core)) for tls in (False, True)]
         contenders = [
-            contender
-            for sender in senders
-            for contender in sockets.contenders(sender, size.socket_deltas)
+            contender for sender in senders for contender in sockets.contenders(sender, size.socket_deltas)
         ]
         with pinned(core):
             results.add(contenders, interleaved(contenders, size.socket_rounds, say))

@@ -97,7 +97,12 @@ def _started(directory: Path, frames: Path, n: int) -> tuple[subprocess.Popen[by
     command += ["-m", "kalshi_fast.bench.counted", str(frames), str(N_MARKETS + WARM_DELTAS), str(n)]
     process = subprocess.Popen(  # noqa: S603 - our own interpreter, our own module
         command,
-        env={**os.environ, "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1", "OPENBLAS_NUM_THREADS": "1"},
+        env={
+            **os.environ,
+            "PYTHONHASHSEED": "0",
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "OPENBLAS_NUM_THREADS": "1",
+        },
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
     )
@@ -108,7 +113,9 @@ def _total(process: subprocess.Popen[bytes], file: Path) -> int:
     _, errors = process.communicate()
     found = _TOTAL.search(file.read_bytes()) if file.exists() else None
     if process.returncode or found is None:
-        raise CountError(f"valgrind ended with code {process.returncode}: {errors[-300:].decode(errors='replace')}")
+        raise CountError(
+            f"valgrind ended with code {process.returncode}: {errors[-300:].decode(errors='replace')}"
+        )
     return int(found[1])
 
 

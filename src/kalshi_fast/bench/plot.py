@@ -62,7 +62,12 @@ def draw(results: Results, file: Path) -> None:
             places.append(at)
             at += 1
         at += 0.4
-    style = {"svg.hashsalt": "kalshi-fast", "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 9}
+    style = {
+        "svg.hashsalt": "kalshi-fast",
+        "svg.fonttype": "none",
+        "font.family": "sans-serif",
+        "font.size": 9,
+    }
     with mpl.rc_context(style):
         picture = Figure(figsize=(9, 0.27 * at + 0.9))
         axes = picture.add_subplot()
@@ -92,5 +97,9 @@ def draw(results: Results, file: Path) -> None:
             axes.spines[side].set_visible(False)
         axes.spines["bottom"].set_color(_INK)
         picture.savefig(
-            file, format="svg", transparent=True, bbox_inches="tight", metadata={"Date": None, "Creator": None}
+            file,
+            format="svg",
+            transparent=True,
+            bbox_inches="tight",
+            metadata={"Date": None, "Creator": None},
         )

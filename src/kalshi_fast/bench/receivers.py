@@ -1,6 +1,6 @@
 """Who receives from a socket: the whole of kalshi-fast, and those who do nothing with what they get.
 
-Each connects, takes the warm part of the play, says "go", and gives the nanoseconds from then to its last frame.
+Each connects, takes the warm part of the play, says "go", and tells what it took from then to its last frame.
 Not here: how often, and what comes of it (``sockets``).
 """
 
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import time
 from typing import TYPE_CHECKING, Any
 
 import picows
@@ -17,7 +16,8 @@ from kalshi_fast._bench import FloorListener
 from kalshi_fast._listener import FrameListener
 from kalshi_fast.bench.peers import peer
 from kalshi_fast.bench.rig import Rig
-from kalshi_fast.bench.sender import GO, Messages
+from kalshi_fast.bench.rounds import Sample, Stopwatch
+from kalshi_fast.bench.sender import GO
 from kalshi_fast.bench.workload import tickers
 from kalshi_fast.feed import tls_context
 from kalshi_fast.receiver import MAX_FRAME_BYTES, Receiver
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from kalshi_fast.bench.sending import Sending
 
 TIMEOUT_S = 60
-_clock = time.perf_counter_ns
 
 
 async def _connected(sending: Sending, play: Play, listener: picows.WSListener) -> picows.WSTransport:
@@ -49,38 +48,36 @@ async def _over(transport: picows.WSTransport) -> None:
     await transport.wait_disconnected()
 
 
-async def floor(sending: Sending, play: Play) -> int:
+async def floor(sending: Sending, play: Play) -> Sample:
     """picows with a compiled listener that counts."""
-    done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-    started = 0
+    done: asyncio.Future[Sample] = asyncio.get_running_loop().create_future()
+    watch = Stopwatch()
 
     def on_warm(transport: picows.WSTransport) -> None:
-        nonlocal started
-        started = _clock()
+        nonlocal watch
+        watch = Stopwatch()
         transport.send(picows.WSMsgType.TEXT, GO)
 
     def on_done() -> None:
-        done.set_result(_clock() - started)
+        done.set_result(watch.stop(play.frames))
 
     warm = 1 + play.warm
-    transport = await _connected(
-        sending, play, FloorListener(warm, warm + play.frames, on_warm, on_done)
-    )
-    elapsed = await asyncio.wait_for(done, TIMEOUT_S)
+    transport = await _connected(sending, play, FloorListener(warm, warm + play.frames, on_warm, on_done))
+    sample = await asyncio.wait_for(done, TIMEOUT_S)
     await _over(transport)
-    return elapsed
+    return sample
 
 
-async def kalshi_fast(sending: Sending, play: Play) -> int:
+async def kalshi_fast(sending: Sending, play: Play) -> Sample:
     """Everything that the capture process does: to sealed columns in shared memory."""
     rig = Rig(tickers())
-    done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    done: asyncio.Future[Sample] = asyncio.get_running_loop().create_future()
     session, recorder = rig.session, rig.recorder
 
     class Counting(Receiver):
         """Looks at the end of every read how far the sequence is."""
 
-        started = 0
+        watch: Stopwatch | None = None
 
         def on_end_of_read(self) -> None:
             super().on_end_of_read()
@@ -89,23 +86,23 @@ async def kalshi_fast(sending: Sending, play: Play) -> int:
                 return
             if subscription.next_seq > play.warm + play.frames:
                 recorder.seal()
-                if not done.done():
-                    done.set_result(_clock() - self.started)
-            elif not self.started and subscription.next_seq > play.warm:
-                self.started = _clock()
+                if self.watch is not None and not done.done():
+                    done.set_result(self.watch.stop(play.frames))
+            elif self.watch is None and subscription.next_seq > play.warm:
+                self.watch = Stopwatch()
                 assert self._transport is not None  # noqa: S101 - it has just brought us a frame
                 self._transport.send(picows.WSMsgType.TEXT, GO)
 
     listener = FrameListener(rig.link.path, Counting(rig.link, rig.pool))
     transport = await _connected(sending, play, listener)
-    elapsed = await asyncio.wait_for(done, TIMEOUT_S)
+    sample = await asyncio.wait_for(done, TIMEOUT_S)
     rig.check(1 + play.warm + play.frames)
     await _over(transport)
     rig.close()
-    return elapsed
+    return sample
 
 
-async def websockets(sending: Sending, play: Play) -> int:
+async def websockets(sending: Sending, play: Play) -> Sample:
     """The usual library, doing nothing."""
     connection = await peer("websockets").connect(
         sending.url(play), ssl=sending.context, compression=None, ping_interval=None
@@ -113,17 +110,17 @@ async def websockets(sending: Sending, play: Play) -> int:
     recv = connection.recv
     for _ in range(1 + play.warm):
         await recv(decode=False)
-    started = _clock()
+    watch = Stopwatch()
     await connection.send(GO.decode())
     for _ in range(play.frames):
         await recv(decode=False)
-    elapsed = _clock() - started
+    sample = watch.stop(play.frames)
     connection.transport.abort()
     await connection.wait_closed()
-    return elapsed
+    return sample
 
 
-async def aiohttp(sending: Sending, play: Play) -> int:
+async def aiohttp(sending: Sending, play: Play) -> Sample:
     """aiohttp's client, doing nothing."""
     async with peer("aiohttp").ClientSession() as session:
         url = sending.url(play).replace("ws", "http", 1)
@@ -131,43 +128,38 @@ async def aiohttp(sending: Sending, play: Play) -> int:
         receive = connection.receive
         for _ in range(1 + play.warm):
             await receive()
-        started = _clock()
+        watch = Stopwatch()
         await connection.send_str(GO.decode())
         for _ in range(play.frames):
             await receive()
-        elapsed = _clock() - started
+        sample = watch.stop(play.frames)
         connection._response.connection.transport.abort()  # noqa: SLF001 - a close would be waited for
-    return elapsed
+    return sample
 
 
-async def drain(sending: Sending, play: Play) -> int:
+async def drain(sending: Sending, play: Play) -> Sample:
     """No WebSocket at all: the bytes are read and thrown away. What sender, kernel and TLS can do."""
-    return await asyncio.get_running_loop().run_in_executor(None, _drain, sending, play)
-
-
-def _drain(sending: Sending, play: Play) -> int:
     with socket.create_connection(("127.0.0.1", sending.port)) as plain:
         sock: Any = plain
         if sending.context is not None:
             sock = sending.context.wrap_socket(plain, server_hostname="127.0.0.1")
-        sock.sendall(
-            f"GET {play.path} HTTP/1.1\r\nHost: 127.0.0.1\r\nSec-WebSocket-Key: x\r\n\r\n".encode()
-        )
-        messages = Messages(sock)
-        head = messages.until(b"\r\n\r\n").lower()
-        sizes = [int(_header(head, name)) for name in (b"x-warm-bytes: ", b"x-bytes: ")]
+        sock.sendall(f"GET {play.path} HTTP/1.1\r\nHost: 127.0.0.1\r\nSec-WebSocket-Key: x\r\n\r\n".encode())
+        said = b""
+        while b"\r\n\r\n" not in said:
+            said += sock.recv(65_536)
+        head, _, warm = said.partition(b"\r\n\r\n")
         buffer = bytearray(256 * 1024)
-        left = sizes[0] - len(messages.rest())
+        left = _header(head, b"X-Warm-Bytes: ") - len(warm)
         while left > 0:
-            left -= sock.recv_into(buffer, left)
-        started = _clock()
+            left -= sock.recv_into(buffer, min(left, len(buffer)))
+        watch = Stopwatch()
         sock.sendall(b"\x81\x82\0\0\0\0" + GO)  # masked with zeros
-        left = sizes[1]
+        left = _header(head, b"X-Bytes: ")
         while left > 0:
             left -= sock.recv_into(buffer)
-        elapsed = _clock() - started
-    return elapsed
+        sample = watch.stop(play.frames)
+    return sample
 
 
-def _header(head: bytes, name: bytes) -> bytes:
-    return head.partition(name)[2].partition(b"\r\n")[0]
+def _header(head: bytes, name: bytes) -> int:
+    return int(head.partition(name)[2].partition(b"\r\n")[0])

@@ -27,6 +27,18 @@ RATIOS: Final = {
     "ratio_ws_drain": (sockets.named("ws", sockets.DRAIN), sockets.named("ws", sockets.OURS)),
     "ratio_wss_drain": (sockets.named("wss", sockets.DRAIN), sockets.named("wss", sockets.OURS)),
 }
+# The same by the receiving thread's processor time: without what the machine did for others meanwhile.
+CPU_RATIOS: Final = {
+    key.replace("ratio_", "ratio_cpu_"): RATIOS[key]
+    for key in (
+        "ratio_seed_pipeline",
+        "ratio_msgspec_decode",
+        "ratio_ws_noop",
+        "ratio_wss_noop",
+        "ratio_websockets",
+        "ratio_wss_websockets",
+    )
+}
 FIGURES: Final = {
     "pipeline_ns_per_frame": inprocess.OURS,
     "ws_ns_per_frame": sockets.named("ws", sockets.OURS),
@@ -57,8 +69,11 @@ class Results:
     def figure(self, name: str) -> Figure | None:
         return self.samples[name].figure(name) if name in self.samples else None
 
-    def ratio(self, slow: str, fast: str) -> Figure | None:
-        return self.samples[fast].ratio(slow, fast) if fast in self.samples else None
+    def cpu(self, name: str, field: str = "cpu_ns") -> Figure | None:
+        return self.samples[name].figure(name, field) if name in self.samples else None
+
+    def ratio(self, slow: str, fast: str, field: str = "ns") -> Figure | None:
+        return self.samples[fast].ratio(slow, fast, field) if fast in self.samples else None
 
     def as_json(self) -> dict[str, Any]:
         made: dict[str, Any] = {}
@@ -68,6 +83,9 @@ class Results:
             _put(key, self.figure(name), made, spreads, reasons, reasons.get(name, NOT_ASKED))
         for key, (slow, fast) in RATIOS.items():
             _put(key, self.ratio(slow, fast), made, spreads, reasons, reasons.get(slow, NOT_ASKED))
+        for key, (slow, fast) in CPU_RATIOS.items():
+            ratio = self.ratio(slow, fast, "cpu_ns")
+            _put(key, ratio, made, spreads, reasons, reasons.get(slow, NOT_ASKED))
         first = next(iter(self.latency.values()), None)
         for key, percentile in LATENCIES.items():
             made[key] = None if first is None else first[percentile]
@@ -85,7 +103,7 @@ class Results:
                 {
                     "group": contender.group,
                     "name": contender.name,
-                    **({} if (found := self.figure(contender.name)) is None else _rounded(found)),
+                    **self._figures(contender.name),
                     **({"why_not": contender.why_not} if contender.once is None else {}),
                 }
                 for contender in self.contenders
@@ -95,6 +113,16 @@ class Results:
             "instructions": self.instructions,
             "reasons": reasons,
             **self.about,
+        }
+
+    def _figures(self, name: str) -> dict[str, float]:
+        figure, cpu, sender = self.figure(name), self.cpu(name), self.cpu(name, "sender_cpu_ns")
+        if figure is None or cpu is None or sender is None:
+            return {}
+        return {
+            **_rounded(figure),
+            "cpu": round(cpu.median, 2),
+            **({"sender_cpu": round(sender.median, 2)} if sender.median else {}),
         }
 
 

@@ -10,7 +10,7 @@ import statistics
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -32,14 +32,37 @@ class Figure:
         return cls(statistics.median(samples), min(samples), max(samples), len(samples))
 
 
+class Sample(NamedTuple):
+    """One round: ns per frame by the clock on the wall, and of the processor's time in the thread that did it.
+
+    ``sender_cpu_ns``: of the process that sent the frames, where there was one.
+    """
+
+    ns: float
+    cpu_ns: float
+    sender_cpu_ns: float = 0.0
+
+
 @dataclass(frozen=True)
 class Contender:
-    """``once()`` runs one round and gives its ns per frame. ``why_not``: why there is nothing to run."""
+    """``once()`` runs one round. ``why_not``: why there is nothing to run."""
 
     group: str
     name: str
-    once: Callable[[], float] | None
+    once: Callable[[], Sample] | None
     why_not: str = ""
+
+
+class Stopwatch:
+    """Runs from its making to ``stop``, in one thread."""
+
+    def __init__(self) -> None:
+        self._cpu_ns = time.thread_time_ns()
+        self._ns = time.perf_counter_ns()
+
+    def stop(self, frames: int) -> Sample:
+        ns = time.perf_counter_ns() - self._ns
+        return Sample(ns / frames, (time.thread_time_ns() - self._cpu_ns) / frames)
 
 
 @dataclass(frozen=True)
@@ -49,14 +72,14 @@ class Timed:
     frames: int
     prepare: Callable[[], Prepared]
 
-    def __call__(self) -> float:
+    def __call__(self) -> Sample:
         work, check = self.prepare()
         gc.collect()
-        started = time.perf_counter_ns()
+        watch = Stopwatch()
         work()
-        elapsed = time.perf_counter_ns() - started
+        sample = watch.stop(self.frames)
         check()
-        return elapsed / self.frames
+        return sample
 
 
 @contextmanager
@@ -74,18 +97,18 @@ def no_collections() -> Iterator[None]:
 
 @dataclass
 class Samples:
-    """ns per frame of every round, by contender."""
+    """Every round, by contender."""
 
-    by_name: dict[str, list[float]] = field(default_factory=dict)
+    by_name: dict[str, list[Sample]] = field(default_factory=dict)
 
-    def figure(self, name: str) -> Figure | None:
+    def figure(self, name: str, field: str = "ns") -> Figure | None:
         samples = self.by_name.get(name)
-        return Figure.of(samples) if samples else None
+        return Figure.of([getattr(sample, field) for sample in samples]) if samples else None
 
-    def ratio(self, slow: str, fast: str) -> Figure | None:
+    def ratio(self, slow: str, fast: str, field: str = "ns") -> Figure | None:
         """How many times the one is slower than the other: of each round, then the median."""
         pairs = zip(self.by_name.get(slow, []), self.by_name.get(fast, []), strict=False)
-        ratios = [of_slow / of_fast for of_slow, of_fast in pairs]
+        ratios = [getattr(of_slow, field) / getattr(of_fast, field) for of_slow, of_fast in pairs]
         return Figure.of(ratios) if ratios else None
 
 
@@ -99,7 +122,7 @@ def interleaved(contenders: list[Contender], rounds: int, say: Callable[[str], N
                 assert contender.once is not None  # noqa: S101 - see above
                 say(f"round {number} of {rounds}: {contender.name}")
                 gc.collect()
-                ns = contender.once()
+                sample = contender.once()
                 if number:
-                    samples.by_name.setdefault(contender.name, []).append(ns)
+                    samples.by_name.setdefault(contender.name, []).append(sample)
     return samples

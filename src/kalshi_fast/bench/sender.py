@@ -3,7 +3,7 @@
 ``python -m kalshi_fast.bench.sender DIRECTORY FRAMES [--tls] [--core N]`` prints its port, then one line of JSON
 after every play. The path of the upgrade request says what to play (``Play``). After ``warm`` frames it waits for
 the client's "go". A paced play is open loop: each frame has its instant, which is also its ``ts``; how late the
-sender itself was is in its line. Not here: what is in the frames (``workload``).
+sender itself was with each, in ns, it writes to a file. Not here: what is in the frames (``workload``).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import hashlib
 import json
 import os
 import socket
+import ssl
 import struct
 import sys
 import threading
@@ -23,19 +24,22 @@ from array import array
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl, urlsplit
 
 import numpy as np
 
 from kalshi_fast.bench.cpus import pin
-from kalshi_fast.bench.workload import SUBSCRIBED, on_the_wire, stream, timed_frame
+from kalshi_fast.bench.workload import SUBSCRIBED, on_the_wire, stream, time_of, untimed_wire
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 GO: Final = b"go"
 CHUNK_BYTES: Final = 256 * 1024
-_PREPARE_US_PER_FRAME: Final = 8
-_PREPARE_US: Final = 300_000
+_SPIN_NS: Final = 4_000  # a sleep may take so much longer than it should
+_LEAD_US: Final = 20_000  # before the first instant of a paced play
 
 
 def upgrade_response(request: bytes, more: bytes = b"") -> bytes:
@@ -70,20 +74,67 @@ class Play:
 
     @property
     def path(self) -> str:
-        return (
-            f"/?warm={self.warm}&frames={self.frames}&rate={self.rate}&go={self.go}&sleeps={self.sleeps}"
-        )
+        return f"/?warm={self.warm}&frames={self.frames}&rate={self.rate}&go={self.go}&sleeps={self.sleeps}"
+
+
+class Plain:
+    """A connection: ``encoded`` bytes go out with ``sendall``."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sendall = sock.sendall
+        self._sock = sock
+
+    def recv(self) -> bytes:
+        """What has come, nothing at its end."""
+        return self._sock.recv(65_536)
+
+    def encoded(self, content: memoryview | bytes) -> memoryview:
+        """As it goes over the wire; in this order."""
+        return memoryview(content)
+
+
+class Encrypted(Plain):
+    """The same with TLS, which is apart from the socket: so bytes can be encrypted before it is time to send."""
+
+    def __init__(self, sock: socket.socket, context: ssl.SSLContext) -> None:
+        super().__init__(sock)
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+        self._until_done(self._tls.do_handshake)
+
+    def recv(self) -> bytes:
+        return self._until_done(lambda: self._tls.read(65_536))
+
+    def _until_done(self, work: Callable[[], Any]) -> Any:  # noqa: ANN401
+        while True:
+            try:
+                done = work()
+            except ssl.SSLWantReadError:
+                self.sendall(self._outgoing.read())
+                more = self._sock.recv(65_536)
+                if not more:
+                    raise ConnectionResetError("the client has gone") from None
+                self._incoming.write(more)
+            else:
+                self.sendall(self._outgoing.read())
+                return done
+
+    def encoded(self, content: memoryview | bytes) -> memoryview:
+        left = memoryview(content)
+        while left:
+            left = left[self._tls.write(left) :]
+        return memoryview(self._outgoing.read())
 
 
 class Messages:
-    """What the client says: whole text messages of a WebSocket client, masked as they are."""
+    """What the other side says: lines of HTTP, then whole messages of a WebSocket client, masked as they are."""
 
-    def __init__(self, sock: socket.socket) -> None:
-        self._sock = sock
+    def __init__(self, wire: Plain) -> None:
+        self._wire = wire
         self._buffer = b""
 
     def _fill(self) -> None:
-        more = self._sock.recv(65_536)
+        more = self._wire.recv()
         if not more:
             raise ConnectionResetError("the client has gone")
         self._buffer += more
@@ -100,11 +151,6 @@ class Messages:
             self._fill()
         return self._take(self._buffer.index(end) + len(end))
 
-    def rest(self) -> bytes:
-        """What has come and was not taken."""
-        taken, self._buffer = self._buffer, b""
-        return taken
-
     def next(self) -> bytes:
         length = self._take(2)[1] & 0x7F
         if length == 126:
@@ -116,70 +162,79 @@ class Messages:
 
 
 class Sender:
-    """``Sender(frames)``: has so many frames on the wire's form; ``serve`` plays to one client."""
+    """``Sender(frames, directory)``: has so many frames in the wire's form; ``serve`` plays to one client."""
 
-    def __init__(self, n_frames: int) -> None:
+    def __init__(self, n_frames: int, directory: Path) -> None:
+        self._late_file = directory / "late.int64"
         source = stream()
         parts = [on_the_wire(SUBSCRIBED), *(on_the_wire(next(source)) for _ in range(n_frames))]
         self._ends = array("q", np.cumsum([len(part) for part in parts]).tolist())
         self._all = memoryview(b"".join(parts))
 
-    def serve(self, sock: socket.socket) -> None:
+    def serve(self, wire: Plain) -> None:
         """One play; says how it went when the last byte is in the socket, then waits for the client to go."""
-        messages = Messages(sock)
+        messages = Messages(wire)
         request = messages.until(b"\r\n\r\n")
         play = Play.of(request)
         warm, end = self._ends[play.warm], self._ends[play.warm + play.frames]
         sizes = b"X-Warm-Bytes: %d\r\nX-Bytes: %d\r\n" % (warm, end - warm)
-        sock.sendall(upgrade_response(request, sizes))
-        self._send(sock, 0, warm)
+        wire.sendall(wire.encoded(upgrade_response(request, sizes)))
+        wire.sendall(wire.encoded(self._all[:warm]))
+        measured = None if play.rate else wire.encoded(self._all[warm:end])
         while play.go and messages.next() != GO:
             pass
-        if play.rate:
-            said = self._paced(sock, play)
-        else:
-            started = time.perf_counter_ns()
-            self._send(sock, warm, end)
-            said = {"seconds": (time.perf_counter_ns() - started) / 1e9}
+        said = self._paced(wire, play) if measured is None else _at_once(wire, measured)
         _say({"frames": play.frames, **said})
-        with suppress(OSError):  # ssl.SSLError is one of them
+        with suppress(OSError):
             while True:
                 messages.next()
 
-    def _send(self, sock: socket.socket, start: int, end: int) -> None:
-        for at in range(start, end, CHUNK_BYTES):
-            sock.sendall(self._all[at : min(at + CHUNK_BYTES, end)])
-
-    def _frame(self, n: int) -> bytes:
-        return bytes(self._all[self._ends[n - 1] : self._ends[n]])
-
-    def _paced(self, sock: socket.socket, play: Play) -> dict[str, Any]:
+    def _paced(self, wire: Plain, play: Play) -> dict[str, Any]:
         first = play.warm + 1
-        start_us = time.time_ns() // 1000 + _PREPARE_US + _PREPARE_US_PER_FRAME * play.frames
-        due_us = [start_us + i * 1_000_000 // play.rate for i in range(play.frames)]
-        wires = [on_the_wire(timed_frame(self._frame(first + i)[4:], due)) for i, due in enumerate(due_us)]
+        # All but the time is made beforehand; the next frame gets its own while its instant has not come.
+        heads = [
+            untimed_wire(bytes(self._all[self._ends[n - 1] : self._ends[n]]))
+            for n in range(first, first + play.frames)
+        ]
         late_ns = array("q", bytes(8 * play.frames))
-        clock, send, sleep = time.time_ns, sock.sendall, time.sleep
+        clock, send, sleep, encoded = time.time_ns, wire.sendall, time.sleep, wire.encoded
         gc.collect()
         gc.disable()
-        unready = clock() > start_us * 1000
-        for i, wire in enumerate(wires):
-            due = due_us[i] * 1000
+        realtime = bool(play.sleeps) and _ask_for_realtime()
+        start_us = clock() // 1000 + _LEAD_US
+        for i, head in enumerate(heads):
+            due_us = start_us + i * 1_000_000 // play.rate
+            frame = encoded(head + time_of(due_us))
+            due = due_us * 1000
             now = clock()
-            if play.sleeps and now < due:
-                sleep((due - now) / 1e9)
+            if play.sleeps and now < due - _SPIN_NS:
+                sleep((due - _SPIN_NS - now) / 1e9)
                 now = clock()
             while now < due:
                 now = clock()
-            send(wire)
+            send(frame)
             late_ns[i] = now - due
         gc.enable()
-        late = np.percentile(np.frombuffer(late_ns, np.int64) / 1000, [50, 99, 99.9, 100])
-        names = ("late_p50_us", "late_p99_us", "late_p999_us", "late_max_us")
-        return {
-            "unready": unready,
-            **{name: round(float(us), 1) for name, us in zip(names, late, strict=True)},
-        }
+        if realtime:
+            os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+        self._late_file.write_bytes(late_ns.tobytes())
+        return {"realtime": realtime, "late_file": str(self._late_file)}
+
+
+def _ask_for_realtime() -> bool:
+    """The sender is the clock of the measurement: on a core that it shares it must run when it is time."""
+    try:
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+    except (AttributeError, OSError):
+        return False
+    return True
+
+
+def _at_once(wire: Plain, content: memoryview) -> dict[str, Any]:
+    started, cpu = time.perf_counter(), time.process_time()
+    for at in range(0, len(content), CHUNK_BYTES):
+        wire.sendall(content[at : at + CHUNK_BYTES])
+    return {"seconds": time.perf_counter() - started, "cpu_s": time.process_time() - cpu}
 
 
 def main() -> None:
@@ -190,7 +245,7 @@ def main() -> None:
     parser.add_argument("--core", type=int)
     options = parser.parse_args()
     pin(options.core)
-    sender = Sender(options.frames)
+    sender = Sender(options.frames, options.directory)
     context = None
     if options.tls:
         from kalshi_fast.simulator.tls import make_tls
@@ -203,9 +258,7 @@ def main() -> None:
             sock = server.accept()[0]
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             try:
-                if context is not None:
-                    sock = context.wrap_socket(sock, server_side=True)
-                sender.serve(sock)
+                sender.serve(Encrypted(sock, context) if context is not None else Plain(sock))
             except OSError as error:  # the client has had enough; ssl.SSLError is one of them
                 _say({"ended": str(error)})
             finally:

@@ -1,8 +1,8 @@
 """From a socket, over ws:// and wss://: everything that we do beside receivers that do nothing.
 
 The sender is a process on a core of its own that writes prepared bytes with blocking calls. That it is not the
-bottleneck shows in the same run: ``drain`` reads the same bytes without looking at them. Slow receivers get
-fewer frames. Not here: how each of them receives (``receivers``).
+bottleneck shows in the same run: its processor time per frame is reported beside the receiver's, and ``drain``
+reads the same bytes without looking at them. Slow receivers get fewer frames. Not here: how each of them receives (``receivers``).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import uvloop
 
 from kalshi_fast.bench import receivers
 from kalshi_fast.bench.peers import peer, why_not
-from kalshi_fast.bench.rounds import Contender
+from kalshi_fast.bench.rounds import Contender, Sample
 from kalshi_fast.bench.sender import Play
 from kalshi_fast.bench.workload import N_MARKETS, N_WARM
 
@@ -36,7 +36,7 @@ SLOW_FRAMES: Final = 20_000
 @dataclass(frozen=True)
 class Kind:
     name: str
-    receive: Callable[[Sending, Play], Awaitable[int]]
+    receive: Callable[[Sending, Play], Awaitable[Sample]]
     needs: str | None = None
     slow: bool = False
 
@@ -69,10 +69,9 @@ def contenders(sending: Sending, n_frames: int) -> list[Contender]:
     return found
 
 
-def _once(kind: Kind, sending: Sending, play: Play) -> float:
-    async def receive() -> int:
+def _once(kind: Kind, sending: Sending, play: Play) -> Sample:
+    async def receive() -> Sample:
         return await kind.receive(sending, play)
 
-    elapsed_ns = uvloop.run(receive())
-    sending.report()
-    return elapsed_ns / play.frames
+    sample = uvloop.run(receive())
+    return sample._replace(sender_cpu_ns=sending.report()["cpu_s"] * 1e9 / play.frames)

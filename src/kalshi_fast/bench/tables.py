@@ -35,24 +35,28 @@ def text(results: Results) -> str:
     """Everything, for a terminal."""
     lines: list[str] = []
     for group, rows in _groups(results):
-        lines += ["", f"{TITLES[group]:<64}{'ns/frame':>10}{'least–most':>18}{'':>4}"]
+        of_sockets = group in ("ws", "wss")
+        heads = ("ns/frame", "least–most", "", "cpu ns", "sender cpu" if of_sockets else "")
+        lines += ["", _columns(TITLES[group], heads)]
         for name, figure, ratio, why_not in rows:
             if figure is None:
                 lines.append(f"  {name:<62}{'–':>10}  {why_not}")
-            else:
-                spread = f"{_ns(figure.low)}–{_ns(figure.high)}"
-                lines.append(f"  {name:<62}{_ns(figure.median):>10}{spread:>18}{ratio:>9}")
+                continue
+            cpu, sender = results.cpu(name), results.cpu(name, "sender_cpu_ns")
+            more = [_ns(of.median) if of is not None and of.median else "" for of in (cpu, sender)]
+            spread = f"{_ns(figure.low)}–{_ns(figure.high)}"
+            lines.append(_columns(f"  {name}", (_ns(figure.median), spread, ratio, *more)))
     if results.latency:
         heads = "".join(f"{name:>10}" for name in _PERCENTILES)
         lines += ["", f"{'wire to column at a steady rate, us from the due instant':<64}{heads}"]
         for name, figures in results.latency.items():
-            values = "".join(f"{figures[f'{key}_us']:>10.1f}" for key in _PERCENTILES)
-            lines.append(f"  {name:<62}{values}")
-            late = figures["sender"]
-            lines.append(
-                f"    of which the sender was late: p50 {late['late_p50_us']}, p99 {late['late_p99_us']},"
-                f" p99.9 {late['late_p999_us']}, max {late['late_max_us']}"
-            )
+            for what, found in (
+                (name, figures),
+                ("  from the instant of sending", figures["from_sent"]),
+                ("  how late the sender was", figures["sender_late"]),
+            ):
+                values = "".join(f"{found[f'{key}_us']:>10,.1f}" for key in _PERCENTILES)
+                lines.append(f"  {what:<62}{values}")
     if results.burst is not None:
         burst = results.burst
         lines += [
@@ -67,6 +71,14 @@ def text(results: Results) -> str:
     for key, what in (("latency_p50_us", "p50"), ("latency_p999_us", "p99.9")):
         lines.append(_promise(made, key, f"us from wire to column at 50,000 frames/s, {what}"))
     return "\n".join(lines)
+
+
+def _columns(name: str, columns: tuple[str, ...]) -> str:
+    widths = (10, 18, 10, 10, 12)
+    return (
+        f"{name:<64}"
+        + "".join(f"{text:>{width}}" for text, width in zip(columns, widths, strict=True)).rstrip()
+    )
 
 
 def _promise(made: dict[str, Any], key: str, what: str) -> str:

@@ -49,10 +49,17 @@ def made_frames(n_deltas: int) -> list[bytes]:
     return [next(frames) for _ in range(N_MARKETS + n_deltas)]
 
 
-def timed_frame(frame: bytes, ts_us: int) -> bytes:
-    """The delta with this time in its ``ts``, to the microsecond, and no ``ts_ms``."""
+def untimed_wire(frame: bytes) -> bytes:
+    """A delta on the wire up to its time: ``time_of`` is the rest, and always as long."""
+    payload = frame[4:]
+    head = payload[: payload.rindex(b',"ts":')]
+    return on_the_wire(head + time_of(0))[: 4 + len(head)]
+
+
+def time_of(ts_us: int) -> bytes:
+    """The end of a delta that has its time in ``ts``, to the microsecond, and no ``ts_ms``."""
     seconds, micros = divmod(ts_us, 1_000_000)
-    return b'%b,"ts":"%b.%06dZ"}}' % (frame[: frame.rindex(b',"ts":')], _second(seconds), micros)
+    return b',"ts":"%b.%06dZ"}}' % (_second(seconds), micros)
 
 
 @lru_cache(8)
