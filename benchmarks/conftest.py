@@ -1,4 +1,5 @@
-"""The summary of a run of pytest-benchmark. The frames and what is measured on them: ``kalshi_fast.bench``."""
+"""The summary of a run of pytest-benchmark. The frames and what is measured on them:
+``kalshi_fast.bench``."""
 
 from __future__ import annotations
 

@@ -44,6 +44,8 @@ def test_contender(benchmark: BenchmarkFixture, number: int) -> None:
         checks.append(check)
         return (work,), {}
 
-    benchmark.pedantic(lambda work: work(), setup=setup, rounds=ROUNDS, warmup_rounds=1)
+    benchmark.pedantic(  # type: ignore[no-untyped-call]
+        lambda work: work(), setup=setup, rounds=ROUNDS, warmup_rounds=1
+    )
     for check in checks:
         check()

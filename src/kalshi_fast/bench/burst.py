@@ -1,7 +1,8 @@
-"""A burst: a million frames as fast as the socket takes them, into the real `kalshi-fast run` with both stores.
+"""A burst: a million frames as fast as the socket takes them, into the real `kalshi-fast run` with both
+stores.
 
-All have to be stored, the capture process's memory has a bound, and how long it takes until the last row can be
-queried is reported. Not here: steady rates over a long time (``benchmarks/endurance.py``).
+All have to be stored, the capture process's memory has a bound, and how long it takes until the last row can
+be queried is reported. Not here: steady rates over a long time (``benchmarks/endurance.py``).
 """
 
 from __future__ import annotations
@@ -74,7 +75,6 @@ def _watched(
     began = time.monotonic() - sent["seconds"]
     if core is not None:
         os.sched_setaffinity(process.pid, {core})
-    memory: dict[str, int] = {}
     while (rows := _rows(directory)) < frames:
         waited = time.monotonic() - began
         if waited > DEADLINE_S or process.poll() is not None:
@@ -113,11 +113,13 @@ def _rows(directory: Path) -> int:
         return 0
 
 
-def _memory(pid: int) -> dict[str, int]:
-    """Of the capture process in MiB: the most that was resident; what of it is shared with the writer, now."""
-    found = {}
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+def _memory(pid: int) -> dict[str, int | None]:
+    """Of the capture process in MiB: the most that was resident; what of it is shared with the writer, now.
+    None where the system does not tell."""
+    found: dict[str, int] = {}
+    status = Path(f"/proc/{pid}/status")
+    for line in status.read_text().splitlines() if status.exists() else ():
         name, _, value = line.partition(":")
         if name in ("VmHWM", "RssShmem"):
             found[name] = int(value.split()[0]) // 1024
-    return {"capture_rss_max_mib": found["VmHWM"], "capture_shared_mib": found["RssShmem"]}
+    return {"capture_rss_max_mib": found.get("VmHWM"), "capture_shared_mib": found.get("RssShmem")}

@@ -1,8 +1,9 @@
-"""The capture process of the latency benchmark: from the instant that a frame was due to its row in the columns.
+"""The capture process of the latency benchmark: from the instant that a frame was due to its row in the
+columns.
 
-``python -m kalshi_fast.bench.capture JSON`` (see ``Task``) prints one line of JSON. It is what records live, of
-the same parts: link, recorder, shared memory, and with ``directory`` the writer process with both stores; only
-each row's ``ts`` is compared with the clock at the end of the read that brought it. Not here: who sends.
+``python -m kalshi_fast.bench.capture JSON`` (see ``Task``) prints one line of JSON. It is what records live,
+of the same parts: link, recorder, shared memory, and with ``directory`` the writer process with both stores;
+only each row's ``ts`` is compared with the clock at the end of the read that brought it. Not here: who sends.
 """
 
 from __future__ import annotations
@@ -49,8 +50,9 @@ _MARGIN_S: Final = 60
 
 @dataclass(frozen=True)
 class Task:
-    """``lags_file``: gets the ns of every frame after the warm ones. ``core``: of this process; ``writer_core``: of
-    the other. ``busy``: never sleeps in the event loop. ``directory``: of the stores, if there are any."""
+    """``lags_file``: gets the ns of every frame after the warm ones. ``core``: of this process;
+    ``writer_core``: of the other. ``busy``: never sleeps in the event loop. ``directory``: of the stores, if
+    there are any."""
 
     url: str
     warm: int

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
 
-LATENCY_SCHEME: Final = "ws"
-
 
 @dataclass(frozen=True)
 class Size:
@@ -83,11 +81,14 @@ def measure(size: Size, parts: tuple[str, ...], say: Callable[[str], None]) -> R
         _sockets(results, size, sender_core, core, say)
     if "latency" in parts:
         frames = N_MARKETS + round(size.latency_s * latency.RATE)
-        say("latency: the sender makes its frames")
-        with sending(frames, tls=LATENCY_SCHEME == "wss", core=sender_core) as sender:
-            for variant in size.variants:
-                say(f"latency: {variant.name}")
-                results.latency[variant.name] = latency.measured(sender, variant, size.latency_s, placed)
+        for tls in sorted({variant.tls for variant in size.variants}):
+            say("latency: the sender makes its frames")
+            with sending(frames, tls=tls, core=sender_core) as sender:
+                for variant in size.variants:
+                    if variant.tls == tls:
+                        say(f"latency: {variant.name}")
+                        found = latency.measured(sender, variant, size.latency_s, placed)
+                        results.latency[variant.name] = found
     if "burst" in parts and size.burst:
         say("burst: the sender makes its frames")
         with sending(N_MARKETS + burst.FRAMES, tls=False, core=sender_core) as sender:

@@ -1,5 +1,5 @@
-"""What valgrind counts: ``python -m kalshi_fast.bench.counted FILE WARM FRAMES`` handles frames of a file, in the
-compiled loop, on fixed input. Not here: what is made of the counts (``instructions``).
+"""What valgrind counts: ``python -m kalshi_fast.bench.counted FILE WARM FRAMES`` handles frames of a file, in
+the compiled loop, on fixed input. Not here: what is made of the counts (``instructions``).
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""Which process runs on which core: the sender on one, whoever receives on another. Where the system does not let
-processes be pinned, or has one core, nothing is pinned.
+"""Which process runs on which core: the sender on one, whoever receives on another. Where the system does not
+let processes be pinned, or has one core, nothing is pinned.
 """
 
 from __future__ import annotations

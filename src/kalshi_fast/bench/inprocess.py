@@ -20,7 +20,7 @@ from kalshi_fast.bench.seed_style import SeedStyleRecorder
 from kalshi_fast.bench.workload import N_MARKETS, N_WARM, changes, tickers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from kalshi_fast.bench.rounds import Prepared
 
@@ -185,7 +185,7 @@ def arrays(changes: Changes) -> Prepared:
     return lambda: to_books(books, changes), lambda: None
 
 
-def dicts(changes: list[tuple[int, ...]]) -> Prepared:
+def dicts(changes: Sequence[tuple[int, ...]]) -> Prepared:
     books: list[tuple[dict[int, int], dict[int, int]]] = [({}, {}) for _ in range(N_MARKETS)]
 
     def work() -> None:
@@ -206,7 +206,7 @@ def columns(changes: Changes) -> Prepared:
     return lambda: to_columns(events, levels, changes), lambda: None
 
 
-def row_dicts(changes: list[tuple[int, ...]]) -> Prepared:
+def row_dicts(changes: Sequence[tuple[int, ...]]) -> Prepared:
     events: list[dict[str, int]] = []
     levels: list[dict[str, int]] = []
 

@@ -1,11 +1,14 @@
-"""Instructions per delta frame, as callgrind counts them: the same number on a busy machine as on a quiet one.
+"""Instructions per delta frame, as callgrind counts them: the same number on a busy machine as on a quiet
+one.
 
 Two children handle the same fixed frames, one of them more than the other; the difference of their counts is
-those frames and nothing else. Compared with a committed figure, that is a gate (``benchmarks/instructions.py``).
+those frames and nothing else. Compared with a committed figure, that is a gate
+(``benchmarks/instructions.py``).
 """
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 import platform
@@ -132,10 +135,9 @@ def _compiler() -> str:
 def _cython() -> str:
     """Written by Cython into what it has made; here the version that would do it now."""
     try:
-        import Cython
-    except ImportError:
+        return importlib.metadata.version("cython")
+    except importlib.metadata.PackageNotFoundError:
         return "unknown"
-    return str(Cython.__version__)
 
 
 def judged(now: Count, committed: Count, max_growth: float = MAX_GROWTH) -> tuple[bool, list[str]]:

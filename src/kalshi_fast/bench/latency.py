@@ -1,9 +1,10 @@
-"""Wire to column at a steady rate, open loop: from the instant that a frame was due, not from when it was sent.
+"""Wire to column at a steady rate, open loop: from the instant that a frame was due, not from when it was
+sent.
 
 A frame that comes late because the one before it was handled too slowly counts as late (no coordinated
-omission), and so does one that the sender itself sent late. How late it was is reported beside, and the lags from
-the instants of sending. Not here: what
-the capture process is (``capture``), how frames are sent (``sender``).
+omission), and so does one that the sender itself sent late. How late it was is reported beside, and the lags
+from the instants of sending. Not here: what the capture process is (``capture``), how frames are sent
+(``sender``).
 """
 
 from __future__ import annotations
@@ -41,12 +42,14 @@ class Variant:
     name: str
     sinks: bool = False
     busy: bool = False
+    tls: bool = False
 
 
 VARIANTS: Final = (
     Variant("sinks off"),
     Variant("sinks off, busy polling", busy=True),
     Variant("both sinks writing", sinks=True),
+    Variant("sinks off, over wss://", tls=True),
 )
 
 
@@ -56,8 +59,8 @@ def measured(
     """Percentiles in us, the histogram, and how late the sender was."""
     frames = round(seconds * RATE)
     sender_core, core = cores if cores is not None else (None, None)
-    # With the writer on its core the sender sleeps between frames, or nothing would be written; it has real-time
-    # priority then, where it is allowed to: it is the clock of the measurement.
+    # With the writer on its core the sender sleeps between frames, or nothing would be written; it has
+    # real-time priority then, where it is allowed to: it is the clock of the measurement.
     play = Play(N_MARKETS, frames, RATE, sleeps=int(variant.sinks))
     with tempfile.TemporaryDirectory(prefix="kalshi-fast-bench-") as name:
         directory = Path(name)

@@ -1,4 +1,5 @@
-"""The flags of `kalshi-fast bench`. Imports nothing that is measured: the command line reads them at every start."""
+"""The flags of `kalshi-fast bench`. Imports nothing that is measured: the command line reads them at every
+start."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The libraries that we are compared with: each may be missing, and then there is a line that says how to get it.
+"""The libraries that we are compared with: each may be missing, and then there is a line that says how to get
+it.
 
 Not here: what is done with them.
 """

@@ -1,12 +1,12 @@
-"""The picture: horizontal bars on a logarithmic scale, ns per frame, ours among the others, in process and over
-a socket. Needs matplotlib. Not here: what is measured.
+"""The picture: horizontal bars on a logarithmic scale, ns per frame, ours among the others, in process and
+over a socket. Needs matplotlib. Not here: what is measured.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from kalshi_fast.bench import inprocess, sockets
+from kalshi_fast.bench import inprocess
 from kalshi_fast.bench.peers import INSTALL
 from kalshi_fast.bench.tables import TITLES
 from kalshi_fast.errors import ConfigError
@@ -47,7 +47,9 @@ def draw(results: Results, file: Path) -> None:
         rows = [
             (contender.name, figure)
             for contender in results.contenders
-            if contender.group == group and (figure := results.figure(contender.name)) is not None
+            if contender.group == group
+            and contender.name != inprocess.OURS_NO_ROWS
+            and (figure := results.figure(contender.name)) is not None
         ]
         if not rows:
             continue
@@ -62,7 +64,7 @@ def draw(results: Results, file: Path) -> None:
             places.append(at)
             at += 1
         at += 0.4
-    style = {
+    style: dict[Any, Any] = {
         "svg.hashsalt": "kalshi-fast",
         "svg.fonttype": "none",
         "font.family": "sans-serif",
@@ -92,7 +94,8 @@ def draw(results: Results, file: Path) -> None:
             )
         axes.set_xlabel("ns per frame, log scale (median, least to most of the rounds)", color=_INK)
         axes.tick_params(colors=_INK)
-        axes.set_xlim(right=max(values, default=1) * 2.2)
+        axes.set_xlim(min(values, default=1) / 3, max(values, default=1) * 2.2)
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
         for side in ("top", "right", "left"):
             axes.spines[side].set_visible(False)
         axes.spines["bottom"].set_color(_INK)

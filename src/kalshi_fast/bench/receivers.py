@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import picows
 
@@ -140,25 +140,35 @@ async def aiohttp(sending: Sending, play: Play) -> Sample:
 async def drain(sending: Sending, play: Play) -> Sample:
     """No WebSocket at all: the bytes are read and thrown away. What sender, kernel and TLS can do."""
     with socket.create_connection(("127.0.0.1", sending.port)) as plain:
-        sock: Any = plain
-        if sending.context is not None:
-            sock = sending.context.wrap_socket(plain, server_hostname="127.0.0.1")
-        sock.sendall(f"GET {play.path} HTTP/1.1\r\nHost: 127.0.0.1\r\nSec-WebSocket-Key: x\r\n\r\n".encode())
-        said = b""
-        while b"\r\n\r\n" not in said:
-            said += sock.recv(65_536)
-        head, _, warm = said.partition(b"\r\n\r\n")
-        buffer = bytearray(256 * 1024)
-        left = _header(head, b"X-Warm-Bytes: ") - len(warm)
-        while left > 0:
-            left -= sock.recv_into(buffer, min(left, len(buffer)))
-        watch = Stopwatch()
-        sock.sendall(b"\x81\x82\0\0\0\0" + GO)  # masked with zeros
-        left = _header(head, b"X-Bytes: ")
-        while left > 0:
-            left -= sock.recv_into(buffer)
-        sample = watch.stop(play.frames)
-    return sample
+        if sending.context is None:
+            return _drained(plain, play)
+        with sending.context.wrap_socket(plain, server_hostname="127.0.0.1") as encrypted:
+            return _drained(encrypted, play)
+
+
+def _drained(sock: socket.socket, play: Play) -> Sample:
+    sock.sendall(f"GET {play.path} HTTP/1.1\r\nHost: 127.0.0.1\r\nSec-WebSocket-Key: x\r\n\r\n".encode())
+    said, buffer = b"", bytearray(256 * 1024)
+    while b"\r\n\r\n" not in said:
+        said += buffer[: _read(sock, buffer, len(buffer))]
+    head, _, warm = said.partition(b"\r\n\r\n")
+    _read_all(sock, buffer, _header(head, b"X-Warm-Bytes: ") - len(warm))
+    watch = Stopwatch()
+    sock.sendall(b"\x81\x82\0\0\0\0" + GO)  # masked with zeros
+    _read_all(sock, buffer, _header(head, b"X-Bytes: "))
+    return watch.stop(play.frames)
+
+
+def _read_all(sock: socket.socket, buffer: bytearray, left: int) -> None:
+    while left > 0:
+        left -= _read(sock, buffer, min(left, len(buffer)))
+
+
+def _read(sock: socket.socket, buffer: bytearray, most: int) -> int:
+    n = sock.recv_into(buffer, most)
+    if not n:
+        raise ConnectionResetError("the sender has ended the connection")
+    return n
 
 
 def _header(head: bytes, name: bytes) -> int:

@@ -1,5 +1,5 @@
-"""What the capture process has between the socket and the writer, without either: books, session, receiver, and
-a ring of shared memory whose slots are given back at once, as the writer process would.
+"""What the capture process has between the socket and the writer, without either: books, session, receiver,
+and a ring of shared memory whose slots are given back at once, as the writer process would.
 
 Not here: frames (``workload``), who measures what.
 """

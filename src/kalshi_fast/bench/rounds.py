@@ -33,7 +33,7 @@ class Figure:
 
 
 class Sample(NamedTuple):
-    """One round: ns per frame by the clock on the wall, and of the processor's time in the thread that did it.
+    """One round, ns per frame: by the clock on the wall, and of the processor's time in its thread.
 
     ``sender_cpu_ns``: of the process that sent the frames, where there was one.
     """

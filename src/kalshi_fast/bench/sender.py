@@ -1,9 +1,10 @@
 """A sender that is never the bottleneck: a process that writes frames made beforehand with blocking calls.
 
-``python -m kalshi_fast.bench.sender DIRECTORY FRAMES [--tls] [--core N]`` prints its port, then one line of JSON
-after every play. The path of the upgrade request says what to play (``Play``). After ``warm`` frames it waits for
-the client's "go". A paced play is open loop: each frame has its instant, which is also its ``ts``; how late the
-sender itself was with each, in ns, it writes to a file. Not here: what is in the frames (``workload``).
+``python -m kalshi_fast.bench.sender DIRECTORY FRAMES [--tls] [--core N]`` prints its port, then one line of
+JSON after every play. The path of the upgrade request says what to play (``Play``). After ``warm`` frames it
+waits for the client's "go". A paced play is open loop: each frame has its instant, which is also its ``ts``;
+how late the sender itself was with each, in ns, it writes to a file. Not here: what is in the frames
+(``workload``).
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ import numpy as np
 
 from kalshi_fast.bench.cpus import pin
 from kalshi_fast.bench.workload import SUBSCRIBED, on_the_wire, stream, time_of, untimed_wire
+from kalshi_fast.errors import SimulatorError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,10 +57,11 @@ def upgrade_response(request: bytes, more: bytes = b"") -> bytes:
 
 @dataclass(frozen=True)
 class Play:
-    """``/?warm=W&frames=N&rate=R``: after the answer to one subscribe command W frames at once, "go", N frames.
+    """``/?warm=W&frames=N&rate=R``: after the answer to one subscribe command W frames at once, "go", N
+    frames.
 
-    ``rate`` 0: as fast as the socket takes them. ``go`` 0: nobody is waited for. ``sleeps`` 1: between two frames
-    the sender sleeps, for those who share its core.
+    ``rate`` 0: as fast as the socket takes them. ``go`` 0: nobody is waited for. ``sleeps`` 1: between two
+    frames the sender sleeps, for those who share its core.
     """
 
     warm: int
@@ -94,7 +97,7 @@ class Plain:
 
 
 class Encrypted(Plain):
-    """The same with TLS, which is apart from the socket: so bytes can be encrypted before it is time to send."""
+    """The same with TLS, which is apart from the socket: bytes are encrypted before it is time to send."""
 
     def __init__(self, sock: socket.socket, context: ssl.SSLContext) -> None:
         super().__init__(sock)
@@ -103,7 +106,8 @@ class Encrypted(Plain):
         self._until_done(self._tls.do_handshake)
 
     def recv(self) -> bytes:
-        return self._until_done(lambda: self._tls.read(65_536))
+        content: bytes = self._until_done(lambda: self._tls.read(65_536))
+        return content
 
     def _until_done(self, work: Callable[[], Any]) -> Any:  # noqa: ANN401
         while True:
@@ -127,7 +131,7 @@ class Encrypted(Plain):
 
 
 class Messages:
-    """What the other side says: lines of HTTP, then whole messages of a WebSocket client, masked as they are."""
+    """What the client says: lines of HTTP, then whole messages, masked as they are."""
 
     def __init__(self, wire: Plain) -> None:
         self._wire = wire
@@ -176,6 +180,8 @@ class Sender:
         messages = Messages(wire)
         request = messages.until(b"\r\n\r\n")
         play = Play.of(request)
+        if play.warm + play.frames >= len(self._ends):
+            raise SimulatorError(f"asked for {play.warm + play.frames} frames, has {len(self._ends) - 1}")
         warm, end = self._ends[play.warm], self._ends[play.warm + play.frames]
         sizes = b"X-Warm-Bytes: %d\r\nX-Bytes: %d\r\n" % (warm, end - warm)
         wire.sendall(wire.encoded(upgrade_response(request, sizes)))
@@ -259,7 +265,7 @@ def main() -> None:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             try:
                 sender.serve(Encrypted(sock, context) if context is not None else Plain(sock))
-            except OSError as error:  # the client has had enough; ssl.SSLError is one of them
+            except (OSError, SimulatorError) as error:  # ssl.SSLError is an OSError
                 _say({"ended": str(error)})
             finally:
                 sock.close()

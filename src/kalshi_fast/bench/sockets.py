@@ -1,8 +1,9 @@
 """From a socket, over ws:// and wss://: everything that we do beside receivers that do nothing.
 
-The sender is a process on a core of its own that writes prepared bytes with blocking calls. That it is not the
-bottleneck shows in the same run: its processor time per frame is reported beside the receiver's, and ``drain``
-reads the same bytes without looking at them. Slow receivers get fewer frames. Not here: how each of them receives (``receivers``).
+The sender is a process on a core of its own that writes prepared bytes with blocking calls. That it is not
+the bottleneck shows in the same run: its processor time per frame is reported beside the receiver's, and
+``drain`` reads the same bytes without looking at them. Slow receivers get fewer frames. Not here: how each of
+them receives (``receivers``).
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""The frames that everybody gets: 500 markets, snapshots first, then deltas of about 260 bytes; always the same.
+"""The frames that everybody gets: 500 markets, snapshots first, then deltas of about 260 bytes; always the
+same.
 
 Not here: who reads them.
 """
