@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kalshi_fast.bench.instructions import NO_VALGRIND, Count, available, count, judged
+from kalshi_fast.bench.instructions import Count, count, judged, why_not
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,8 +26,8 @@ def main(arguments: list[str] | None = None, counted: Callable[[], Count] = coun
     what.add_argument("--update", action="store_true", help="commit what is counted now")
     parser.add_argument("--file", type=Path, default=COMMITTED, help="the committed figure")
     options = parser.parse_args(arguments)
-    if counted is count and not available():
-        sys.stdout.write(f"SKIPPED: {NO_VALGRIND}: whether a frame costs more than before is not known\n")
+    if counted is count and (reason := why_not()) is not None:
+        sys.stdout.write(f"SKIPPED: {reason}; whether a frame costs more than before is not known\n")
         return 0
     now = counted()
     if options.update:

@@ -94,10 +94,10 @@ def measure(size: Size, parts: tuple[str, ...], say: Callable[[str], None]) -> R
         with sending(N_MARKETS + burst.FRAMES, tls=False, core=sender_core) as sender:
             results.burst = burst.measured(sender, burst.FRAMES, core, say)
     if "instructions" in parts:
-        if instructions.available():
+        if (reason := instructions.why_not()) is None:
             results.instructions = asdict(instructions.count(say))
         else:
-            results.reasons["instructions_per_frame"] = instructions.NO_VALGRIND
+            results.reasons["instructions_per_frame"] = reason
     results.about["seconds"] = round(time.monotonic() - started, 1)
     return results
 

@@ -7,16 +7,17 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from kalshi_fast._bench import Frames
-from kalshi_fast.bench.rig import Rig
+from kalshi_fast._bench import Frames, drive_counted
+from kalshi_fast.bench.rig import FRAMES_PER_READ, Rig
 
 
 def main(file: str, warm: int, frames: int) -> None:
-    """``warm`` frames, then ``frames`` of those that follow."""
+    """``warm`` frames, then ``frames`` of those that follow: these are counted."""
     tickers, *lines = Path(file).read_bytes().split(b"\n")
     rig = Rig(tickers.decode().split(","))
     rig.warm(lines[:warm])
-    rig.drive(Frames(lines[warm : warm + frames]))
+    counted = Frames(lines[warm : warm + frames])
+    drive_counted(rig.link.path, rig.receiver, counted, FRAMES_PER_READ)
     rig.check(warm + frames)
 
 

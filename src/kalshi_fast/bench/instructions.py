@@ -1,14 +1,12 @@
 """Instructions per delta frame, as callgrind counts them: the same number on a busy machine as on a quiet
 one.
 
-Two children handle the same fixed frames, one of them more than the other; the difference of their counts is
-those frames and nothing else. Compared with a committed figure, that is a gate
-(``benchmarks/instructions.py``).
+A child handles fixed frames; callgrind is switched on for the compiled loop over them and for nothing else.
+Compared with a committed figure, that is a gate (``benchmarks/instructions.py``).
 """
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import os
 import platform
@@ -16,12 +14,12 @@ import re
 import shutil
 import subprocess
 import sys
-import sysconfig
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from kalshi_fast._bench import CAN_COUNT, COMPILER, CYTHON
 from kalshi_fast.bench.workload import N_MARKETS, made_frames, tickers
 from kalshi_fast.errors import KalshiFastError
 
@@ -29,11 +27,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 WARM_DELTAS: Final = 4_000
-FEW: Final = 2_000
-MANY: Final = 22_000
+FRAMES: Final = 20_000
 MAX_GROWTH: Final = 0.03
-NO_VALGRIND: Final = "valgrind is not installed, instructions are not counted"
-_TOTAL: Final = re.compile(rb"^(?:summary|totals): (\d+)", re.MULTILINE)
+_TOTAL: Final = re.compile(r"^totals: (\d+)", re.MULTILINE)
 
 
 class CountError(KalshiFastError):
@@ -70,74 +66,43 @@ class Count:
         ]
 
 
-def available() -> bool:
-    return shutil.which("valgrind") is not None
+def why_not() -> str | None:
+    """Why instructions cannot be counted, None when they can."""
+    if shutil.which("valgrind") is None:
+        return "valgrind is not installed: instructions are not counted"
+    return None if CAN_COUNT else "compiled without valgrind's header: instructions are not counted"
 
 
 def count(say: Callable[[str], None] = lambda _: None) -> Count:
-    """Counts. Raises CountError when valgrind is missing or fails."""
-    if not available():
-        raise CountError(NO_VALGRIND)
+    """Counts. Raises CountError when it cannot be done."""
+    if (reason := why_not()) is not None:
+        raise CountError(reason)
+    say("counting instructions (valgrind)")
     with tempfile.TemporaryDirectory(prefix="kalshi-fast-bench-") as name:
-        directory = Path(name)
-        frames = directory / "frames"
-        frames.write_bytes(b"\n".join([",".join(tickers()).encode(), *made_frames(WARM_DELTAS + MANY)]))
-        say("counting instructions (valgrind)")
-        running = [_started(directory, frames, n) for n in (FEW, MANY)]
-        totals = [_total(process, file) for process, file in running]
+        frames, out = Path(name) / "frames", Path(name) / "counts"
+        lines = [",".join(tickers()).encode(), *made_frames(WARM_DELTAS + FRAMES)]
+        frames.write_bytes(b"\n".join(lines))
+        valgrind = ["valgrind", "--tool=callgrind", "--instr-atstart=no", f"--callgrind-out-file={out}", "-q"]
+        counted = ["-m", "kalshi_fast.bench.counted", str(frames), str(N_MARKETS + WARM_DELTAS), str(FRAMES)]
+        done = subprocess.run(  # noqa: S603 - our own interpreter, our own module
+            [*valgrind, sys.executable, *counted],
+            env={**os.environ, "PYTHONHASHSEED": "0"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        found = _TOTAL.search(out.read_text()) if out.exists() else None
+    if done.returncode or found is None or found[1] == "0":
+        raise CountError(
+            f"valgrind counted nothing and ended with code {done.returncode}: {done.stderr[-300:]}"
+        )
     return Count(
-        instructions_per_frame=round((totals[1] - totals[0]) / (MANY - FEW), 1),
-        compiler=_compiler(),
+        instructions_per_frame=round(int(found[1]) / FRAMES, 1),
+        compiler=COMPILER,
         python=platform.python_version(),
-        cython=_cython(),
+        cython=CYTHON,
         arch=platform.machine(),
     )
-
-
-def _started(directory: Path, frames: Path, n: int) -> tuple[subprocess.Popen[bytes], Path]:
-    out = directory / f"counts-{n}"
-    command = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={out}", "-q", sys.executable]
-    command += ["-m", "kalshi_fast.bench.counted", str(frames), str(N_MARKETS + WARM_DELTAS), str(n)]
-    process = subprocess.Popen(  # noqa: S603 - our own interpreter, our own module
-        command,
-        env={
-            **os.environ,
-            "PYTHONHASHSEED": "0",
-            "PYTHONDONTWRITEBYTECODE": "1",
-            "OPENBLAS_NUM_THREADS": "1",
-        },
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-    )
-    return process, out
-
-
-def _total(process: subprocess.Popen[bytes], file: Path) -> int:
-    _, errors = process.communicate()
-    found = _TOTAL.search(file.read_bytes()) if file.exists() else None
-    if process.returncode or found is None:
-        raise CountError(
-            f"valgrind ended with code {process.returncode}: {errors[-300:].decode(errors='replace')}"
-        )
-    return int(found[1])
-
-
-def _compiler() -> str:
-    """The one that extensions are compiled with here."""
-    name = (sysconfig.get_config_var("CC") or "cc").split()[0]
-    path = shutil.which(os.environ.get("CC", name)) or shutil.which("cc")
-    if path is None:
-        return "unknown"
-    said = subprocess.run([path, "--version"], capture_output=True, text=True, check=False)  # noqa: S603
-    return said.stdout.partition("\n")[0].strip() or "unknown"
-
-
-def _cython() -> str:
-    """Written by Cython into what it has made; here the version that would do it now."""
-    try:
-        return importlib.metadata.version("cython")
-    except importlib.metadata.PackageNotFoundError:
-        return "unknown"
 
 
 def judged(now: Count, committed: Count, max_growth: float = MAX_GROWTH) -> tuple[bool, list[str]]:
