@@ -17,7 +17,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     terminalreporter.section("ns per frame (median of the rounds, their spread, ratio within the group)")
     group = ""
     first: dict[str | None, float] = {}
-    for bench in session.benchmarks:
+    for bench in sorted(session.benchmarks, key=lambda bench: bench.group or ""):
         frames = bench.extra_info.get("frames")
         if not frames or not bench.stats:
             continue

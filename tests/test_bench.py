@@ -18,7 +18,7 @@ from benchmarks import instructions as gate
 from kalshi_fast._bench import Frames, LagProbe
 from kalshi_fast._columns import DELTA, SNAPSHOT, EventColumns
 from kalshi_fast._decode import rfc3339_us
-from kalshi_fast.bench import inprocess, latency, peers, sockets, tables
+from kalshi_fast.bench import inprocess, latency, peers, plot, sockets, tables
 from kalshi_fast.bench.instructions import Count, CountError, judged
 from kalshi_fast.bench.options import PARTS
 from kalshi_fast.bench.results import Results
@@ -37,6 +37,7 @@ from kalshi_fast.bench.workload import (
     time_of,
     untimed_wire,
 )
+from kalshi_fast.errors import ConfigError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -210,7 +211,7 @@ def test_a_sender_that_is_asked_for_more_than_it_has_says_so() -> None:
     with sending(10, tls=False, core=None) as sender:
         once = sockets.contenders(sender, 100)[2].once
         assert once is not None
-        with pytest.raises(ConnectionResetError):
+        with pytest.raises(WrongResultError, match="the sender has ended the connection"):
             once()
         with pytest.raises(SenderError, match="asked for 10600 frames, has 10"):
             sender.report()
@@ -242,6 +243,12 @@ def test_a_missing_library_is_null_and_says_how_to_install_it(tmp_path: Path) ->
     assert made["ratio_pykalshi"] is None
     assert made["reasons"]["ratio_seed_pipeline"] == peers.why_not("orjson")
     assert "pip install 'kalshi-fast[bench]'" in made["reasons"]["ratio_pykalshi"]
+
+
+def test_a_picture_that_cannot_be_written_is_refused_before_anything_is_measured(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=r"--plot: .* cannot be written"):
+        plot.require(tmp_path / "file" / "bench.svg")
 
 
 def bench(*arguments: str, first: Path | None = None) -> subprocess.CompletedProcess[str]:

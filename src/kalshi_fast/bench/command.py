@@ -37,7 +37,6 @@ class Size:
     socket_rounds: int
     latency_s: float
     variants: tuple[latency.Variant, ...]
-    burst: bool
 
 
 QUICK: Final = Size(
@@ -47,16 +46,14 @@ QUICK: Final = Size(
     socket_rounds=4,
     latency_s=2.5,
     variants=(latency.VARIANTS[0], latency.VARIANTS[2]),
-    burst=False,
 )
 FULL: Final = Size(
     deltas=50_000,
     rounds=21,
     socket_deltas=400_000,
     socket_rounds=11,
-    latency_s=20.5,
+    latency_s=10.5,
     variants=latency.VARIANTS,
-    burst=True,
 )
 
 
@@ -89,7 +86,7 @@ def measure(size: Size, parts: tuple[str, ...], say: Callable[[str], None]) -> R
                         say(f"latency: {variant.name}")
                         found = latency.measured(sender, variant, size.latency_s, placed)
                         results.latency[variant.name] = found
-    if "burst" in parts and size.burst:
+    if "burst" in parts:
         say("burst: the sender makes its frames")
         with sending(N_MARKETS + burst.FRAMES, tls=False, core=sender_core) as sender:
             results.burst = burst.measured(sender, burst.FRAMES, core, say)
@@ -119,11 +116,12 @@ def _sockets(
 def bench(options: argparse.Namespace) -> int:
     """The command; its exit code."""
     if options.plot is not None:
-        plot.require()
+        plot.require(options.plot)
+    parts = tuple(options.only or (part for part in PARTS if part != "burst" or not options.quick))
     line = ProgressLine(quiet=options.quiet)
     size = QUICK if options.quick else FULL
     try:
-        results = measure(size, tuple(options.only or PARTS), line.show)
+        results = measure(size, parts, line.show)
     finally:
         line.end()
     results.about["quick"] = options.quick

@@ -22,17 +22,21 @@ _OTHERS: Final = "#8a97a6"
 _INK: Final = "#57606a"  # readable on white and on black
 
 
-def require() -> None:
-    """Raises ConfigError without matplotlib: before anything is measured."""
+def require(file: Path) -> None:
+    """Raises ConfigError when the picture could not be drawn or written: before anything is measured."""
     try:
         import matplotlib  # noqa: F401
     except ImportError:
         raise ConfigError(f"--plot needs matplotlib: {INSTALL}") from None
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    except OSError as error:
+        raise ConfigError(f"--plot: {file} cannot be written: {error.strerror or error}") from error
 
 
 def draw(results: Results, file: Path) -> None:
     """Writes the SVG; the same results make the same file."""
-    require()
     import matplotlib as mpl
     from matplotlib.figure import Figure
 

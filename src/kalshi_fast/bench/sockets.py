@@ -16,9 +16,11 @@ import uvloop
 
 from kalshi_fast.bench import receivers
 from kalshi_fast.bench.peers import peer, why_not
+from kalshi_fast.bench.rig import WrongResultError
 from kalshi_fast.bench.rounds import Contender, Sample
 from kalshi_fast.bench.sender import Play
 from kalshi_fast.bench.workload import N_MARKETS, N_WARM
+from kalshi_fast.errors import reason
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -74,5 +76,8 @@ def _once(kind: Kind, sending: Sending, play: Play) -> Sample:
     async def receive() -> Sample:
         return await kind.receive(sending, play)
 
-    sample = uvloop.run(receive())
+    try:
+        sample = uvloop.run(receive())
+    except OSError as error:  # a timeout is one of them
+        raise WrongResultError(f"{kind.name}: the play was not received: {reason(error)}") from error
     return sample._replace(sender_cpu_ns=sending.report()["cpu_s"] * 1e9 / play.frames)
