@@ -185,8 +185,9 @@ class Sender:
         warm, end = self._ends[play.warm], self._ends[play.warm + play.frames]
         sizes = b"X-Warm-Bytes: %d\r\nX-Bytes: %d\r\n" % (warm, end - warm)
         wire.sendall(wire.encoded(upgrade_response(request, sizes)))
-        wire.sendall(wire.encoded(self._all[:warm]))
+        before = wire.encoded(self._all[:warm])
         measured = None if play.rate else wire.encoded(self._all[warm:end])
+        wire.sendall(before)  # not earlier: at "go" all has to be ready
         while play.go and messages.next() != GO:
             pass
         said = self._paced(wire, play) if measured is None else _at_once(wire, measured)
