@@ -78,6 +78,15 @@ static inline int scan_last_ms(const char *at, const char *end, uint64_t *value)
     return 1;
 }
 
+/* The number of `ddd}}`, the last five bytes of a frame; -1 when they are others. */
+static inline int scan_last_three(const char *end) {
+    const unsigned first = (unsigned char)end[-5] - '0', second = (unsigned char)end[-4] - '0',
+                   third = (unsigned char)end[-3] - '0';
+    if (first > 9 || second > 9 || third > 9 || end[-2] != '}' || end[-1] != '}')
+        return -1;
+    return (int)(first * 100 + second * 10 + third);
+}
+
 /* Behind `0.dddd",`, the price in 1/10,000 dollar. Reads 8 bytes. */
 static inline const char *scan_price(const char *at, int64_t *price_e4) {
     uint64_t word, digits;

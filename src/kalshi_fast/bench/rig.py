@@ -66,9 +66,9 @@ class Rig:
             self.link.feed(frame, now_ns)
         self.drive(Frames(frames[N_MARKETS:]))
 
-    def drive(self, frames: Frames) -> None:
+    def drive(self, frames: Frames) -> int:
         """As ``FrameListener`` would."""
-        drive(self.link.path, self.receiver, frames, FRAMES_PER_READ)
+        return drive(self.link.path, self.receiver, frames, FRAMES_PER_READ)
 
     def check(self, frames: int) -> None:
         """Raises WrongResultError unless so many frames were all used, none of them doubtful."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    Prepared: TypeAlias = tuple[Callable[[], object], Callable[[], None]]
+    Prepared: TypeAlias = tuple[Callable[[], int | None], Callable[[], None]]
 
 
 @dataclass(frozen=True)
@@ -60,14 +60,14 @@ class Stopwatch:
         self._cpu_ns = time.thread_time_ns()
         self._ns = time.perf_counter_ns()
 
-    def stop(self, frames: int) -> Sample:
-        ns = time.perf_counter_ns() - self._ns
-        return Sample(ns / frames, (time.thread_time_ns() - self._cpu_ns) / frames)
+    def stop(self, frames: int, aside_ns: int = 0) -> Sample:
+        ns = time.perf_counter_ns() - self._ns - aside_ns
+        return Sample(ns / frames, (time.thread_time_ns() - self._cpu_ns - aside_ns) / frames)
 
 
 @dataclass(frozen=True)
 class Timed:
-    """A round of ``prepare() -> (work, check)``: only ``work()`` counts."""
+    """A round of ``prepare() -> (work, check)``: only ``work()`` counts, less the ns that it returns, if any."""
 
     frames: int
     prepare: Callable[[], Prepared]
@@ -76,8 +76,8 @@ class Timed:
         work, check = self.prepare()
         gc.collect()
         watch = Stopwatch()
-        work()
-        sample = watch.stop(self.frames)
+        aside_ns = work()
+        sample = watch.stop(self.frames, aside_ns or 0)
         check()
         return sample
 
