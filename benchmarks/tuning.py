@@ -235,7 +235,10 @@ def receive(url: str, cafile: str, frames: int, told: dict[str, str], *, undistu
             return sock
 
         transport, _ = await picows.ws_connect(
-            lambda: FrameListener(link.path, receiver), url, ssl_context=context, socket_factory=dial
+            lambda: FrameListener(link.path, receiver, every_read=True),
+            url,
+            ssl_context=context,
+            socket_factory=dial,
         )
         spinner = Spinner(loop)
         if settings.busy_poll:

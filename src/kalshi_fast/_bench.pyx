@@ -2,7 +2,7 @@
 does nothing (the floor), and the lags of rows at the end of a read. Not here: what is measured when (``bench``).
 """
 
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
@@ -119,6 +119,7 @@ def drive(DeltaPath path not None, rest not None, Frames frames not None, Py_ssi
     """
     cdef Py_ssize_t first, last, i, size, most = 0
     cdef int64_t read_ns, started_ns, aside_ns = 0
+    cdef uint64_t turns = path.turns
     cdef const char* start
     cdef char* buffer
     cdef Taken taken
@@ -143,7 +144,9 @@ def drive(DeltaPath path not None, rest not None, Frames frames not None, Py_ssi
                     rest.on_text(start[: frames.lengths[i]], read_ns)
                 elif taken == TAKEN_AND_FULL:
                     rest.on_full()
-            rest.on_end_of_read()
+            if path.turns != turns:
+                turns = path.turns
+                rest.on_end_of_read()
     finally:
         free(buffer)
     return aside_ns

@@ -48,6 +48,7 @@ cdef class DeltaPath:
     cdef LevelRows* levels
     cdef Py_ssize_t seal_rows
     cdef uint64_t conn_id
+    cdef uint64_t turns  # how often the rows were to go somewhere else
     cdef public int64_t taken
     cdef public int64_t written
     cdef public int64_t last_frame_ns

@@ -145,6 +145,7 @@ cdef class DeltaPath:
         self, uint64_t conn_id, EventColumns events not None, LevelColumns levels not None, Py_ssize_t seal_rows
     ):
         """Where the rows go from now on, of which connection they are, and with how many it is time to seal."""
+        self.turns += 1
         self.conn_id = conn_id
         self.event_columns, self.events = events, &events.rows
         self.level_columns, self.levels = levels, &levels.rows

@@ -106,7 +106,7 @@ async def receive(task: Task, recorder: Recorder, pool: ProbedPool, probe: LagPr
     link = Link(recorder, session)
     receiver = Probed(link, pool, probe, task)
     transport, _ = await picows.ws_connect(
-        lambda: FrameListener(link.path, receiver),
+        lambda: FrameListener(link.path, receiver, every_read=True),
         task.url,
         ssl_context=tls_context(Path(task.ca_file)) if task.ca_file is not None else None,
         enable_auto_ping=True,

@@ -15,7 +15,7 @@ import picows
 from kalshi_fast._bench import FloorListener
 from kalshi_fast._listener import FrameListener
 from kalshi_fast.bench.peers import peer
-from kalshi_fast.bench.rig import Rig
+from kalshi_fast.bench.rig import BATCH_ROWS, Rig
 from kalshi_fast.bench.rounds import Sample, Stopwatch
 from kalshi_fast.bench.sender import GO
 from kalshi_fast.bench.workload import tickers
@@ -75,7 +75,8 @@ async def kalshi_fast(sending: Sending, play: Play) -> Sample:
     session, recorder = rig.session, rig.recorder
 
     class Counting(Receiver):
-        """Looks at the end of every read how far the sequence is."""
+        """Looks at the end of a read how far the sequence is: of every one until the clock starts, then of
+        those in which a batch was filled."""
 
         watch: Stopwatch | None = None
 
@@ -89,11 +90,13 @@ async def kalshi_fast(sending: Sending, play: Play) -> Sample:
                 if self.watch is not None and not done.done():
                     done.set_result(self.watch.stop(play.frames))
             elif self.watch is None and subscription.next_seq > play.warm:
+                recorder.seal()
+                listener.every_read = play.frames % BATCH_ROWS != 0
                 self.watch = Stopwatch()
                 assert self._transport is not None  # noqa: S101 - it has just brought us a frame
                 self._transport.send(picows.WSMsgType.TEXT, GO)
 
-    listener = FrameListener(rig.link.path, Counting(rig.link, rig.pool))
+    listener = FrameListener(rig.link.path, Counting(rig.link, rig.pool), every_read=True)
     transport = await _connected(sending, play, listener)
     sample = await asyncio.wait_for(done, TIMEOUT_S)
     rig.check(1 + play.warm + play.frames)

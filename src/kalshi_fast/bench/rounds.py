@@ -67,7 +67,7 @@ class Stopwatch:
 
 @dataclass(frozen=True)
 class Timed:
-    """A round of ``prepare() -> (work, check)``: only ``work()`` counts, less the ns that it returns, if any."""
+    """A round of ``prepare() -> (work, check)``: only ``work()`` counts, less the ns it returns, if any."""
 
     frames: int
     prepare: Callable[[], Prepared]
