@@ -38,10 +38,9 @@ import picows
 import pyarrow.dataset as ds
 import uvloop
 
-from benchmarks.conftest import N_MARKETS, made_frames
-from benchmarks.sender import SUBSCRIBED, on_the_wire
 from kalshi_fast._clock import receive_ns
 from kalshi_fast._listener import FrameListener
+from kalshi_fast.bench.workload import N_MARKETS, SUBSCRIBED, made_frames, on_the_wire
 from kalshi_fast.books import Books
 from kalshi_fast.config import load
 from kalshi_fast.link import Link
@@ -148,7 +147,7 @@ def _upgrade(client: socket.socket) -> None:
     import base64
     import hashlib
 
-    from benchmarks.sender import GUID
+    from kalshi_fast.bench.sender import GUID
 
     request = b""
     while b"\r\n\r\n" not in request:

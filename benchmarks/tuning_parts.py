@@ -17,9 +17,8 @@ import uuid
 
 import uvloop
 
-from benchmarks.conftest import N_MARKETS, made_frames
-from benchmarks.sender import SUBSCRIBED
 from kalshi_fast._columns import EventColumns, LevelColumns
+from kalshi_fast.bench.workload import N_MARKETS, SUBSCRIBED, made_frames
 from kalshi_fast.ring import Ring
 from kalshi_fast.tuning.spin import Spinner
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kalshi_fast import __version__
+from kalshi_fast.bench import options as bench_options
 from kalshi_fast.config import SETTINGS, Loaded, describe, load
 from kalshi_fast.errors import ConfigError, KalshiFastError, SimulatorError
 from kalshi_fast.simulator import options as simulator_options
@@ -125,6 +126,13 @@ def parser() -> argparse.ArgumentParser:
     check.add_argument("--json", action="store_true", help="as one JSON object")
     check.add_argument("--quiet", action="store_true", help="no progress")
     _add_settings(check)
+    bench = commands.add_parser(
+        "bench",
+        help="measure everything, beside other libraries",
+        description="Runs the whole benchmark suite in one process tree and prints a table.",
+    )
+    bench_options.add_options(bench)
+    _add_output(bench)
 
     config = commands.add_parser("config", help="show every setting and where it comes from")
     config.add_argument("--json", action="store_true", help="as one JSON object")
@@ -351,6 +359,12 @@ def _check(options: argparse.Namespace) -> int:
     return exit_code(findings)
 
 
+def _bench(options: argparse.Namespace) -> int:
+    from kalshi_fast.bench.command import bench
+
+    return bench(options)
+
+
 def _config(options: argparse.Namespace) -> int:
     rows = describe(_load(options))
     if options.json:
@@ -376,6 +390,7 @@ _COMMANDS = {
     "compact": _compact,
     "sql": _sql,
     "check": _check,
+    "bench": _bench,
     "config": _config,
 }
 
