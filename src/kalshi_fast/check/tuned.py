@@ -5,6 +5,7 @@ A thread tries the cores and priorities and ends, so nothing stays; memory is no
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from kalshi_fast.check.finding import Check, Finding, failure, ok, warning
@@ -42,6 +43,9 @@ def _settings(settings: Settings) -> Iterator[Finding]:
 
 
 def _cores(settings: Settings) -> Iterator[Finding]:
+    if not hasattr(os, "sched_getaffinity"):
+        yield ok("cores", f"{os.cpu_count()}; this system does not pin programs to them")
+        return
     mine = cpus.allowed("CAPTURE_CPU")
     said = f"{len(mine)} ({cpus.show_cpus(mine)}) can be used"
     if len(mine) < 2:
