@@ -229,6 +229,12 @@ def test_a_ring_made_ready_is_filled_without_a_fault() -> None:
 
 
 @linux
+def test_the_limit_of_locked_memory_is_read() -> None:
+    limited = "resource.setrlimit(resource.RLIMIT_MEMLOCK, (65536, 131072)); print(memory.limit_bytes())"
+    assert in_a_process(limited, as_nobody=True) == ["131072"]
+
+
+@linux
 @root
 def test_locked_memory_is_locked_and_a_reserve_costs_nothing() -> None:
     code = RING + (

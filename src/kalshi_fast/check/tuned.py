@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 
 
 def checks(settings: Settings) -> list[Check]:
-    return [Check("tuning", lambda: _settings(settings)), Check("cores", lambda: _cores(settings))]
+    return [
+        Check("tuning", lambda: _settings(settings)),
+        Check("cores", lambda: _cores(settings)),
+        Check("locked memory", _locked_memory),
+    ]
 
 
 def _settings(settings: Settings) -> Iterator[Finding]:
@@ -54,3 +58,12 @@ def _cores(settings: Settings) -> Iterator[Finding]:
         yield ok("cores", said, "CAPTURE_CPU would give capture one of its own (docs/tuning.md)")
     else:
         yield ok("cores", f"{said}, capture has {settings.capture_cpu} to itself as far as we decide")
+
+
+def _locked_memory() -> Iterator[Finding]:
+    most = memory.limit_bytes()
+    if most is None:
+        yield ok("locked memory", "no limit counts: LOCK_MEMORY can be had")
+    else:
+        remedy = "for LOCK_MEMORY: `ulimit -l unlimited` (systemd: LimitMEMLOCK=infinity)"
+        yield ok("locked memory", f"at most {most // 1024} KiB", remedy)
