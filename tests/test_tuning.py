@@ -429,6 +429,11 @@ def children(pid: int) -> list[int]:
     return found
 
 
+def minds_sigterm(pid: int) -> bool:
+    caught = of_threads(pid, "SigCgt").get(pid, "0")
+    return bool(int(caught, 16) >> (signal.SIGTERM - 1) & 1)
+
+
 async def until(condition: Callable[[], bool], seconds: float = 30) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
@@ -495,6 +500,7 @@ def test_a_real_time_recording_has_a_writer_like_any_other(tmp_path: Path) -> No
             await until(lambda: os.sched_getscheduler(recorder.pid) & 0xFF == os.SCHED_FIFO)
             (writer,) = children(recorder.pid)
             assert os.sched_getscheduler(writer) == os.SCHED_OTHER
+            await until(lambda: minds_sigterm(recorder.pid))
         finally:
             recorder.send_signal(signal.SIGTERM)
             await asyncio.to_thread(recorder.communicate)
