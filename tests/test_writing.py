@@ -1,4 +1,4 @@
-"""How the writer process hears what to do. What it then does is tested with both processes (crash, outage)."""
+"""How the writer process hears what to do. What it then does, other tests prove with both processes."""
 
 from __future__ import annotations
 
