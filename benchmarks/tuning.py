@@ -299,7 +299,7 @@ def record(directory: Path, url: str, frames: int, told: dict[str, str]) -> tupl
         )
         seqs = rows.column("seq").to_numpy().astype(np.int64)
         times_ns = rows.column("ingest_ts").to_numpy().astype(np.int64)
-        deltas = seqs > N_MARKETS
+        deltas = np.array(rows.column("type").cast("string").to_pylist()) == "delta"
         assert deltas.sum() == frames, (deltas.sum(), frames)
         return seqs[deltas], times_ns[deltas]
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from kalshi_fast.config import Settings
 
-STATUS_PATH: Final = "/trade-api/v2/exchange/status"
+REST_PATH: Final = "/trade-api/v2/markets?limit=1"
 REST_TIMEOUT_S: Final = 5.0
 GOOD_SKEW_S: Final = 1.0
 BAD_SKEW_S: Final = 4.0  # the exchange refuses signatures whose time is some seconds off
@@ -106,11 +106,11 @@ def _rest(settings: Settings) -> Iterator[Finding]:
     try:
         made = signer(settings)
         if made is not None:
-            headers = made.headers(time.time_ns() // 1_000_000, "GET", STATUS_PATH)
+            headers = made.headers(time.time_ns() // 1_000_000, "GET", REST_PATH)
     except ConfigError:
         made = None  # the check of the key says so; a public address answers without
     try:
-        answer = _ask(settings, STATUS_PATH, headers)
+        answer = _ask(settings, REST_PATH, headers)
     except ConnectError as error:
         yield failure("rest", str(error), "see whether a firewall or a proxy is in the way; check WS_URL")
         return
@@ -128,8 +128,8 @@ def _rest(settings: Settings) -> Iterator[Finding]:
     else:
         yield warning(
             "rest",
-            f"{host} answers {STATUS_PATH} with HTTP {answer.status}",
-            "recording needs the WebSocket only; finding markets needs this",
+            f"{host} answers GET {REST_PATH} with HTTP {answer.status}",
+            "books are recorded without it; see whether the address is right",
         )
 
 
@@ -138,7 +138,7 @@ def _rest(settings: Settings) -> Iterator[Finding]:
 
 def _clock(settings: Settings) -> Iterator[Finding]:
     dated: _Answer | None = None
-    for path in (STATUS_PATH, WS_PATH):  # a refusal has a date too
+    for path in (REST_PATH, WS_PATH):  # a refusal has a date too
         try:
             answer = _ask(settings, path, {})
         except ConnectError:

@@ -5,6 +5,7 @@ A thread tries the cores and priorities and ends, so nothing stays; memory is no
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from kalshi_fast.check.finding import Check, Finding, failure, ok, warning
@@ -18,7 +19,11 @@ if TYPE_CHECKING:
 
 
 def checks(settings: Settings) -> list[Check]:
-    return [Check("tuning", lambda: _settings(settings)), Check("cores", lambda: _cores(settings))]
+    return [
+        Check("tuning", lambda: _settings(settings)),
+        Check("cores", lambda: _cores(settings)),
+        Check("locked memory", _locked_memory),
+    ]
 
 
 def _settings(settings: Settings) -> Iterator[Finding]:
@@ -42,6 +47,9 @@ def _settings(settings: Settings) -> Iterator[Finding]:
 
 
 def _cores(settings: Settings) -> Iterator[Finding]:
+    if not hasattr(os, "sched_getaffinity"):
+        yield ok("cores", f"{os.cpu_count()}; this system does not pin programs to them")
+        return
     mine = cpus.allowed("CAPTURE_CPU")
     said = f"{len(mine)} ({cpus.show_cpus(mine)}) can be used"
     if len(mine) < 2:
@@ -50,3 +58,12 @@ def _cores(settings: Settings) -> Iterator[Finding]:
         yield ok("cores", said, "CAPTURE_CPU would give capture one of its own (docs/tuning.md)")
     else:
         yield ok("cores", f"{said}, capture has {settings.capture_cpu} to itself as far as we decide")
+
+
+def _locked_memory() -> Iterator[Finding]:
+    most = memory.limit_bytes()
+    if most is None:
+        yield ok("locked memory", "no limit counts: LOCK_MEMORY can be had")
+    else:
+        remedy = "for LOCK_MEMORY: `ulimit -l unlimited` (systemd: LimitMEMLOCK=infinity)"
+        yield ok("locked memory", f"at most {most // 1024} KiB", remedy)

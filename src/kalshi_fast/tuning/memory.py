@@ -21,6 +21,7 @@ _MCL_CURRENT: Final = 1
 _MCL_FUTURE: Final = 2
 _MCL_ONFAULT: Final = 4  # a page is locked when it is first used: the ring's reserve must not cost memory
 _CAP_IPC_LOCK: Final = 14  # linux/capability.h: no limit counts
+_CAP_SYS_RESOURCE: Final = 24
 _MADV_POPULATE_WRITE: Final = 23  # linux/mman.h, since 5.14
 
 
@@ -46,6 +47,13 @@ def refuse_limit() -> None:
             f"LOCK_MEMORY: expected no limit of locked memory, got {soft} bytes: `ulimit -l unlimited`"
             " (systemd: LimitMEMLOCK=infinity)"
         ) from None
+
+
+def limit_bytes() -> int | None:
+    """How much this process may lock; None: any amount, or it may raise the limit itself."""
+    _, hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+    free = hard == resource.RLIM_INFINITY or _has_capability(_CAP_IPC_LOCK)
+    return None if free or _has_capability(_CAP_SYS_RESOURCE) else hard
 
 
 def _has_capability(number: int) -> bool:
