@@ -132,6 +132,8 @@ def drive(DeltaPath path not None, rest not None, Frames frames not None, Py_ssi
         left -= 1
         if left == 0:
             rest.on_end_of_read()
+    if left > 0:
+        rest.on_end_of_read()
 
 
 # What these modules were compiled with.
