@@ -22,7 +22,7 @@ import sys
 import threading
 import time
 from array import array
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -36,7 +36,7 @@ from kalshi_fast.bench.workload import SUBSCRIBED, on_the_wire, stream, time_of,
 from kalshi_fast.errors import SimulatorError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
@@ -208,19 +208,14 @@ class Sender:
             for n in range(first, first + play.frames)
         ]
         late_ns = np.zeros(play.frames, np.int64)
-        gc.collect()
-        gc.disable()
-        realtime = bool(play.sleeps) and _ask_for_realtime()
-        margin_ns = overslept_ns() if play.sleeps else -1
-        cpu, start_us = time.process_time(), time.time_ns() // 1000 + _LEAD_US
-        if isinstance(wire, Encrypted):
-            _paced_encrypted(wire, heads, start_us, play.rate, late_ns)
-        else:
-            pace(wire.fd, heads, start_us, play.rate, play.group, late_ns, margin_ns)
-        cpu = time.process_time() - cpu
-        gc.enable()
-        if realtime:
-            os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+        with _undisturbed(realtime=bool(play.sleeps)) as realtime:
+            margin_ns = overslept_ns() if play.sleeps else -1
+            cpu, start_us = time.process_time(), time.time_ns() // 1000 + _LEAD_US
+            if isinstance(wire, Encrypted):
+                _paced_encrypted(wire, heads, start_us, play.rate, late_ns)
+            else:
+                pace(wire.fd, heads, start_us, play.rate, play.group, late_ns, margin_ns)
+            cpu = time.process_time() - cpu
         self._late_file.write_bytes(late_ns.tobytes())
         return {"realtime": realtime, "cpu_s": cpu, "late_file": str(self._late_file)}
 
@@ -240,13 +235,25 @@ def _paced_encrypted(
         late_ns[i] = now - due
 
 
-def _ask_for_realtime() -> bool:
-    """The sender is the clock of the measurement: on a core that it shares it must run when it is time."""
+@contextmanager
+def _undisturbed(*, realtime: bool) -> Iterator[bool]:
+    """Without the garbage collector; with real-time priority if that is asked for, and whether it was granted.
+
+    The sender is the clock of the measurement: on a core that it shares it must run when it is time.
+    """
+    granted = False
+    if realtime:
+        with suppress(AttributeError, OSError):
+            os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+            granted = True
+    gc.collect()
+    gc.disable()
     try:
-        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
-    except (AttributeError, OSError):
-        return False
-    return True
+        yield granted
+    finally:
+        gc.enable()
+        if granted:
+            os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
 
 
 def _at_once(wire: Plain, content: memoryview) -> dict[str, Any]:
