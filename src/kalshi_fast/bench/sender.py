@@ -237,7 +237,7 @@ def _paced_encrypted(
 
 @contextmanager
 def _undisturbed(*, realtime: bool) -> Iterator[bool]:
-    """Without the garbage collector; with real-time priority if that is asked for, and whether it was granted.
+    """No garbage collector; real-time priority, if that is asked for. Gives whether it was granted.
 
     The sender is the clock of the measurement: on a core that it shares it must run when it is time.
     """
