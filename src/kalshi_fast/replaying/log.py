@@ -49,8 +49,9 @@ class JournalSource(Source):
             chunk = self._chunk(entry, columns)
             if chunk is None:
                 continue
-            over = self.end_ns is not None and int(chunk.ingest_ns[-1]) >= self.end_ns
-            if over:
+            over = False
+            if self.end_ns is not None and int(chunk.ingest_ns[-1]) >= self.end_ns:
+                over = True
                 chunk = chunk.slice(0, int(np.searchsorted(chunk.ingest_ns, self.end_ns)))
             pending.append(chunk)
             rows += len(chunk)

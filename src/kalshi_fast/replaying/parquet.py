@@ -23,12 +23,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import pyarrow.parquet as pq
+    from numpy.typing import NDArray
 
 _BLOCK_ROWS: Final = 131_072  # a row group of ours; larger ones of others come in blocks
 
 
 class ParquetSource(Source):
-    """``ParquetSource(paths)``. Raises ReplayError for what is no event file, unless ``repair`` leaves it out.
+    """``ParquetSource(paths)``. Raises ReplayError for what is no event file; ``repair`` leaves it out.
 
     What ``repair`` leaves out it says in the events: every book that was known gets a gap there.
     """
@@ -119,7 +120,9 @@ class ParquetSource(Source):
             else:
                 blocks = parquet.iter_batches(_BLOCK_ROWS, [group.index], names)
                 tables = (pa.Table.from_batches([block]) for block in blocks)
-            chunks = (chunk for table in tables for chunk in chunks_of(table, columns, self.number))
+            chunks: Iterator[Chunk] = (
+                chunk for table in tables for chunk in chunks_of(table, columns, self.number)
+            )
             if self._repair:
                 chunks = iter(self._in_order(list(chunks), path, group))
             for chunk in chunks:
@@ -147,7 +150,7 @@ class ParquetSource(Source):
 
     def _with_gaps(self, chunks: Iterator[Chunk]) -> Iterator[Chunk]:
         """The same, and where rows have been left out a gap for every book that was known."""
-        known = np.zeros(0, np.bool_)
+        known: NDArray[np.bool_] = np.zeros(0, np.bool_)
         last_ns = 0
         for chunk in chunks:
             if self._doubt:
@@ -194,7 +197,7 @@ class ParquetSource(Source):
         return min(found.values(), default=start_ns)
 
 
-def _gaps(known: np.ndarray[tuple[int], np.dtype[np.bool_]], at_ns: int) -> Iterator[Chunk]:
+def _gaps(known: NDArray[np.bool_], at_ns: int) -> Iterator[Chunk]:
     markets = np.flatnonzero(known).astype(np.int32)
     if len(markets):
         length = len(markets)
