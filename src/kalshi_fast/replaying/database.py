@@ -30,9 +30,9 @@ STRETCH_ROWS: Final = 400_000
 _SLOTS: Final = 500  # that a stretch with too many rows is divided into
 _TOLD_MARKETS: Final = 500  # a server bounds the length of a parameter; more are sorted out here
 _COLUMNS: Final = {
-    "type": "CAST(type, 'Int8') - 1",
+    "type": "toInt8(CAST(type, 'Int8') - 1)",
     "market_ix": "market_ticker",
-    "side": "CAST(side, 'Int8') - 1",
+    "side": "toInt8(CAST(side, 'Int8') - 1)",
     "price_e4": "price_e4",
     "qty_e2": "qty_e2",
     "ts_us": "toUnixTimestamp64Micro(ts)",
@@ -43,10 +43,9 @@ _COLUMNS: Final = {
 }
 # Within a frame as a recorder writes it: clear, the levels of yes and of no from the best on.
 _ORDER: Final = (
-    "orderbook_events.ingest_ts, orderbook_events.seq, orderbook_events.sid, orderbook_events.conn_id, orderbook_events.market_ticker,"
-    " indexOf(['clear', 'snapshot', 'delta', 'gap'], CAST(orderbook_events.type, 'String')), orderbook_events.side,"
-    " orderbook_events.price_e4 DESC"
-)
+    "{0}.ingest_ts, {0}.seq, {0}.sid, {0}.conn_id, {0}.market_ticker,"
+    " indexOf(['clear', 'snapshot', 'delta', 'gap'], CAST({0}.type, 'String')), {0}.side, {0}.price_e4 DESC"
+).format("orderbook_events")
 _SETTINGS: Final = {"output_format_arrow_low_cardinality_as_dictionary": 1}
 _MOMENT: Final = "fromUnixTimestamp64Nano({%s:Int64}, 'UTC')"
 
@@ -147,8 +146,9 @@ class DatabaseSource(Source):
     def trades(self) -> Iterator[pa.RecordBatch]:
         """The trades of the source's markets and stretch of time, as batches of TRADES_SCHEMA."""
         table = self._fetch(
-            "toString(market_ticker) AS market, ts, ingest_ts AS at, CAST(taker_side, 'String') AS taker_side,"
-            " toInt32(yes_price_e4) AS yes_price_e4, qty_e2, toString(trade_id) AS trade_id",
+            "toString(market_ticker) AS market, ts, ingest_ts AS at,"
+            " CAST(trades.taker_side, 'String') AS taker_side,"
+            " toInt32(trades.yes_price_e4) AS yes_price_e4, qty_e2, toString(trades.trade_id) AS trade_id",
             "trades",
             self.start_ns,
             self.end_ns,
@@ -163,17 +163,20 @@ class DatabaseSource(Source):
     def _query(
         self, selected: str, table: str, since_ns: int | None, until_ns: int | None, rest: str
     ) -> tuple[str, dict[str, Any]]:
-        """A query for the wanted markets in a stretch of time, and its parameters."""
+        """A query for the wanted markets in a stretch of time, and its parameters.
+
+        Columns of the table are named with it: a bare name may be one of ``selected`` instead.
+        """
         conditions = ["1"]
         parameters: dict[str, Any] = {}
         if since_ns is not None:
-            conditions.append(f"ingest_ts >= {_MOMENT % 'since'}")
+            conditions.append(f"{table}.ingest_ts >= {_MOMENT % 'since'}")
             parameters["since"] = since_ns
         if until_ns is not None:
-            conditions.append(f"ingest_ts < {_MOMENT % 'until'}")
+            conditions.append(f"{table}.ingest_ts < {_MOMENT % 'until'}")
             parameters["until"] = until_ns
         if self._named and self.wanted is not None:
-            conditions.append("market_ticker IN {markets:Array(String)}")
+            conditions.append(f"{table}.market_ticker IN {{markets:Array(String)}}")
             parameters["markets"] = sorted(self.wanted)
         where = " AND ".join(conditions)
         # Nothing in it comes from outside: values are parameters.

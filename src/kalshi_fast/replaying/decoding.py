@@ -70,7 +70,7 @@ def _column(batch: pa.RecordBatch, name: str, number: Callable[[str], int]) -> N
         raise ReplayError(f"{in_table} is empty in {column.null_count} rows")
     if name == "market_ix":
         return _coded(column, number, np.dtype(np.int32))
-    if name in _TEXTS:
+    if name in _TEXTS and not pa.types.is_integer(column.type):  # a database gives the codes themselves
         codes = _TEXTS[name]
         found = _coded(column, lambda text: codes.get(text, _NOT_A_CODE), np.dtype(np.int8))
         if len(found) and found.max() == _NOT_A_CODE:

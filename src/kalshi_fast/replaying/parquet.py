@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from kalshi_fast._columns import CLEAR, GAP
 from kalshi_fast.errors import ReplayError, reason
-from kalshi_fast.replaying.chunks import Chunk, join, make_chunk
+from kalshi_fast.replaying.chunks import Chunk, first_fall, in_order, join, make_chunk
 from kalshi_fast.replaying.decoding import chunks_of, table_columns
 from kalshi_fast.replaying.files import EventFile, Group, look_at_all, open_footer, warn
 from kalshi_fast.replaying.merge import Stream, ahead, merge
@@ -89,13 +89,7 @@ class ParquetSource(Source):
         with open_footer(file.path) as parquet:
             for group in groups:
                 try:
-                    for chunk in self._group(parquet, file.path, group, columns):
-                        if int(chunk.ingest_ns[0]) < last_ns:
-                            raise ReplayError(
-                                "its rows are earlier than those of the row groups before it",
-                                file.path,
-                                group.index,
-                            )
+                    for chunk in self._group(parquet, file.path, group, columns, last_ns):
                         last_ns = int(chunk.ingest_ns[-1])
                         if self.end_ns is not None and last_ns >= self.end_ns:
                             stop = int(np.searchsorted(chunk.ingest_ns, self.end_ns))
@@ -110,7 +104,7 @@ class ParquetSource(Source):
                 self.read += group.rows
 
     def _group(
-        self, parquet: pq.ParquetFile, path: Path, group: Group, columns: Collection[str]
+        self, parquet: pq.ParquetFile, path: Path, group: Group, columns: Collection[str], last_ns: int
     ) -> Iterator[Chunk]:
         """The rows of a row group in order. Raises ReplayError."""
         names = table_columns(columns)
@@ -126,13 +120,13 @@ class ParquetSource(Source):
             if self._repair:
                 chunks = iter(self._in_order(list(chunks), path, group))
             for chunk in chunks:
-                falls = chunk.ingest_ns[1:] < chunk.ingest_ns[:-1]
-                if falls.any():
-                    row = int(falls.argmax()) + 1
-                    raise ReplayError(
-                        f"its rows are not in the order of ingest_ts (row {row})", path, group.index
-                    )
-                yield chunk
+                fall = first_fall(chunk, last_ns)
+                if fall is not None:
+                    what = f"row {fall}" if fall else "they begin before those of the row group before it"
+                    raise ReplayError(f"its rows are not in the order of ingest_ts ({what})", path, group.index)
+                ordered = in_order(chunk, last_ns)
+                last_ns = int(ordered.ingest_ns[-1])
+                yield ordered
         except ReplayError as error:
             raise error if error.path is not None else ReplayError(str(error), path, group.index) from error
         except (pa.ArrowException, OSError) as error:
@@ -143,10 +137,9 @@ class ParquetSource(Source):
         if not chunks:
             return []
         chunk = join(chunks)
-        if (chunk.ingest_ns[1:] >= chunk.ingest_ns[:-1]).all():
-            return [chunk]
-        warn(f"{path}, row group {group.index}: its rows are not in the order of ingest_ts; put in order")
-        return [chunk.take(np.argsort(chunk.ingest_ns, kind="stable"))]
+        if first_fall(chunk, group.first_ns) is not None:
+            warn(f"{path}, row group {group.index}: its rows are not in the order of ingest_ts; put in order")
+        return [in_order(chunk, group.first_ns)]
 
     def _with_gaps(self, chunks: Iterator[Chunk]) -> Iterator[Chunk]:
         """The same, and where rows have been left out a gap for every book that was known."""
@@ -187,7 +180,7 @@ class ParquetSource(Source):
                 break
             group = next(group for group in file.groups if group.index == index)
             with open_footer(file.path) as parquet:
-                for chunk in self._group(parquet, file.path, group, names):
+                for chunk in self._group(parquet, file.path, group, names, group.first_ns):
                     clears = (chunk.type == CLEAR) & (chunk.ingest_ns < start_ns)
                     pairs = zip(
                         chunk.market_ix[clears].tolist(), chunk.ingest_ns[clears].tolist(), strict=True
