@@ -76,7 +76,9 @@ def rows_of(chunks: Iterable[Chunk], tickers: Sequence[str]) -> list[tuple[str, 
     return found
 
 
-def table_of(rows: Sequence[Row], *, start_ns: int = 1_795_000_000_000_000_000, step_ns: int = 1000) -> pa.Table:
+def table_of(
+    rows: Sequence[Row], *, start_ns: int = 1_795_000_000_000_000_000, step_ns: int = 1000
+) -> pa.Table:
     """Rows as a recorder might have stored them: one connection, a frame each, but a snapshot is one frame."""
     values: dict[str, list[Any]] = {name: [] for name in EVENT_SCHEMA.names}
     at_ns, seq = start_ns, 0
@@ -92,7 +94,9 @@ def table_of(rows: Sequence[Row], *, start_ns: int = 1_795_000_000_000_000_000, 
     columns = []
     for field in EVENT_SCHEMA:
         column = pa.array(values[field.name], _plain(field.type))
-        columns.append(column.dictionary_encode().cast(field.type) if pa.types.is_dictionary(field.type) else column)
+        columns.append(
+            column.dictionary_encode().cast(field.type) if pa.types.is_dictionary(field.type) else column
+        )
     return pa.table(columns, schema=EVENT_SCHEMA)
 
 

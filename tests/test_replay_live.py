@@ -159,7 +159,9 @@ def history(replay: Replay) -> tuple[History, int]:
 
 @pytest.mark.parametrize("open_database", ["embedded"], indirect=True)
 @pytest.mark.parametrize("seed", [3, 4], ids=["hot standby", "single connections"])
-def test_live_equals_replay(tmp_path: Path, seed: int, open_database: Callable[[], Client], engine_url: str) -> None:
+def test_live_equals_replay(
+    tmp_path: Path, seed: int, open_database: Callable[[], Client], engine_url: str
+) -> None:
     journal = Journal(tmp_path / "journal", fsync="off")
     live, watcher = Live(journal), Watcher()
     live.recorder.attach(watcher)

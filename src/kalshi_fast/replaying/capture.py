@@ -46,7 +46,7 @@ class _Line(msgspec.Struct):
     use_yes_price: bool = False
 
 
-class _Body(msgspec.Struct):
+class _Body(msgspec.Struct, frozen=True):
     market_ticker: str = ""
 
 
