@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from kalshi_fast.replaying.chunks import Chunk
 
 Row = tuple[int, int, int, int, int]  # type, market, side, price_e4, qty_e2
-MAX_QTY_E2 = 2**62 // 100  # larger than anything here; the book's own limit is tested with the book
 KINDS = ("snapshot", "delta", "clear", "gap")
 SIDES = ("yes", "no")
 
@@ -68,11 +67,11 @@ def _digest(sides: list[list[tuple[int, int]]]) -> str:
 
 def rows_of(chunks: Iterable[Chunk], tickers: Sequence[str]) -> list[tuple[str, int, int, int, int]]:
     """(ticker, type, side, price, qty) of every row."""
-    found = []
+    found: list[tuple[str, int, int, int, int]] = []
     for chunk in chunks:
         columns = (chunk.market_ix, chunk.type, chunk.side, chunk.price_e4, chunk.qty_e2)
-        for market, *rest in zip(*(column.tolist() for column in columns), strict=True):
-            found.append((tickers[market], *rest))
+        rows = zip(*(column.tolist() for column in columns), strict=True)
+        found += [(tickers[market], kind, side, price, qty) for market, kind, side, price, qty in rows]
     return found
 
 
@@ -94,9 +93,9 @@ def table_of(
     columns = []
     for field in EVENT_SCHEMA:
         column = pa.array(values[field.name], _plain(field.type))
-        columns.append(
-            column.dictionary_encode().cast(field.type) if pa.types.is_dictionary(field.type) else column
-        )
+        if pa.types.is_dictionary(field.type):
+            column = column.dictionary_encode().cast(field.type)
+        columns.append(column)
     return pa.table(columns, schema=EVENT_SCHEMA)
 
 
@@ -135,8 +134,8 @@ def some_rows(n: int, seed: int = 1, markets: int = 5) -> list[Row]:
     def snapshot(market: int) -> None:
         fresh: list[Row] = [(CLEAR, market, 0, 0, 0)]
         for side in (0, 1):
-            for price in sorted(rng.choice(np.arange(1, 50), 4, replace=False).tolist(), reverse=True):
-                fresh.append((SNAPSHOT, market, side, price * 100, int(rng.integers(1, 10_000))))
+            prices = sorted(rng.choice(np.arange(1, 50), 4, replace=False).tolist(), reverse=True)
+            fresh += [(SNAPSHOT, market, side, price * 100, int(rng.integers(1, 10_000))) for price in prices]
         rows.extend(fresh)
         for kind, _, side, price, qty in fresh:
             books[market].apply(kind, side, price, qty)

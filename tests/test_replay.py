@@ -1,9 +1,9 @@
-"""A replay of files: compiled books are the reference's, every way of consuming sees the same, starts are exact."""
+"""A replay of files: compiled books are the reference's, every way to consume is the same, starts are exact."""
 
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import kalshi_fast
-import replay_model
 from kalshi_fast import OrderBook, Strategy, replay
 from kalshi_fast._columns import CLEAR, DELTA, GAP, SNAPSHOT
 from kalshi_fast._features import Features
@@ -55,7 +54,7 @@ def reference(rows: list[Row], markets: int = 5) -> list[list[str | None]]:
     return found
 
 
-def columns(rows: list[Row]) -> dict[str, np.ndarray]:  # type: ignore[type-arg]
+def columns(rows: list[Row]) -> dict[str, Any]:
     dtypes = (np.int8, np.int32, np.int8, np.uint16, np.int64)
     names = ("type", "market_ix", "side", "price_e4", "qty_e2")
     values = zip(*rows, strict=True) if rows else [()] * 5
@@ -78,10 +77,10 @@ def test_compiled_books_are_those_of_the_reference(rows: list[Row]) -> None:
     table = BookTable(3)
     whole = columns(rows)
     for number in range(len(rows)):
-        table.apply(*whole.values(), number, number + 1)
+        table.apply(**whole, first=number, stop=number + 1)
         assert [digest(book) for book in table.books[:3]] == expected[number]
     at_once = BookTable()
-    at_once.apply(*whole.values())
+    at_once.apply(**whole)
     assert at_once.applied == table.applied == len(rows)
     assert (at_once.faults, at_once.skipped) == (table.faults, table.skipped)
     assert at_once.books == table.books[: len(at_once)]
@@ -92,14 +91,14 @@ def test_columns_that_cannot_be_are_refused() -> None:
     good = columns([(CLEAR, 0, 0, 0, 0)])
     for name, bad in (("market_ix", [-1]), ("market_ix", [1 << 30])):
         with pytest.raises(FieldError, match="market_ix"):
-            table.apply(*{**good, name: np.array(bad, np.int32)}.values())
+            table.apply(**{**good, name: np.array(bad, np.int32)})
     with pytest.raises(FieldError, match="one length"):
-        table.apply(*{**good, "side": np.zeros(2, np.int8)}.values())
+        table.apply(**{**good, "side": np.zeros(2, np.int8)})
     with pytest.raises(FieldError, match="rows"):
-        table.apply(*good.values(), 0, 2)
-    table.apply(*{**good, "side": np.array([9], np.int8)}.values())
-    table.apply(*{**good, "type": np.array([DELTA], np.int8), "side": np.array([9], np.int8)}.values())
-    table.apply(*{**good, "type": np.array([77], np.int8)}.values())
+        table.apply(**good, first=0, stop=2)
+    table.apply(**{**good, "side": np.array([9], np.int8)})
+    table.apply(**{**good, "type": np.array([DELTA], np.int8), "side": np.array([9], np.int8)})
+    table.apply(**{**good, "type": np.array([77], np.int8)})
     assert table.faults == 2
 
 

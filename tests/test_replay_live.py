@@ -1,5 +1,5 @@
-"""Live equals replay: the hash of every book behind every event of a run full of faults, computed while it was
-recorded and again from Parquet, from ClickHouse and from the journal."""
+"""Live equals replay: the hash of every book behind every frame of a run full of faults, computed while it
+was recorded and again from Parquet, from ClickHouse and from the journal."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import pytest
 import replay_model
 from client import KEY_ID, exchange
 from kalshi_fast.auth import Signer
+from kalshi_fast.batch import pack_extra
 from kalshi_fast.books import Books
 from kalshi_fast.config import load
 from kalshi_fast.feed import tls_context
@@ -24,7 +25,6 @@ from kalshi_fast.recorder import Recorder
 from kalshi_fast.replaying.replay import Replay
 from kalshi_fast.replaying.verify import verify
 from kalshi_fast.ring import SealedSlot
-from kalshi_fast.batch import pack_extra
 from kalshi_fast.simulator.faults import chaos
 from kalshi_fast.simulator.synthetic import SyntheticMarkets
 from kalshi_fast.sinks.clickhouse import ClickHouseSink

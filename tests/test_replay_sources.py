@@ -1,4 +1,4 @@
-"""Sources: bad files are named or repaired with a warning; captures, journals and databases are read as files are."""
+"""Sources: bad files are named, or repaired with a warning; captures and databases are read as files are."""
 
 from __future__ import annotations
 

@@ -123,7 +123,9 @@ class ParquetSource(Source):
                 fall = first_fall(chunk, last_ns)
                 if fall is not None:
                     what = f"row {fall}" if fall else "they begin before those of the row group before it"
-                    raise ReplayError(f"its rows are not in the order of ingest_ts ({what})", path, group.index)
+                    raise ReplayError(
+                        f"its rows are not in the order of ingest_ts ({what})", path, group.index
+                    )
                 ordered = in_order(chunk, last_ns)
                 last_ns = int(ordered.ingest_ns[-1])
                 yield ordered
