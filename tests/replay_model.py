@@ -78,7 +78,7 @@ def rows_of(chunks: Iterable[Chunk], tickers: Sequence[str]) -> list[tuple[str, 
 def table_of(
     rows: Sequence[Row], *, start_ns: int = 1_795_000_000_000_000_000, step_ns: int = 1000
 ) -> pa.Table:
-    """Rows as a recorder might have stored them: one connection, a frame each, but a snapshot is one frame."""
+    """Rows as a recorder might have stored them: one connection, one frame each; a snapshot is one frame."""
     values: dict[str, list[Any]] = {name: [] for name in EVENT_SCHEMA.names}
     at_ns, seq = start_ns, 0
     for kind, market, side, price, qty in rows:

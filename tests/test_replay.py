@@ -1,4 +1,4 @@
-"""A replay of files: compiled books are the reference's, every way to consume is the same, starts are exact."""
+"""A replay of files: compiled books are the reference's, every way sees the same, starts are exact."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ class Watcher(Strategy):
 
 
 class Live:
-    """A recorder that seals behind every frame, so that each frame's books can be looked at as they are live."""
+    """A recorder that seals behind every frame, so that the books behind each can be looked at."""
 
     def __init__(self, journal: Journal) -> None:
         self.books = Books()

@@ -1,4 +1,4 @@
-"""One strategy class, unchanged: recording from the simulator over a socket, and in replays, with the same log."""
+"""One strategy class, unchanged: live, against the simulator, and in replays, with the same log."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import pytest
 
 import frames
 import links
@@ -24,6 +22,8 @@ from kalshi_fast.simulator.process import Simulator
 from replay_model import digest, some_rows, table_of, write
 
 if TYPE_CHECKING:
+    import pytest
+
     from kalshi_fast._replay import Event
     from kalshi_fast.link import Link
 
