@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from kalshi_fast._replay import Event
     from kalshi_fast.replaying.chunks import Chunk
+    from kalshi_fast.replaying.replay import Replay
 
 ROUNDS = 5
 
@@ -113,7 +114,7 @@ def rates(root: Path) -> None:
         tickers = source.tickers
     n = len(chunk)
     sys.stdout.write(
-        f"{n:,} rows of {len(tickers)} markets; million events per second of processor time, median and range\n"
+        f"{n:,} rows of {len(tickers)} markets; M events/s of processor time, median and range\n"
     )
 
     def apply() -> None:
@@ -265,25 +266,23 @@ def memory_of(root: Path) -> None:
 def _measure_memory(directory: str) -> None:
     recording = replay(directory)
     before = _largest_mb()
-    for what, work in (
-        ("books", lambda: _steps(recording)),
-        (
-            "features of every 1000th event",
-            lambda: sum(len(b["at_ns"]) for _, b in recording.features(events=1000)),
-        ),
-    ):
+    for what, work in (("books", _steps), ("features of every 1000th event", _looks)):
         started = time.perf_counter()
-        work()
+        work(recording)
         elapsed_s = time.perf_counter() - started
         sys.stdout.write(f"{what}: {elapsed_s:.1f} s, at most {_largest_mb():.0f} MB ({before:.0f} before)\n")
         sys.stdout.flush()
 
 
-def _steps(recording: Any) -> int:  # noqa: ANN401
+def _steps(recording: Replay) -> int:
     with recording.run() as run:
         events = int(run.advance())
     sys.stdout.write(f"{events:,} events\n")
     return events
+
+
+def _looks(recording: Replay) -> int:
+    return sum(len(block["at_ns"]) for _, block in recording.features(events=1000))
 
 
 def _largest_mb() -> float:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-
-import pytest
+from typing import TYPE_CHECKING
 
 from replay_model import some_rows, table_of, write
+
+if TYPE_CHECKING:
+    import pytest
 
 PAGE = Path(__file__).parents[1] / "docs" / "replay.md"
 
