@@ -19,6 +19,7 @@ MODULES = (
     "_columns",
     "_decode",
     "_features",
+    "_frames",
     "_listener",
     "_path",
     "_replay",
