@@ -16,7 +16,6 @@ from kalshi_fast.simulator.subscription import BOOKS
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from kalshi_fast._frames import DeltaFrames
     from kalshi_fast.simulator.client import Client
     from kalshi_fast.simulator.exchange import Exchange
     from kalshi_fast.simulator.recorded import RecordedMarkets
@@ -40,7 +39,7 @@ class Express:
     def __init__(self, exchange: Exchange, source: RecordedMarkets) -> None:
         self._exchange = exchange
         self._source = source
-        self._frames: DeltaFrames | None = None
+        self._frames = source.delta_frames()  # now, not when the play has begun
         self._routes: list[_Route] | None = []
         self._carried = -1
 
@@ -55,8 +54,6 @@ class Express:
             self._routes = self._find_routes()
         if self._routes is None:
             return 0
-        if self._frames is None:
-            self._frames = source.delta_frames()
         number = source.delta_number(first)
         for route in self._routes:
             seqs = np.array([subscription.seq for subscription in route.subscriptions], np.int64)
