@@ -84,6 +84,23 @@ def parser() -> argparse.ArgumentParser:
     simulator_options.add_options(simulate)
     simulate.add_argument("--quiet", action="store_true", help="no progress")
 
+    replay = commands.add_parser(
+        "replay",
+        help="what a recording holds, and whether it is right",
+        description="Reads recorded events and says what there is of each market. With --verify every book is"
+        " rebuilt and every invariant checked; the exit code is 1 when one does not hold.",
+    )
+    replay.add_argument(
+        "path", help="Parquet directory, file or pattern, ClickHouse URL, journal, or capture"
+    )
+    replay.add_argument("--verify", action="store_true", help="rebuild every book and check it")
+    replay.add_argument("--markets", help="these tickers only, comma-separated")
+    replay.add_argument("--start", help="from this moment on (ISO, UTC)")
+    replay.add_argument("--end", help="up to this moment, it excluded")
+    replay.add_argument("--repair", action="store_true", help="leave out what is damaged, and say so")
+    replay.add_argument("--database", help="of a ClickHouse URL (as configured)")
+    _add_output(replay)
+
     query = commands.add_parser("query", help="ask ClickHouse", description="Runs one SQL statement.")
     query.add_argument("sql", help="the statement")
     query.add_argument("--dir", type=Path, help="ask the recording of `demo --dir`")
@@ -270,6 +287,15 @@ def _simulate(options: argparse.Namespace) -> int:
     return 0
 
 
+def _replay(options: argparse.Namespace) -> int:
+    from kalshi_fast.replaying.command import replay
+
+    def credentials() -> Settings:
+        return load({}, environ=os.environ, env_file=Path(".env"), toml_file=None).settings
+
+    return replay(options, credentials)
+
+
 def _query(options: argparse.Namespace) -> int:
     from kalshi_fast.demo import demo_database
     from kalshi_fast.sinks import clickhouse
@@ -387,6 +413,7 @@ _COMMANDS = {
     "demo": _demo,
     "simulate": _simulate,
     "query": _query,
+    "replay": _replay,
     "compact": _compact,
     "sql": _sql,
     "check": _check,

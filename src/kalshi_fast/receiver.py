@@ -89,6 +89,8 @@ class Receiver:
 
     def on_end_of_read(self) -> None:
         """Nothing more has come with this read, and a batch has been sealed or there is something to send."""
+        if self._link.watched:
+            self._link.look()
         self.flush()
         if self._pool.pressed and not self._paused and self._transport is not None:
             self._paused = True

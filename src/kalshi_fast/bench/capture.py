@@ -104,9 +104,10 @@ async def receive(task: Task, recorder: Recorder, pool: ProbedPool, probe: LagPr
     """Until the last frame; batches are sealed on time, as in a recording."""
     session = Session(tickers(), clock=time.monotonic_ns, rng=random.Random(1))  # noqa: S311
     link = Link(recorder, session)
+    link.path.every_read = True
     receiver = Probed(link, pool, probe, task)
     transport, _ = await picows.ws_connect(
-        lambda: FrameListener(link.path, receiver, every_read=True),
+        lambda: FrameListener(link.path, receiver),
         task.url,
         ssl_context=tls_context(Path(task.ca_file)) if task.ca_file is not None else None,
         enable_auto_ping=True,
