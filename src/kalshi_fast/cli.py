@@ -104,6 +104,23 @@ def parser() -> argparse.ArgumentParser:
     _add_output(compact)
     _add_settings(compact)
 
+    importing = commands.add_parser(
+        "import",
+        help="take over recordings of the seed's Parquet layout",
+        description="Turns Parquet files with text timestamps and prices in cents into ours, whole files or"
+        " none, and reports what was wrong in them. Books are known only where the rows prove it. A file that"
+        " has been imported before is left out.",
+    )
+    importing.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="files or directories")
+    importing.add_argument(
+        "--out", type=Path, required=True, help="goes to OUT/orderbook; like PARQUET_DIR of a recorder"
+    )
+    importing.add_argument("--dry-run", action="store_true", help="only report, write nothing")
+    importing.add_argument(
+        "--skip-damaged", action="store_true", help="leave out files that cannot be read, instead of failing"
+    )
+    _add_output(importing)
+
     sql = commands.add_parser(
         "sql",
         help="print or apply the schema of the tables",
@@ -290,6 +307,22 @@ def _compact(options: argparse.Namespace) -> int:
     return 0 if all(report.error is None for report in reports) else 1
 
 
+def _import(options: argparse.Namespace) -> int:
+    from kalshi_fast.importing import describe, import_recordings
+
+    report = import_recordings(
+        options.paths,
+        options.out,
+        skip_damaged=options.skip_damaged,
+        dry_run=options.dry_run,
+        quiet=options.quiet,
+    )
+    sys.stdout.write(describe(report, dry_run=options.dry_run) + "\n")
+    if options.json:
+        sys.stdout.write(json.dumps(report.figures()) + "\n")
+    return 0
+
+
 def _client(settings: Settings, url: str | None, *, make: bool = False) -> Client:
     from kalshi_fast.sinks import clickhouse
 
@@ -344,6 +377,7 @@ _COMMANDS = {
     "simulate": _simulate,
     "query": _query,
     "compact": _compact,
+    "import": _import,
     "sql": _sql,
     "config": _config,
 }
