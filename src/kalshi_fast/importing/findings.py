@@ -51,6 +51,7 @@ KINDS: Final[dict[str, Kind]] = {
     "repeated_seq": Kind(ASIDE, "another row with a number that has been used"),
     "negative_level": Kind(ASIDE, "the change would leave a level below zero: the book is unknown from here"),
     "level_limit": Kind(ASIDE, "the change would leave more than a book can hold: unknown from here"),
+    "empty_level": Kind(ASIDE, "a level of a snapshot without a size: it says nothing"),
     "broken_snapshot": Kind(ASIDE, "rows of a snapshot with a row that cannot be true"),
 }
 

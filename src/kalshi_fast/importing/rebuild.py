@@ -82,9 +82,12 @@ class _Market:
 class _Snapshot:
     """The snapshot whose rows are coming."""
 
-    __slots__ = ("broken", "levels", "market", "market_id", "rows", "seq", "sid", "ts_us")
+    __slots__ = ("at", "broken", "levels", "market", "market_id", "rows", "seq", "sid", "ts_us")
 
-    def __init__(self, market: _Market, market_id: int, sid: int, seq: int, ts_us: int) -> None:
+    def __init__(
+        self, market: _Market, market_id: int, sid: int, seq: int, ts_us: int, at: tuple[int, int, int]
+    ) -> None:
+        self.at = at  # file, row, ingest_ns of its first row
         self.market = market
         self.market_id = market_id
         self.sid = sid
@@ -121,6 +124,7 @@ class Rebuilder:
         self._conn_id = 0
         self._snapshot: _Snapshot | None = None
         self._now_ns = 0  # of the last row taken
+        self._suspect: dict[int, int] = {}  # by market (-1: any): when a row of no known number came last
         self._recent: set[tuple[int, ...]] = set()
         self._older: set[tuple[int, ...]] = set()
 
@@ -162,7 +166,11 @@ class Rebuilder:
         )
         if wrong in (_BAD_SEQ, _BAD_SID):
             # Which number it was is not known: the next one will show whether one is missing.
-            self._close_snapshot()
+            if snapshot is not None and kind != DELTA and ticker in (snapshot.market.number, -1):
+                snapshot.broken = True
+            else:
+                self._close_snapshot()
+                self._suspect[ticker if kind == SNAPSHOT else -1] = ts_ns
             self._advance(ingest_ns, file, place)
             self._keep_aside(file, place, REASONS[wrong])
             self._doubt(ticker, None, None)
@@ -175,7 +183,7 @@ class Rebuilder:
                 if key in self._recent or key in self._older:
                     self._keep_aside(file, place, "duplicate")
                     return
-                if seq == last and kind != SNAPSHOT:
+                if seq == last and (kind != SNAPSHOT or ts_ns - self._now_ns < _SNAPSHOT_NS):
                     self._keep_aside(file, place, "repeated_seq")
                     self._advance(ingest_ns, file, place)
                     self._doubt(ticker, sid, seq + 1)
@@ -203,6 +211,9 @@ class Rebuilder:
         file, place, _, _, _, _, _, _, side, cents, qty, _, _ = row
         if snapshot is None:
             snapshot = self._begin_snapshot(row)
+        if qty == 0:
+            self._keep_aside(file, place, "empty_level")
+            return
         level = (side, cents * 100)
         before = snapshot.levels.get(level)
         if before is not None:
@@ -263,10 +274,15 @@ class Rebuilder:
     # --- snapshots --------------------------------------------------------------------------------
 
     def _begin_snapshot(self, row: tuple[int, ...]) -> _Snapshot:
-        _, _, _, _, sid, seq, ticker, market_id, _, _, _, ts_ns, _ = row
+        file, place, _, _, sid, seq, ticker, market_id, _, _, _, ts_ns, _ = row
         if market_id < 0:
             market_id = self._ids.first.get(ticker, -1)
-        self._snapshot = _Snapshot(self._market(ticker), market_id, sid, seq, ts_ns // 1000)
+        at = (file, place, self._now_ns)
+        self._snapshot = _Snapshot(self._market(ticker), market_id, sid, seq, ts_ns // 1000, at)
+        # A row whose number cannot be read may have been its first one.
+        self._snapshot.broken = any(
+            abs(ts_ns - self._suspect.get(number, 0)) < _SNAPSHOT_NS for number in (ticker, -1)
+        )
         return self._snapshot
 
     def _close_snapshot(self) -> None:
@@ -281,7 +297,7 @@ class Rebuilder:
                 self._keep_aside(file, place, "broken_snapshot")
             self._lose(market, snapshot.seq)
             return
-        file, place, ingest_ns = snapshot.rows[0]
+        file, place, ingest_ns = snapshot.at
         begin = (self._conn_id, snapshot.sid, snapshot.seq, market.number, snapshot.market_id)
         self._output.add(CLEAR, *begin, YES, 0, 0, snapshot.ts_us, ingest_ns)
         self.clears += 1

@@ -286,7 +286,8 @@ def _reads(name: str, kind: pa.DataType) -> bool:
         return True
     expected = _EXPECTED.get(name)
     if expected == "whole numbers":
-        return pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
+        is_number = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal)
+        return any(found(kind) for found in is_number)
     return expected == "timestamps" and bool(pa.types.is_timestamp(kind))
 
 
@@ -344,7 +345,8 @@ def _integers(column: pa.Array) -> tuple[Ints, Mask]:
             pass  # one of them is no whole number
         else:
             good: Mask = whole.is_valid().to_numpy(zero_copy_only=False)
-            return whole.fill_null(0).to_numpy(zero_copy_only=False), good
+            filled: Ints = whole.fill_null(0).to_numpy(zero_copy_only=False)
+            return filled, good
     read = [_integer(value) for value in strings(column)]
     values = np.array([0 if value is None else value for value in read], np.int64)
     return values, np.array([value is not None for value in read], np.bool_)
