@@ -133,3 +133,15 @@ class JournalError(KalshiFastError):
 
 class JournalFullError(JournalError):
     """The journal has reached its bound: nothing more until a store has come on."""
+
+
+class ReplayError(KalshiFastError):
+    """Recorded events cannot be read as they are. ``path`` and ``row_group`` say where, if it is a file."""
+
+    def __init__(self, text: str, path: object = None, row_group: int | None = None) -> None:
+        where = (
+            "" if path is None else f"{path}: " if row_group is None else f"{path}, row group {row_group}: "
+        )
+        super().__init__(where + text)
+        self.path = path
+        self.row_group = row_group

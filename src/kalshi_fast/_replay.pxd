@@ -1,0 +1,36 @@
+"""The table of books that recorded columns are applied to; Cython users cimport it together with the book."""
+
+from libc.stdint cimport int8_t, int32_t, int64_t, uint16_t
+
+from kalshi_fast._book cimport OrderBook
+
+cdef enum Outcome:
+    DONE = 0
+    NEGATIVE = 1  # a delta takes more than there is
+    TOO_LARGE = 2  # a level beyond the limit of a book
+    NO_PRICE = 3  # a price above one dollar
+    NO_CODE = 4  # a type, a side or a market that there is not
+    NO_SIZE = 5  # a snapshot's level without a size
+    TWICE = 6  # a snapshot's level that the book has already
+    SKIPPED = 7  # nothing wrong: the book is unknown, and stays so
+
+cdef struct Columns:
+    const int8_t* type
+    const int32_t* market_ix
+    const int8_t* side
+    const uint16_t* price_e4
+    const int64_t* qty_e2
+
+cdef class BookTable:
+    cdef readonly list books  # OrderBook by market number
+    cdef void** table  # the same, not counted
+    cdef Py_ssize_t n
+    cdef Py_ssize_t room
+    cdef readonly int64_t applied
+    cdef readonly int64_t skipped
+    cdef readonly int64_t faults
+    cdef readonly int fault
+    cdef readonly Py_ssize_t fault_row
+
+    cdef int grow_for(self, Columns* columns, Py_ssize_t first, Py_ssize_t stop) except -1
+    cdef void run(self, Columns* columns, Py_ssize_t first, Py_ssize_t stop) noexcept nogil
