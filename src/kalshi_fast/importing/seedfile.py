@@ -328,7 +328,7 @@ def _numbered(column: pa.Array, number: Any) -> Ints:  # noqa: ANN401
     """``number`` of each value; it is asked once for each different one."""
     encoded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
     if pa.types.is_null(column.type):
-        return _ones(len(column)) * number(None)
+        return _ones(len(column)) * int(number(None))
     numbers = np.array([number(value) for value in strings(encoded.dictionary)] + [number(None)], np.int64)
     indices = encoded.indices.cast(pa.int64()).fill_null(len(numbers) - 1)
     found: Ints = numbers[indices.to_numpy(zero_copy_only=False)]
