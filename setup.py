@@ -18,6 +18,7 @@ MODULES = (
     "_clock",
     "_columns",
     "_decode",
+    "_depth",
     "_listener",
     "_path",
     "_replay",

@@ -113,6 +113,10 @@ class CompactError(KalshiFastError):
     """Files of a date cannot be merged; they stay as they are. The text names the file."""
 
 
+class ExportError(KalshiFastError):
+    """An export or a picture cannot be made: what was asked for is not there, or a file is in the way."""
+
+
 class ForeignFileError(KalshiFastError):
     """A file of another recorder cannot be imported. The text names the file and what is wrong with it."""
 
