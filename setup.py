@@ -19,6 +19,7 @@ MODULES = (
     "_columns",
     "_decode",
     "_depth",
+    "_features",
     "_listener",
     "_path",
     "_replay",

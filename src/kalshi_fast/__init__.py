@@ -10,6 +10,7 @@ Prices are ``price_e4`` (1/10,000 dollar), sizes ``qty_e2`` (1/100 contract), al
 """
 
 from importlib.metadata import version as _version
+from typing import TYPE_CHECKING
 
 from kalshi_fast._book import (
     DECI_CENT,
@@ -24,6 +25,10 @@ from kalshi_fast._book import (
 )
 from kalshi_fast.errors import BookError, KalshiFastError
 
+if TYPE_CHECKING:
+    from kalshi_fast.replaying.replay import Replay, replay
+    from kalshi_fast.strategy import Strategy
+
 __version__ = _version("kalshi-fast")
 __all__ = [
     "DECI_CENT",
@@ -37,5 +42,22 @@ __all__ = [
     "Grid",
     "KalshiFastError",
     "OrderBook",
+    "Replay",
+    "Strategy",
     "__version__",
+    "replay",
 ]
+_LAZY = {
+    "Replay": "kalshi_fast.replaying.replay",
+    "Strategy": "kalshi_fast.strategy",
+    "replay": "kalshi_fast.replaying.replay",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Arrow is imported by those who replay, not by those who want a book."""
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_LAZY[name]), name)

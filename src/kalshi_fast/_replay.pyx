@@ -6,7 +6,7 @@ makes its book unknown until the next clear, and is counted. Grids widen as live
 from (``replaying.source``), what is done with the books.
 """
 
-from libc.stdint cimport int8_t, int32_t, int64_t, uint16_t
+from libc.stdint cimport int8_t, int32_t, int64_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memset
 
@@ -25,10 +25,6 @@ cdef extern from *:
     void KF_PREFETCH(const void* address) noexcept nogil
 
 cdef enum:
-    SNAPSHOT = 0
-    DELTA = 1
-    CLEAR = 2
-    GAP = 3
     AHEAD = 12  # rows: so far ahead a level is fetched
     FAR_AHEAD = 24  # and its book
     MAX_MARKETS = 1 << 24
@@ -265,3 +261,199 @@ cdef class BookTable:
                         sizes[row] = book.qty[side][slot]
                         row += 1
         return columns
+
+
+# --- frames -----------------------------------------------------------------------------------------
+
+
+def open_frame(const int8_t[::1] type not None, const int32_t[::1] market_ix not None):
+    """The row where the snapshot begins that the last row belongs to, and that may go on behind it.
+
+    The number of rows when the last one is no part of a snapshot.
+    """
+    cdef Py_ssize_t row = type.shape[0]
+    if row == 0 or (type[row - 1] != SNAPSHOT and type[row - 1] != CLEAR):
+        return row
+    row -= 1
+    while row > 0 and type[row] == SNAPSHOT and market_ix[row - 1] == market_ix[row]:
+        if type[row - 1] != SNAPSHOT and type[row - 1] != CLEAR:
+            break
+        row -= 1
+    return row
+
+
+cdef class Rows:
+    """Columns of a chunk, held together with their addresses. Not to be changed while it is used."""
+
+    def __cinit__(
+        self,
+        const int8_t[::1] type not None,
+        const int32_t[::1] market_ix not None,
+        const int8_t[::1] side not None,
+        const uint16_t[::1] price_e4 not None,
+        const int64_t[::1] qty_e2 not None,
+        const int64_t[::1] ingest_ns not None,
+        const int64_t[::1] ts_us=None,
+        const uint64_t[::1] conn_id=None,
+        const uint32_t[::1] sid=None,
+        const uint64_t[::1] seq=None,
+    ):
+        cdef Py_ssize_t length = type.shape[0]
+        if not (
+            length == market_ix.shape[0] == side.shape[0] == price_e4.shape[0] == qty_e2.shape[0]
+            == ingest_ns.shape[0]
+            and (ts_us is None or ts_us.shape[0] == length)
+            and (conn_id is None or conn_id.shape[0] == length)
+            and (sid is None or sid.shape[0] == length)
+            and (seq is None or seq.shape[0] == length)
+        ):
+            raise FieldError("columns", length, "columns of one length")
+        self.n = length
+        self.kept = (type, market_ix, side, price_e4, qty_e2, ingest_ns, ts_us, conn_id, sid, seq)
+        if length == 0:
+            return
+        self.columns.type = &type[0]
+        self.columns.market_ix = &market_ix[0]
+        self.columns.side = &side[0]
+        self.columns.price_e4 = &price_e4[0]
+        self.columns.qty_e2 = &qty_e2[0]
+        self.ingest_ns = &ingest_ns[0]
+        if ts_us is not None:
+            self.ts_us = &ts_us[0]
+        if conn_id is not None:
+            self.conn_id = &conn_id[0]
+        if sid is not None:
+            self.sid = &sid[0]
+        if seq is not None:
+            self.seq = &seq[0]
+
+    def __len__(self):
+        return self.n
+
+
+cdef class Event:
+    """What one frame did to one book. The iterator uses one object over and over: ``copy`` what is to stay.
+
+    ``kind``: SNAPSHOT (the whole book; ``side``, ``price_e4``, ``qty_e2`` are 0), DELTA (``qty_e2`` is the
+    change) or GAP. ``book`` is the market's book after it, ``known`` whether it is known; a delta of an
+    unknown book has changed nothing.
+    """
+
+    @property
+    def known(self):
+        return not self.book.stale
+
+    def copy(self):
+        """An event that stays as it is; its book is a copy too."""
+        cdef Event twin = Event.__new__(Event)
+        twin.kind, twin.ticker, twin.market_ix = self.kind, self.ticker, self.market_ix
+        twin.side, twin.price_e4, twin.qty_e2 = self.side, self.price_e4, self.qty_e2
+        twin.ts_us, twin.ingest_ns = self.ts_us, self.ingest_ns
+        twin.conn_id, twin.sid, twin.seq = self.conn_id, self.sid, self.seq
+        twin.book = self.book.copy()
+        return twin
+
+    def __repr__(self):
+        what = ("snapshot", "delta", "clear", "gap")[self.kind]
+        if self.kind == DELTA:
+            what += f" {('yes', 'no')[self.side]} {self.price_e4} {self.qty_e2:+d}"
+        return f"<Event {self.ingest_ns} {self.ticker} {what} {self.book!r}>"
+
+
+cdef class EventReader:
+    """``EventReader(table, tickers, chunks)``: applies rows to the books and stops behind every frame.
+
+    ``chunks`` is an iterator of ``Rows`` that end with whole frames; ``tickers`` may grow meanwhile.
+    """
+
+    def __cinit__(self, BookTable table not None, list tickers not None, chunks):
+        self.table = table
+        self.tickers = tickers
+        self.chunks = iter(chunks)
+        self.event = Event.__new__(Event)
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        if not self.advance():
+            raise StopIteration
+        return self.event
+
+    cdef int advance(self) except -1:
+        """The next frame into ``event``; 0 when there is none."""
+        cdef Py_ssize_t row
+        cdef Rows rows
+        cdef Event event = self.event
+        while self.rows is None or self.at >= self.rows.n:
+            self.rows = next(self.chunks, None)
+            if self.rows is None:
+                return 0
+            self.at = 0
+            if self.rows.n:
+                self.table.grow_for(&self.rows.columns, 0, self.rows.n)
+        rows = self.rows
+        row = self.at
+        while not ends(&rows.columns, row, rows.n):
+            row += 1
+        self.table.run(&rows.columns, self.at, row + 1)
+        self.at = row + 1
+        event.kind = rows.columns.type[row]
+        if event.kind == CLEAR:
+            event.kind = SNAPSHOT
+        event.market_ix = rows.columns.market_ix[row]
+        event.ticker = self.tickers[event.market_ix]
+        event.book = self.table.books[event.market_ix]
+        if event.kind == DELTA:
+            event.side = rows.columns.side[row]
+            event.price_e4 = rows.columns.price_e4[row]
+            event.qty_e2 = rows.columns.qty_e2[row]
+        else:
+            event.side = event.price_e4 = 0
+            event.qty_e2 = 0
+        event.ingest_ns = rows.ingest_ns[row]
+        event.ts_us = 0 if rows.ts_us == NULL else rows.ts_us[row]
+        event.conn_id = 0 if rows.conn_id == NULL else rows.conn_id[row]
+        event.sid = 0 if rows.sid == NULL else rows.sid[row]
+        event.seq = 0 if rows.seq == NULL else rows.seq[row]
+        return 1
+
+    def drive(self, on_snapshot, on_delta, on_gap, on_book):
+        """Calls these (None: nobody wants to know) with every event; ``on_book`` after each that leaves a
+        known book. Returns how many events there were."""
+        cdef int64_t events = 0
+        cdef Event event = self.event
+        while self.advance():
+            events += 1
+            if event.kind == DELTA:
+                if on_delta is not None:
+                    on_delta(event)
+            elif event.kind == SNAPSHOT:
+                if on_snapshot is not None:
+                    on_snapshot(event)
+            elif on_gap is not None:
+                on_gap(event)
+            if on_book is not None and event.kind != GAP and not event.book.stale:
+                on_book(event)
+        return events
+
+
+
+def advance(BookTable table not None, Rows rows not None, Py_ssize_t at, int64_t frames, int64_t until_ns):
+    """Applies rows from ``at`` on: so many frames at most, none received behind ``until_ns``.
+
+    Returns the row behind the last one applied, and how many frames that were.
+    """
+    cdef Py_ssize_t row = at
+    cdef int64_t done = 0
+    if at >= rows.n or frames <= 0:
+        return at, 0
+    table.grow_for(&rows.columns, at, rows.n)
+    with nogil:
+        while row < rows.n and done < frames and rows.ingest_ns[row] <= until_ns:
+            while not ends(&rows.columns, row, rows.n):
+                row += 1
+            row += 1
+            done += 1
+        table.run(&rows.columns, at, row)
+    return row, done

@@ -10,6 +10,8 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
+import pyarrow as pa
+
 from kalshi_fast.errors import KalshiFastError, ReplayError
 from kalshi_fast.replaying.decoding import chunks_of
 from kalshi_fast.replaying.merge import ahead
@@ -48,6 +50,19 @@ _ORDER: Final = (
 )
 _SETTINGS: Final = {"output_format_arrow_low_cardinality_as_dictionary": 1}
 _MOMENT: Final = "fromUnixTimestamp64Nano({%s:Int64}, 'UTC')"
+
+
+TRADES_SCHEMA: Final = pa.schema(
+    [
+        pa.field("market", pa.dictionary(pa.int32(), pa.string()), nullable=False),
+        pa.field("ts", pa.timestamp("us", "UTC"), nullable=False),
+        pa.field("at", pa.timestamp("ns", "UTC"), nullable=False),
+        pa.field("taker_side", pa.string(), nullable=False),
+        pa.field("yes_price_e4", pa.int32(), nullable=False),
+        pa.field("qty_e2", pa.int64(), nullable=False),
+        pa.field("trade_id", pa.string(), nullable=False),
+    ]
+)
 
 
 class DatabaseSource(Source):
@@ -139,6 +154,21 @@ class DatabaseSource(Source):
             self._parameters(None, self.start_ns),
         )
         return found[0][0] if found[0][1] else self.start_ns
+
+    def trades(self) -> Iterator[pa.RecordBatch]:
+        """The trades of the source's markets and stretch of time, as batches of TRADES_SCHEMA."""
+        query = (
+            "SELECT toString(market_ticker) AS market, ts, ingest_ts AS at, CAST(taker_side, 'String') AS taker_side,"
+            " toInt32(yes_price_e4) AS yes_price_e4, qty_e2, toString(trade_id) AS trade_id FROM trades"
+            f" WHERE {self._where(self.start_ns, self.end_ns)} ORDER BY ingest_ts, market_ticker, trade_id"
+        )
+        with self._reading():
+            table = self._open.query_arrow(
+                query, parameters=self._parameters(self.start_ns, self.end_ns), use_strings=True
+            )
+        if self.wanted is not None and not self._named:
+            table = table.filter(pa.compute.is_in(table["market"], pa.array(sorted(self.wanted))))
+        yield from table.cast(TRADES_SCHEMA).to_batches()
 
     def _where(self, since_ns: int | None, until_ns: int | None) -> str:
         conditions = ["1"]

@@ -64,6 +64,10 @@ class Source(ABC):
             self._numbers[ticker] = known
         return known
 
+    def find(self, ticker: str) -> int:
+        """The ``market_ix`` of a ticker that rows have named, -1 when none has so far."""
+        return self._numbers.get(ticker, -1)
+
     def chunks(self, columns: Collection[str] = ALL_COLUMNS) -> Iterator[Chunk]:
         """The events from ``start`` on, before them the books that were known at ``start``.
 
