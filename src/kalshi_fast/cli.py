@@ -121,6 +121,20 @@ def parser() -> argparse.ArgumentParser:
     )
     _add_output(importing)
 
+    export = commands.add_parser(
+        "export",
+        help="recorded books for hftbacktest, NautilusTrader, or as CSV",
+        description="Writes recorded books in the form of another program: a file for each market and date.",
+    )
+    export.add_argument(
+        "form", choices=("hftbacktest", "csv", "nautilus"), metavar="FORM", help="%(choices)s"
+    )
+    _add_source(export, "markets; all when there is none")
+    export.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the files go")
+    export.add_argument("--bbo", action="store_true", help="csv: best bid and ask instead of the events")
+    export.add_argument("--overwrite", action="store_true", help="replace files that are there")
+    _add_output(export)
+
     sql = commands.add_parser(
         "sql",
         help="print or apply the schema of the tables",
@@ -143,6 +157,19 @@ def _positive(text: str) -> int:
     if number == 0:
         raise argparse.ArgumentTypeError(f"expected a whole number above 0, got {text!r}")
     return number
+
+
+def _add_source(command: argparse.ArgumentParser, markets: str) -> None:
+    command.add_argument("markets", nargs="*", metavar="MARKET", help=markets)
+    command.add_argument(
+        "--from",
+        dest="source",
+        required=True,
+        metavar="SOURCE",
+        help="PARQUET_DIR, a file or a pattern of files, chdb://DIR, http(s)://HOST:PORT, a journal, a capture",
+    )
+    command.add_argument("--start", metavar="TIME", help="from this time on, such as 2026-01-31T12:00:00Z")
+    command.add_argument("--end", metavar="TIME", help="before this time")
 
 
 def _add_output(command: argparse.ArgumentParser) -> None:
@@ -323,6 +350,26 @@ def _import(options: argparse.Namespace) -> int:
     return 0
 
 
+def _export(options: argparse.Namespace) -> int:
+    from kalshi_fast.exporting import describe, export
+
+    report = export(
+        options.form,
+        options.source,
+        options.out,
+        markets=options.markets or None,
+        start=options.start,
+        end=options.end,
+        bbo=options.bbo,
+        overwrite=options.overwrite,
+        quiet=options.quiet,
+    )
+    sys.stdout.write(describe(report) + "\n")
+    if options.json:
+        sys.stdout.write(json.dumps(report.figures()) + "\n")
+    return 0
+
+
 def _client(settings: Settings, url: str | None, *, make: bool = False) -> Client:
     from kalshi_fast.sinks import clickhouse
 
@@ -378,6 +425,7 @@ _COMMANDS = {
     "query": _query,
     "compact": _compact,
     "import": _import,
+    "export": _export,
     "sql": _sql,
     "config": _config,
 }

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 import numpy as np
 
 from kalshi_fast._columns import DELTA
-from kalshi_fast._depth import UPDATE, DepthUpdates
+from kalshi_fast._depth import DepthUpdates
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -45,6 +45,7 @@ class MarketDay:
     ticker: str
     date: str
     part: int
+    last: bool  # of the parts of its date
     updates: NDArray[Any]  # of UPDATE
     exchange_ns: Ints
     receive_ns: Ints
@@ -103,7 +104,7 @@ def market_days(
             while held > max_rows:
                 largest = max(markets, key=lambda market: market.rows)
                 held -= largest.rows
-                yield _handed_out(largest, of_day)
+                yield _handed_out(largest, of_day, last=False)
         totals.events += len(chunk)
         progress()
     if day is not None:
@@ -155,11 +156,11 @@ def _take(depth: DepthUpdates, markets: list[_Market], chunk: Chunk) -> int:
 def _finished(markets: list[_Market], day: int) -> Iterator[MarketDay]:
     for market in markets:
         if market.events:
-            yield _handed_out(market, day)
+            yield _handed_out(market, day, last=True)
         market.parts, market.rows, market.events, market.number = [], 0, 0, 0
 
 
-def _handed_out(market: _Market, day: int) -> MarketDay:
+def _handed_out(market: _Market, day: int, *, last: bool) -> MarketDay:
     updates = np.concatenate([part[0] for part in market.parts])
     told_ns, receive_ns = (np.concatenate([part[n] for part in market.parts]) for n in (1, 2))
     exchange_ns, raised, early = exchange_times(told_ns, receive_ns, market.exchange_ns)
@@ -167,6 +168,7 @@ def _handed_out(market: _Market, day: int) -> MarketDay:
         ticker=market.ticker,
         date=f"{datetime.fromtimestamp(day * 86_400, UTC):%Y-%m-%d}",
         part=market.number,
+        last=last,
         updates=updates,
         exchange_ns=exchange_ns,
         receive_ns=receive_ns,
@@ -199,6 +201,3 @@ def exchange_times(told_ns: Ints, receive_ns: Ints, before_ns: int) -> tuple[Int
     wanted = np.minimum(known, ahead)
     times = np.maximum.accumulate(np.maximum(wanted, before_ns))
     return times, int(np.count_nonzero(told & (times > wanted))), early
-
-
-EMPTY: Final = np.empty(0, UPDATE)

@@ -20,6 +20,8 @@ from kalshi_fast.errors import CompactError, ExportError, reason
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from kalshi_fast.exporting.days import MarketDay
+
 _COLUMNS: Final = ["market_ticker", "taker_side", "yes_price_e4", "qty_e2", "ts", "ingest_ts"]
 
 
@@ -36,6 +38,9 @@ class TradeRows:
     def __len__(self) -> int:
         return len(self.buys)
 
+    def cut(self, first: int, stop: int | None) -> TradeRows:
+        return TradeRows(*(getattr(self, name)[first:stop] for name in TradeRows.__slots__))
+
 
 class Trades:
     """Of a source that is a directory; of any other there are none."""
@@ -46,13 +51,19 @@ class Trades:
         self._date = ""
         self._rows: dict[str, TradeRows] = {}
 
-    def of(self, ticker: str, date: str) -> TradeRows | None:
-        if date != self._date:
-            self._date, self._rows = date, {}
-            directory = self._root / f"date={date}"
+    def of(self, day: MarketDay) -> TradeRows | None:
+        """The trades that belong beside a part of a date: those up to its last update, or the rest."""
+        if day.date != self._date:
+            self._date, self._rows = day.date, {}
+            directory = self._root / f"date={day.date}"
             if directory.is_dir():
                 self._rows = _read(directory)
-        return self._rows.get(ticker)
+        rows = self._rows.get(day.ticker)
+        if rows is None or day.last:
+            return rows
+        stop = int(np.searchsorted(rows.receive_ns, day.receive_ns[-1], side="right"))
+        self._rows[day.ticker] = rows.cut(stop, None)
+        return rows.cut(0, stop)
 
 
 def _read(directory: Path) -> dict[str, TradeRows]:
