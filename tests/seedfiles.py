@@ -84,7 +84,7 @@ class Feed:
             self.frames.append(Frame(rows, dict(book), ticker, self.seq))
 
     def delta(self) -> None:
-        ticker = self.random.choice(list(IDS))
+        ticker = self.random.choice(list(self.books))
         self.seq += 1
         self.at += timedelta(microseconds=self.random.randrange(1, 300_000))
         side, price, change = self._change(ticker)

@@ -287,6 +287,53 @@ def test_other_types_of_columns_are_read_too(tmp_path: Path) -> None:
     assert one == other
 
 
+def mislabelled(tmp_path: Path, *, snapshots: int) -> ImportReport:
+    """Every change bears the name of a market of which there is nothing else."""
+    feed = Feed(14)
+    for ticker in list(seedfiles.IDS)[snapshots:]:
+        del feed.books[ticker]
+    for _ in range(100):
+        for ticker in feed.books:
+            feed._change(ticker)
+    rows = rows_of(feed.run(1, 400))
+    for row in rows:
+        if row["type"] == "delta":
+            row["market_ticker"], row["market_id"] = "KXNOT-HERE", ""
+    write(tmp_path / "in.parquet", rows)
+    return run(tmp_path / "in.parquet", tmp_path / "out")
+
+
+def test_changes_under_a_wrong_name_are_taken_for_those_of_the_only_book_they_fit(tmp_path: Path) -> None:
+    report = mislabelled(tmp_path, snapshots=1)
+    assert count(report, "relabelled") == 400
+    assert "KXNOT-HERE is KXA-1" in report.findings["relabelled"]["examples"][0]
+    books = known_books(imported(tmp_path / "out"))
+    assert [book is not None for _, _, book in books] == [True] * 401 + [False]
+
+
+def test_changes_under_a_wrong_name_are_anybodys_where_two_markets_have_books(tmp_path: Path) -> None:
+    report = mislabelled(tmp_path, snapshots=2)
+    assert (count(report, "relabelled"), count(report, "label_doubtful")) == (0, 400)
+    books = known_books(imported(tmp_path / "out"))
+    assert [book is not None for _, _, book in books] == [True] * 2 + [False] * 402
+
+
+def test_changes_that_need_no_other_book_are_not_relabelled(tmp_path: Path) -> None:
+    """A market that began with an empty book has no snapshot rows: its changes would fit any book."""
+    feed = Feed(15)
+    feed.books = {"KXA-1": feed.books["KXA-1"]}
+    rows = rows_of(feed.run(1, 0))
+    other = Feed(16)
+    other.books = {"KXB-2": {}}
+    other.at = feed.at
+    other.seq = feed.seq
+    for _ in range(200):
+        other.delta()
+    write(tmp_path / "in.parquet", rows + rows_of(other.frames))
+    report = run(tmp_path / "in.parquet", tmp_path / "out")
+    assert (count(report, "relabelled"), count(report, "label_doubtful")) == (0, 200)
+
+
 @settings(max_examples=60)
 @given(data=st.data())
 def test_a_book_that_is_known_is_exact_whatever_happened_to_the_rows(
@@ -460,9 +507,19 @@ def test_the_command_reports_and_gives_json(tmp_path: Path, capsys: pytest.Captu
 def test_the_recordings_of_2025(recordings: Path, tmp_path: Path) -> None:
     report = run(recordings, tmp_path / "out")
     assert (report.files, report.rows_read, report.rows_aside) == (22, 11_756, 0)
-    assert (report.markets, report.connections, report.clears) == (2, 4, 4)
-    # One of the two markets lost its id and its snapshot: what the seed made of it was wrong 1,191 times.
-    assert report.findings["no_snapshot"]["examples"] == ["FEDFUNDS-DEC25"]
-    assert count(report, "market_id_missing") == count(report, "deltas_unknown") == 11_480
-    assert count(report, "would_be_negative") == 1_191
+    assert (report.markets, report.connections, report.clears) == (1, 4, 4)
+    # Every change bears the name of a market that has nothing else, and fits the book of the other market.
+    assert count(report, "relabelled") == count(report, "market_id_filled") == 11_480
     assert count(report, "text_timestamps") == 2 * 11_756
+    assert count(report, "deltas_unknown") == count(report, "seq_gaps") == 0
+    assert {row["market_ticker"] for row in imported(tmp_path / "out")} == {"KXBTCMAXY-25-DEC31-129999.99"}
+
+
+def test_labels_that_are_kept_leave_no_book_known(recordings: Path, tmp_path: Path) -> None:
+    report = import_recordings([recordings], tmp_path / "out", keep_labels=True, quiet=True)
+    # What the seed itself made of them: below zero 1,191 times.
+    assert count(report, "would_be_negative") == 1_191
+    assert count(report, "label_doubtful") == count(report, "deltas_unknown") == 11_480
+    assert report.findings["no_snapshot"]["examples"] == ["FEDFUNDS-DEC25"]
+    books = known_books(imported(tmp_path / "out"))
+    assert sum(book is not None for _, _, book in books) == 4  # the snapshots, until the first change

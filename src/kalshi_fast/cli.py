@@ -119,6 +119,11 @@ def parser() -> argparse.ArgumentParser:
     importing.add_argument(
         "--skip-damaged", action="store_true", help="leave out files that cannot be read, instead of failing"
     )
+    importing.add_argument(
+        "--keep-labels",
+        action="store_true",
+        help="never take changes under a doubtful name for those of the market whose book they fit",
+    )
     _add_output(importing)
 
     export = commands.add_parser(
@@ -166,7 +171,7 @@ def _add_source(command: argparse.ArgumentParser, markets: str) -> None:
         dest="source",
         required=True,
         metavar="SOURCE",
-        help="PARQUET_DIR, a file or a pattern of files, chdb://DIR, http(s)://HOST:PORT, a journal, a capture",
+        help="PARQUET_DIR, a file or pattern, chdb://DIR, http(s)://HOST:PORT, a journal, a capture",
     )
     command.add_argument("--start", metavar="TIME", help="from this time on, such as 2026-01-31T12:00:00Z")
     command.add_argument("--end", metavar="TIME", help="before this time")
@@ -341,6 +346,7 @@ def _import(options: argparse.Namespace) -> int:
         options.paths,
         options.out,
         skip_damaged=options.skip_damaged,
+        keep_labels=options.keep_labels,
         dry_run=options.dry_run,
         quiet=options.quiet,
     )

@@ -32,6 +32,14 @@ KINDS: Final[dict[str, Kind]] = {
     "market_id_missing": Kind(NOTED, "market id missing, and no row of the market has it"),
     "bad_market_id": Kind(REPAIRED, "market id is no UUID: left out"),
     "market_id_changes": Kind(NOTED, "market ids beside the first one of a market (ids)"),
+    "relabelled": Kind(
+        REPAIRED,
+        "changes under the name of a market without snapshot and id: they fit the only book of their"
+        " subscription, and are taken for its",
+    ),
+    "label_doubtful": Kind(
+        NOTED, "changes under the name of a market without snapshot and id: all books are unknown from there"
+    ),
     "connections": Kind(NOTED, "numbers begin anew: another connection, all books unknown (times)"),
     "begins_late": Kind(NOTED, "a sequence begins after 1: frames before it were not recorded (times)"),
     "seq_gaps": Kind(NOTED, "numbers missing in a sequence: all of its books unknown (numbers)"),

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from kalshi_fast._columns import SNAPSHOT
 from kalshi_fast.errors import ForeignFileError
 from kalshi_fast.importing.findings import Findings
 from kalshi_fast.importing.seedfile import REASONS, Ints, Rows, Texts
@@ -83,13 +84,28 @@ def with_times(rows: Rows, before_ns: int) -> Rows:
 
 
 class MarketIds:
-    """Which id each ticker has, by their numbers: the first one that a row names, for rows that name none."""
+    """Which id each ticker has, by their numbers: the first one that a row names, for rows that name none.
+
+    ``orphans``: tickers that have neither an id nor a snapshot, where others have a snapshot.
+    """
 
     def __init__(self) -> None:
         self.first: dict[int, int] = {}
         self.others: set[tuple[int, int]] = set()
+        self._seen: set[int] = set()
+        self._with_snapshot: set[int] = set()
+
+    @property
+    def orphans(self) -> frozenset[int]:
+        if not self._with_snapshot:
+            return frozenset()
+        return frozenset(self._seen - self._with_snapshot - self.first.keys())
 
     def add(self, rows: Rows) -> None:
+        self._seen.update(np.unique(rows.ticker[rows.ticker >= 0]).tolist())
+        self._with_snapshot.update(
+            np.unique(rows.ticker[(rows.kind == SNAPSHOT) & (rows.ticker >= 0)]).tolist()
+        )
         named = (rows.market_id >= 0) & (rows.ticker >= 0)
         pairs = np.unique(np.stack((rows.ticker[named], rows.market_id[named]), axis=1), axis=0)
         for ticker, market_id in pairs.tolist():

@@ -20,6 +20,7 @@ from kalshi_fast.importing.seedfile import REASONS
 
 if TYPE_CHECKING:
     from kalshi_fast.importing.findings import Findings
+    from kalshi_fast.importing.labels import Labels
     from kalshi_fast.importing.ordering import MarketIds
     from kalshi_fast.importing.seedfile import Rows, SeedFile, Texts
 
@@ -108,6 +109,7 @@ class Rebuilder:
         ids: MarketIds,
         findings: Findings,
         output: Output,
+        labels: Labels,
     ) -> None:
         self.aside = Aside()
         self.written = 0  # of the rows read; clear and gap rows come on top
@@ -119,6 +121,7 @@ class Rebuilder:
         self._ids = ids
         self._findings = findings
         self._output = output
+        self._labels = labels
         self._markets: dict[int, _Market] = {}
         self._last_seq: dict[int, int] = {}
         self._conn_id = 0
@@ -173,7 +176,7 @@ class Rebuilder:
                 self._suspect[ticker if kind == SNAPSHOT else -1] = ts_ns
             self._advance(ingest_ns, file, place)
             self._keep_aside(file, place, REASONS[wrong])
-            self._doubt(ticker, None, None)
+            self._doubt(-1 if ticker in self._labels.orphans else ticker, None, None)
             return
         key = (sid, seq, ticker, kind, side, cents, qty, ts_ns)
         if not goes_on:
@@ -198,14 +201,30 @@ class Rebuilder:
             elif kind == SNAPSHOT and ticker >= 0:
                 self._begin_snapshot(row).broken = True
             else:
-                self._doubt(ticker, sid, seq)
+                self._doubt(-1 if ticker in self._labels.orphans else ticker, sid, seq)
             return
+        label = ticker
+        if ticker in self._labels.orphans:
+            ticker = self._owner(sid, seq, ticker, file, place)
         market = self._market(ticker)
         market_id = self._named(market_id, ticker, file, place)
         if kind == SNAPSHOT:
             self._level(row, snapshot if goes_on else None)
         else:
-            self._delta(market, row, market_id)
+            self._delta(market, row, market_id, label)
+
+    def _owner(self, sid: int, seq: int, ticker: int, file: int, place: int) -> int:
+        """The market of a change whose own label has nothing but changes."""
+        owner = self._labels.owner(sid, ticker)
+        if owner >= 0:
+            names = self._texts.tickers
+            findings = self._findings
+            told = f"{self._at(file, place)}: {names[ticker]} is {names[owner]}"
+            findings.add("relabelled", told if findings.wants("relabelled") else "")
+            return owner
+        self._note("label_doubtful", file, place)
+        self._doubt(-1, sid, seq)
+        return ticker
 
     def _level(self, row: tuple[int, ...], snapshot: _Snapshot | None) -> None:
         file, place, _, _, _, _, _, _, side, cents, qty, _, _ = row
@@ -224,8 +243,8 @@ class Rebuilder:
         snapshot.levels[level] = qty * 100
         snapshot.rows.append((file, place, self._now_ns))
 
-    def _delta(self, market: _Market, row: tuple[int, ...], market_id: int) -> None:
-        file, place, _, _, sid, seq, ticker, _, side, cents, qty, ts_ns, _ = row
+    def _delta(self, market: _Market, row: tuple[int, ...], market_id: int, label: int) -> None:
+        file, place, _, _, sid, seq, _, _, side, cents, qty, ts_ns, _ = row
         if market.known and market.sid != sid:
             # Two subscriptions of one market: which of their changes a reader has applied is anybody's guess.
             self._lose(market, self._last_seq[market.sid] + 1)
@@ -238,7 +257,11 @@ class Rebuilder:
                 told = f"{SIDES[side]} {cents} has {size / 100:.2f}, changed by {qty}"
                 self._keep_aside(file, place, reason, told)
                 self._lose(market, seq)
+                if label != market.number:
+                    self._labels.contradicts(label, market.number)
                 return
+            if label != market.number:
+                self._labels.fits(sid, label, market.number, side, cents, qty)
             self._look_at(market, file, place)
         else:
             self._unknown_delta(market, side, cents, qty, file, place)
@@ -248,7 +271,7 @@ class Rebuilder:
             self._conn_id,
             sid,
             seq,
-            ticker,
+            market.number,
             market_id,
             side,
             cents * 100,
@@ -297,6 +320,7 @@ class Rebuilder:
                 self._keep_aside(file, place, "broken_snapshot")
             self._lose(market, snapshot.seq)
             return
+        self._labels.snapshot(snapshot.sid, market.number)
         file, place, ingest_ns = snapshot.at
         begin = (self._conn_id, snapshot.sid, snapshot.seq, market.number, snapshot.market_id)
         self._output.add(CLEAR, *begin, YES, 0, 0, snapshot.ts_us, ingest_ns)
@@ -339,6 +363,7 @@ class Rebuilder:
             self._lose(market, self._last_seq.get(market.sid, 0) + 1)
             market.changes.clear()
         self._last_seq.clear()
+        self._labels.connect()
         self.connections += 1
         if self._conn_id:
             self._note("connections", file, place)

@@ -21,6 +21,7 @@ import numpy as np
 
 from kalshi_fast.errors import ConfigError, ForeignFileError
 from kalshi_fast.importing.findings import ASIDE, KINDS, Findings
+from kalshi_fast.importing.labels import Labels
 from kalshi_fast.importing.ordering import MarketIds, in_order, scan
 from kalshi_fast.importing.publish import EventFiles, Manifest, Place, SourceEntry, writing
 from kalshi_fast.importing.rebuild import Aside, Rebuilder
@@ -67,6 +68,7 @@ def import_recordings(
     out: Path,
     *,
     skip_damaged: bool = False,
+    keep_labels: bool = False,
     dry_run: bool = False,
     max_bytes: int = MAX_BYTES,
     quiet: bool = False,
@@ -74,7 +76,8 @@ def import_recordings(
     """Imports files and directories into ``out`` as one: all files, or, when it fails, none.
 
     Raises ForeignFileError for a file that cannot be imported, unless ``skip_damaged`` leaves it out.
-    ``dry_run`` only reports.
+    ``keep_labels``: where the name of a market is doubtful (see ``labels``) no other is looked for, and the
+    books are unknown. ``dry_run`` only reports.
     """
     place = Place(out)
     line = ProgressLine(quiet=quiet)
@@ -82,13 +85,17 @@ def import_recordings(
         with writing(place), nullcontext() if dry_run else place.alone():
             if not dry_run:
                 place.recover()
-            return _Import(place, line, skip_damaged=skip_damaged, dry_run=dry_run).run(paths, max_bytes)
+            work = _Import(place, line, skip_damaged=skip_damaged, keep_labels=keep_labels, dry_run=dry_run)
+            return work.run(paths, max_bytes)
     finally:
         line.end()
 
 
 class _Import:
-    def __init__(self, place: Place, line: ProgressLine, *, skip_damaged: bool, dry_run: bool) -> None:
+    def __init__(
+        self, place: Place, line: ProgressLine, *, skip_damaged: bool, keep_labels: bool, dry_run: bool
+    ) -> None:
+        self._keep_labels = keep_labels
         self._place = place
         self._line = line
         self._skip_damaged = skip_damaged
@@ -112,7 +119,9 @@ class _Import:
         target = None if self._dry_run else self._place
         output = EventFiles(target, report.id, self._texts, max_bytes=max_bytes)
         try:
-            rebuilder = Rebuilder(files, self._texts, self._ids, self._findings, output)
+            rebuilder = Rebuilder(
+                files, self._texts, self._ids, self._findings, output, self._labels(scans, files)
+            )
             for rows in in_order(scans, self._texts, self._findings):
                 if report.rows_read == 0:
                     report.first_at = _told(int(rows.ingest_ns[0]))
@@ -176,6 +185,21 @@ class _Import:
         self._done += rows
         share = self._done / max(1, 2 * self._total)
         self._line.show(f"{bar(share)}  {doing} {self._total:,} rows")
+
+    def _labels(self, scans: list[Scan], files: list[SeedFile]) -> Labels:
+        """Where labels are doubtful, all rows are looked at once more before they are taken."""
+        orphans = self._ids.orphans
+        judge = Labels(orphans)
+        if not orphans or self._keep_labels:
+            return Labels(orphans, judge, trusting=False)
+        self._total += self._total // 2
+        unheard, nowhere = Findings(), EventFiles(None, "", self._texts, max_bytes=0)
+        rebuilder = Rebuilder(files, self._texts, self._ids, unheard, nowhere, judge)
+        for rows in in_order(scans, self._texts, unheard):
+            rebuilder.take(rows)
+            self._progress("looking for the markets of", len(rows))
+        rebuilder.finish()
+        return Labels(orphans, judge)
 
     def _fill(self, rebuilder: Rebuilder) -> None:
         report = self.report
