@@ -11,12 +11,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
 
 from kalshi_fast._columns import DELTA
-from kalshi_fast._depth import DepthUpdates
+from kalshi_fast._depth import UPDATE, DepthUpdates
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -114,10 +115,14 @@ def market_days(
 
 def _by_day(chunk: Chunk) -> Iterator[tuple[int, int, int]]:
     days = chunk.ingest_ns // DAY_NS
-    starts = [0, *(np.flatnonzero(np.diff(days)) + 1).tolist(), len(days)]
-    for first, stop in zip(starts, starts[1:], strict=False):
-        if first < stop:
-            yield first, stop, int(days[first])
+    for first, stop in runs(days):
+        yield first, stop, int(days[first])
+
+
+def runs(values: NDArray[Any]) -> Iterator[tuple[int, int]]:
+    """First and stop of every stretch of equal neighbours."""
+    if len(values):
+        yield from pairwise([0, *(np.flatnonzero(np.diff(values)) + 1).tolist(), len(values)])
 
 
 def _begin_day(depth: DepthUpdates, markets: list[_Market], day: int) -> int:
@@ -134,8 +139,7 @@ def _begin_day(depth: DepthUpdates, markets: list[_Market], day: int) -> int:
 
 
 def _take(depth: DepthUpdates, markets: list[_Market], chunk: Chunk) -> int:
-    columns = (chunk.type, chunk.market_ix, chunk.side, chunk.price_e4, chunk.qty_e2)
-    updates = depth.apply(*(np.ascontiguousarray(column) for column in columns))
+    updates = depth.apply(chunk.type, chunk.market_ix, chunk.side, chunk.price_e4, chunk.qty_e2)
     if not len(updates):
         return 0
     rows = updates["row"]
@@ -143,8 +147,7 @@ def _take(depth: DepthUpdates, markets: list[_Market], chunk: Chunk) -> int:
     receive_ns, seq = chunk.ingest_ns[rows], chunk.seq[rows]
     order = np.argsort(updates["market_ix"], kind="stable")
     of_market = updates["market_ix"][order]
-    starts = [0, *(np.flatnonzero(np.diff(of_market)) + 1).tolist(), len(order)]
-    for first, stop in zip(starts, starts[1:], strict=False):
+    for first, stop in runs(of_market):
         places = order[first:stop]
         market = markets[int(of_market[first])]
         market.parts.append((updates[places], exchange_ns[places], receive_ns[places], seq[places]))
@@ -161,6 +164,9 @@ def _finished(markets: list[_Market], day: int) -> Iterator[MarketDay]:
 
 
 def _handed_out(market: _Market, day: int, *, last: bool) -> MarketDay:
+    # After a part that was handed out early there may be no more: the last one is empty then.
+    none = np.empty(0, np.int64)
+    market.parts.append((np.empty(0, UPDATE), none, none, np.empty(0, np.uint64)))
     updates = np.concatenate([part[0] for part in market.parts])
     told_ns, receive_ns = (np.concatenate([part[n] for part in market.parts]) for n in (1, 2))
     exchange_ns, raised, early = exchange_times(told_ns, receive_ns, market.exchange_ns)
@@ -177,7 +183,8 @@ def _handed_out(market: _Market, day: int, *, last: bool) -> MarketDay:
         early=int(np.count_nonzero(early)),
         early_max_ns=int(early.max(initial=0)),
     )
-    market.exchange_ns = int(exchange_ns[-1])
+    if len(updates):
+        market.exchange_ns = int(exchange_ns[-1])
     market.parts, market.rows = [], 0
     market.number += 1
     return done

@@ -4,8 +4,8 @@ Depth updates are DEPTH_EVENT with the size that the level has afterwards; a sna
 for both sides and its levels as DEPTH_SNAPSHOT_EVENT; a gap is a DEPTH_CLEAR_EVENT alone, so that a strategy
 sees no best bid and ask (NaN) while the book is unknown. Every event is both the exchange's and the local
 one's: both times rise in the order of the rows (see ``days``), which is what hftbacktest's
-``validate_event_order`` asks, and ``correct_event_order`` has nothing to do. Not here: hftbacktest itself; it is
-not needed for this.
+``validate_event_order`` asks, and ``correct_event_order`` has nothing to do. Not here: hftbacktest itself;
+it is not needed for this.
 """
 
 from __future__ import annotations
@@ -52,9 +52,9 @@ _KINDS: Final = {SET: DEPTH_EVENT, LEVEL: DEPTH_SNAPSHOT_EVENT, CLEARED: DEPTH_C
 
 
 def event_array(day: MarketDay, trades: TradeRows | None = None) -> NDArray[Any]:
-    """The events of a market and date. Prices are dollars, sizes contracts: floats, as hftbacktest has them."""
+    """The events of a market and date. Prices are dollars, sizes contracts; floats, as hftbacktest's."""
     updates = day.updates
-    events = np.zeros(len(updates), EVENT_DTYPE)
+    events: NDArray[Any] = np.zeros(len(updates), EVENT_DTYPE)
     kinds = np.array([_KINDS[kind] for kind in range(len(_KINDS))], np.uint64)[updates["kind"]]
     sides = np.where(updates["ask"] == 1, SELL_EVENT, BUY_EVENT).astype(np.uint64)
     sides[updates["kind"] == CLEARED] = 0
@@ -71,15 +71,15 @@ def event_array(day: MarketDay, trades: TradeRows | None = None) -> NDArray[Any]
 def _with_trades(events: NDArray[Any], trades: TradeRows) -> NDArray[Any]:
     """Trades at their receive times. At one time the trade is first: hftbacktest takes what was traded from
     the queue, and the change of the level that follows must not take it twice."""
-    traded = np.zeros(len(trades), EVENT_DTYPE)
+    traded: NDArray[Any] = np.zeros(len(trades), EVENT_DTYPE)
     sides = np.where(trades.buys, BUY_EVENT, SELL_EVENT).astype(np.uint64)
     traded["ev"] = sides | np.uint64(TRADE_EVENT | EXCH_EVENT | LOCAL_EVENT)
     traded["exch_ts"] = np.minimum(trades.exchange_ns, trades.receive_ns)
     traded["local_ts"] = trades.receive_ns
     traded["px"] = trades.price_e4 / 10_000
     traded["qty"] = trades.qty_e2 / 100
-    merged = np.concatenate((traded, events))
-    merged = merged[np.argsort(merged["local_ts"], kind="stable")]
+    merged: NDArray[Any] = np.concatenate((traded, events))
+    merged.sort(order="local_ts", kind="stable")
     merged["exch_ts"] = np.maximum.accumulate(merged["exch_ts"])
     return merged
 
@@ -98,4 +98,4 @@ def write_npz(file: BinaryIO, events: NDArray[Any]) -> None:
         zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
         archive.open("data.npy", "w", force_zip64=True) as entry,
     ):
-        np.lib.format.write_array(entry, events, allow_pickle=False)
+        np.save(entry, events, allow_pickle=False)

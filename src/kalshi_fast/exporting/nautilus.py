@@ -1,8 +1,8 @@
 """Parquet in the shape that NautilusTrader's wrangler of order book deltas takes: see docs/export.md.
 
-Columns action, side, price, size, order_id, flags, sequence, ts_event and ts_init, by their names there. It is
-not NautilusTrader's own catalogue: that one's encoding follows its version and its precision mode, and ten lines
-of its own API write it from this. Not here: NautilusTrader itself (100 MB, and not needed for this).
+Columns action, side, price, size, order_id, flags, sequence, ts_event and ts_init, by their names there. It
+is not NautilusTrader's own catalogue: that one's encoding follows its version and its precision mode, and ten
+lines of its own API write it from this. Not here: NautilusTrader itself (100 MB, and not needed for this).
 """
 
 from __future__ import annotations

@@ -103,8 +103,10 @@ def export(
                 for day in market_days(
                     opened, totals, max_rows=max_rows, progress=lambda: _show(line, opened, totals.events)
                 ):
-                    report.files.append(_market_file(form, day, trades, out, overwrite=overwrite))
-                    report.rows += report.files[-1].rows
+                    exported = _market_file(form, day, trades, out, overwrite=overwrite)
+                    if exported.rows:
+                        report.files.append(exported)
+                        report.rows += exported.rows
                 missing = set(markets or ()) - set(opened.tickers)
             report.events, report.crossed = totals.events, totals.crossed
             report.unknown, report.faults = totals.unknown, totals.faults
@@ -135,13 +137,15 @@ def _market_file(form: str, day: MarketDay, trades: Trades, out: Path, *, overwr
         early=day.early,
         early_max_ms=day.early_max_ns / 1e6,
     )
+    traded = trades.of(day) if form == "hftbacktest" else None
+    if traded is not None:
+        exported.trades = len(traded)
+        exported.rows += exported.trades
+    if not exported.rows:
+        return exported
     with new_file(Path(exported.path), overwrite=overwrite) as file:
         if form == "hftbacktest":
-            traded = trades.of(day)
-            events = hft.event_array(day, traded)
-            exported.trades = len(traded) if traded is not None else 0
-            exported.rows = len(events)
-            hft.write_npz(file, events)
+            hft.write_npz(file, hft.event_array(day, traded))
         else:
             pq.write_table(nautilus.delta_table(day), file, compression="zstd")
     return exported

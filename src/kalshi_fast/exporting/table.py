@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.csv
 
 from kalshi_fast._book import SIDES
+from kalshi_fast.exporting.days import DAY_NS, runs
 from kalshi_fast.replaying.chunks import ALL_COLUMNS
 from kalshi_fast.replaying.tables import exact
 
@@ -27,7 +28,6 @@ EVENT_COLUMNS: Final = ALL_COLUMNS
 OPTIONS: Final = pyarrow.csv.WriteOptions(quoting_style="needed")
 _TYPES: Final = pa.array(["snapshot", "delta", "clear", "gap"])
 _SIDES: Final = pa.array(SIDES)
-_DAY_NS: Final = 86_400_000_000_000
 
 
 def event_tables(source: Source) -> Iterator[tuple[str, pa.Table]]:
@@ -44,11 +44,8 @@ def bbo_tables(replay: Replay) -> Iterator[tuple[str, pa.Table]]:
 
 def by_date(table: pa.Table, time: str) -> Iterator[tuple[str, pa.Table]]:
     """Neighbours of one date (UTC)."""
-    if not table.num_rows:
-        return
-    days = table.column(time).combine_chunks().cast(pa.int64()).to_numpy() // _DAY_NS
-    starts = [0, *(np.flatnonzero(np.diff(days)) + 1).tolist(), len(days)]
-    for first, stop in zip(starts, starts[1:], strict=False):
+    days = table.column(time).combine_chunks().cast(pa.int64()).to_numpy() // DAY_NS
+    for first, stop in runs(days):
         yield str(np.datetime64(int(days[first]), "D")), table.slice(first, stop - first)
 
 
