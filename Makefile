@@ -5,7 +5,8 @@ BIN := $(VENV)/bin
 SOURCES := pyproject.toml setup.py $(wildcard sql/*.sql) \
 	$(wildcard src/kalshi_fast/*.py src/kalshi_fast/*.pyx src/kalshi_fast/*.pxd src/kalshi_fast/*.pyi) \
 	$(wildcard src/kalshi_fast/compact/*.py src/kalshi_fast/front/*.py src/kalshi_fast/journal/*.py src/kalshi_fast/replaying/*.py) \
-	$(wildcard src/kalshi_fast/sinks/*.py src/kalshi_fast/simulator/*.py)
+	$(wildcard src/kalshi_fast/sinks/*.py src/kalshi_fast/simulator/*.py src/kalshi_fast/importing/*.py) \
+	$(wildcard src/kalshi_fast/exporting/*.py)
 DEMO_ARGS ?=
 TEST_ARGS ?=
 FUZZ_EXAMPLES ?= 200000
@@ -19,7 +20,7 @@ $(VENV)/.installed: $(SOURCES)
 		|| { echo "kalshi-fast needs Python 3.11, 3.12 or 3.13; try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing kalshi-fast and what it needs into $(VENV) …"
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check '.[embedded,dev]'
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check '.[embedded,backtest,plot,dev]'
 	@touch $@
 
 demo: install
