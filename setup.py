@@ -26,6 +26,7 @@ MODULES = (
     "_rows",
     "_shared",
     "_state",
+    "_verify",
 )
 if DEBUG:
     MODULES += tuple(os.environ.get("KALSHI_FAST_MODULES", "").split())

@@ -83,6 +83,23 @@ def parser() -> argparse.ArgumentParser:
     simulator_options.add_options(simulate)
     simulate.add_argument("--quiet", action="store_true", help="no progress")
 
+    replay = commands.add_parser(
+        "replay",
+        help="what a recording holds, and whether it is right",
+        description="Reads recorded events and says what there is of each market. With --verify every book is"
+        " rebuilt and every invariant checked; the exit code is 1 when one does not hold.",
+    )
+    replay.add_argument(
+        "path", help="Parquet directory, file or pattern, ClickHouse URL, journal, or capture"
+    )
+    replay.add_argument("--verify", action="store_true", help="rebuild every book and check it")
+    replay.add_argument("--markets", help="these tickers only, comma-separated")
+    replay.add_argument("--start", help="from this moment on (ISO, UTC)")
+    replay.add_argument("--end", help="up to this moment, it excluded")
+    replay.add_argument("--repair", action="store_true", help="leave out what is damaged, and say so")
+    replay.add_argument("--database", help="of a ClickHouse URL (as configured)")
+    _add_output(replay)
+
     query = commands.add_parser("query", help="ask ClickHouse", description="Runs one SQL statement.")
     query.add_argument("sql", help="the statement")
     query.add_argument("--dir", type=Path, help="ask the recording of `demo --dir`")
@@ -140,6 +157,18 @@ def parser() -> argparse.ArgumentParser:
     export.add_argument("--overwrite", action="store_true", help="replace files that are there")
     _add_output(export)
 
+    plot = commands.add_parser(
+        "plot",
+        help="a picture of a recorded market",
+        description="Draws best prices, spread and depth of one market; time in which its book was unknown is"
+        " hatched grey. Needs the extra `plot`.",
+    )
+    plot.add_argument("market", metavar="MARKET", help="its ticker")
+    _add_stretch(plot)
+    plot.add_argument("--out", type=Path, required=True, metavar="FILE", help=".png, .svg, .pdf or .html")
+    plot.add_argument("--columns", type=_positive, default=800, help="columns of time (800)")
+    _add_output(plot)
+
     sql = commands.add_parser(
         "sql",
         help="print or apply the schema of the tables",
@@ -166,6 +195,10 @@ def _positive(text: str) -> int:
 
 def _add_source(command: argparse.ArgumentParser, markets: str) -> None:
     command.add_argument("markets", nargs="*", metavar="MARKET", help=markets)
+    _add_stretch(command)
+
+
+def _add_stretch(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--from",
         dest="source",
@@ -299,6 +332,15 @@ def _simulate(options: argparse.Namespace) -> int:
     return 0
 
 
+def _replay(options: argparse.Namespace) -> int:
+    from kalshi_fast.replaying.command import replay
+
+    def credentials() -> Settings:
+        return load({}, environ=os.environ, env_file=Path(".env"), toml_file=None).settings
+
+    return replay(options, credentials)
+
+
 def _query(options: argparse.Namespace) -> int:
     from kalshi_fast.demo import demo_database
     from kalshi_fast.sinks import clickhouse
@@ -376,6 +418,34 @@ def _export(options: argparse.Namespace) -> int:
     return 0
 
 
+def _plot(options: argparse.Namespace) -> int:
+    from kalshi_fast.plotting import collect, save
+    from kalshi_fast.plotting.draw import check_format
+    from kalshi_fast.progress import ProgressLine
+
+    check_format(options.out)
+    line = ProgressLine(quiet=options.quiet)
+    try:
+        picture = collect(
+            options.market,
+            options.source,
+            start=options.start,
+            end=options.end,
+            columns=options.columns,
+            progress=line.show,
+        )
+        line.show("drawing …")
+        save(picture, options.out)
+    finally:
+        line.end()
+    known = picture.known_share
+    sys.stdout.write(f"{options.out}  {picture.events:,} events, book known {known:.1%} of the time\n")
+    if options.json:
+        figures = {"path": str(options.out), "events": picture.events, "known_share": known}
+        sys.stdout.write(json.dumps(figures) + "\n")
+    return 0
+
+
 def _client(settings: Settings, url: str | None, *, make: bool = False) -> Client:
     from kalshi_fast.sinks import clickhouse
 
@@ -429,9 +499,11 @@ _COMMANDS = {
     "demo": _demo,
     "simulate": _simulate,
     "query": _query,
+    "replay": _replay,
     "compact": _compact,
     "import": _import,
     "export": _export,
+    "plot": _plot,
     "sql": _sql,
     "config": _config,
 }

@@ -34,6 +34,7 @@ class Link:
     def __init__(self, recorder: Recorder, session: Session) -> None:
         self.session = session
         self.conn_id = 0
+        self.watched = False  # a strategy wants to see the rows of every read
         self._requests = 0
         self._decoded = 0  # frames that went the long way
         self.replicas: dict[str, Replica] = {}
@@ -83,6 +84,10 @@ class Link:
     def on_full(self) -> None:
         """The fast path has filled a batch."""
         self._recorder.seal()
+
+    def look(self) -> None:
+        """The strategy sees what has been written so far."""
+        self._recorder.look()
 
     def feed(self, payload: bytes, ingest_ns: int) -> None:
         """A frame from elsewhere than a socket: the fast path first, as there."""

@@ -84,6 +84,8 @@ class Receiver:
 
     def on_end_of_read(self) -> None:
         """Nothing more has come with this read."""
+        if self._link.watched:
+            self._link.look()
         self.flush()
         if self._pool.pressed and not self._paused and self._transport is not None:
             self._paused = True

@@ -17,6 +17,7 @@ from kalshi_fast._book import YES
 from kalshi_fast._columns import CLEAR, GAP, SNAPSHOT
 from kalshi_fast._rows import write_book
 from kalshi_fast.batch import Batch, HealthEvent, RejectedFrame
+from kalshi_fast.strategy import Driver
 from kalshi_fast.subscription import Subscription
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from kalshi_fast.errors import FrameError
     from kalshi_fast.link import Link
     from kalshi_fast.pool import Pool
+    from kalshi_fast.strategy import Strategy
     from kalshi_fast.subscription import Loss
 
 Ladders: TypeAlias = tuple[list[tuple[int, int]], list[tuple[int, int]]]  # as ``OrderBook.ladders`` has them
@@ -78,10 +80,12 @@ class Recorder:
         self._seal_rows = min(seal_rows, pool.rows)
         self._batch = pool.acquire(0)
         self._handover_ns = 0
+        self._driver: Driver | None = None
 
     def join(self, link: Link) -> None:
         """One more connection writes rows."""
         self._links.append(link)
+        link.watched = self._driver is not None
         self.aim(link)
 
     def leave(self, link: Link) -> None:
@@ -94,6 +98,18 @@ class Recorder:
                 replica.market.replicas = others
                 if replica.active:
                     replica.market.activate(others[0])
+
+    def attach(self, strategy: Strategy) -> Driver:
+        """From now on this strategy sees every event, at the end of the read that brought it."""
+        self._driver = Driver(strategy, self.books.tickers)
+        for link in self._links:
+            link.watched = True
+        return self._driver
+
+    def look(self) -> None:
+        """Shows the strategy what has been written so far. Only between two frames."""
+        if self._driver is not None:
+            self._driver.look(self._batch.events, sealed=False, whole=True)
 
     def aim(self, link: Link) -> None:
         """Tells the link's own path where the rows go."""
@@ -254,6 +270,8 @@ class Recorder:
         batch = self._batch
         if batch.empty:
             return
+        if self._driver is not None:
+            self._driver.look(batch.events, sealed=True, whole=False)
         self.counters.batches += 1
         batch.number = self.counters.batches
         batch.names = (len(self.books.tickers), len(self.books.ids))

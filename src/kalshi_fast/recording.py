@@ -30,6 +30,8 @@ from kalshi_fast.writer import Writer
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from kalshi_fast.strategy import Strategy
+
 PROGRESS_S = 0.5
 CLOSE_WAIT_S = 30.0
 
@@ -37,10 +39,14 @@ log = logging.getLogger("kalshi_fast.recording")
 
 
 class Recording:
-    """``Recording(settings)``, then ``open``, ``await run``, ``close``. Raises KalshiFastError."""
+    """``Recording(settings)``, then ``open``, ``await run``, ``close``. Raises KalshiFastError.
 
-    def __init__(self, settings: Settings) -> None:
+    ``strategy``: sees every event that is recorded; see ``strategy``.
+    """
+
+    def __init__(self, settings: Settings, strategy: Strategy | None = None) -> None:
         require_live(settings)
+        self._strategy = strategy
         self.settings = settings
         self.id = uuid.uuid4()
         self.books = Books()
@@ -67,6 +73,8 @@ class Recording:
             self._ring, self.books.tickers, self.books.ids, self.writer.wake, self.writer.floor_ns
         )
         self.recorder = Recorder(self.books, self.pool, self.pool.deliver, seal_rows=settings.batch_rows)
+        if self._strategy is not None:
+            self.recorder.attach(self._strategy)
         self.fleet = Fleet(settings, signer, self.recorder, self.pool, context)
 
     async def run(self, progress: Callable[[Recording], None] | None = None) -> None:
@@ -98,6 +106,7 @@ class Recording:
 
     def close(self) -> None:
         """Delivers everything buffered and closes the stores. Raises SinkError when one refused."""
+        self.recorder.look()
         self.recorder.seal()
         deadline = time.monotonic() + CLOSE_WAIT_S
         while not self.pool.pump() and time.monotonic() < deadline:  # what found no room so far

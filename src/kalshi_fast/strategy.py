@@ -73,8 +73,8 @@ class Driver:
         self._open: dict[str, NDArray[Any]] | None = None  # a snapshot whose end may not be written yet
 
     def look(self, columns: EventColumns, *, sealed: bool, whole: bool) -> None:
-        """Deals with the new rows of a buffer. ``sealed``: the next call is about another; ``whole``: the last
-        row is the last of its frame, for certain."""
+        """Deals with the new rows of a buffer. ``sealed``: the next call is about another one; ``whole``: the
+        last row is the last of its frame, for certain."""
         first, self._seen = self._seen, 0 if sealed else columns.n
         if self.error is not None or (first == columns.n and not (whole and self._open)):
             return

@@ -184,7 +184,8 @@ def _csv(
 def unknown_market(ticker: str, source: str | Path, **options: Any) -> ExportError:  # noqa: ANN401
     """That nothing is recorded of a market, with those of a similar name that something is recorded of."""
     known = known_markets(source, **options)
-    close = difflib.get_close_matches(ticker, known, 5, 0.5)
+    within = [name for name in known if name.startswith(ticker.upper())]
+    close = list(dict.fromkeys(within + difflib.get_close_matches(ticker.upper(), known, 5, 0.5)))[:5]
     told = f"; close to it: {', '.join(close)}" if close else ""
     if not close and known:
         told = f"; recorded: {', '.join(known[:5])}{' …' if len(known) > 5 else ''}"

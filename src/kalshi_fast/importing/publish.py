@@ -156,6 +156,9 @@ class EventFiles:
         self._place = place
         self._id = import_id
         self._texts = texts
+        # Only the markets that have rows: a name in a file is a market that is recorded there.
+        self._tickers: list[str] = []
+        self._numbers: dict[int, int] = {}
         self._max_bytes = max_bytes
         self._columns = EventColumns(layout.ROW_GROUP_ROWS)
         self._day_end_ns = 0
@@ -179,7 +182,11 @@ class EventFiles:
         if ingest_ns >= self._day_end_ns:
             self._end_file()
             self._day_end_ns = (ingest_ns // _DAY_NS + 1) * _DAY_NS
-        row = (kind, conn_id, sid, seq, ticker, market_id + 1, side, price_e4, qty_e2, ts_us, ingest_ns)
+        number = self._numbers.get(ticker)
+        if number is None:
+            number = self._numbers[ticker] = len(self._tickers)
+            self._tickers.append(self._texts.tickers[ticker])
+        row = (kind, conn_id, sid, seq, number, market_id + 1, side, price_e4, qty_e2, ts_us, ingest_ns)
         if not self._columns.add(*row):
             self._flush()
             if self._file is not None and self._file.size_bytes >= self._max_bytes:
@@ -207,7 +214,7 @@ class EventFiles:
                 first_us = int(columns.arrays["ingest_ns"][0]) // 1000
                 temporary = f"{_PREFIX}{self._id}-{len(self.outputs)}.tmp"
                 self._file = _OpenFile(self._place.orderbook, temporary, first_us)
-            names = Names(self._texts.tickers, [NIL_ID, *self._texts.ids])
+            names = Names(self._tickers, [NIL_ID, *self._texts.ids])
             self._file.write(names.events(stored(STORED_EVENTS, columns.arrays, columns.n)))
         columns.begin()
 

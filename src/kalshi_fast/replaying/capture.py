@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import gzip
 import random
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 import numpy as np
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import BinaryIO
 
+    from numpy.typing import NDArray
+
     from kalshi_fast.batch import Batch
 
 _CHUNK_ROWS: Final = 65_536
@@ -44,7 +46,7 @@ class _Line(msgspec.Struct):
     use_yes_price: bool = False
 
 
-class _Body(msgspec.Struct):
+class _Body(msgspec.Struct, frozen=True):
     market_ticker: str = ""
 
 
@@ -131,17 +133,13 @@ class _Player:
 
     def __init__(self, *, use_yes_price: bool) -> None:
         self.rows = 0
-        self._kept: list[dict[str, np.ndarray[tuple[int], np.dtype[np.generic]]]] = []
+        self._kept: list[dict[str, NDArray[Any]]] = []
         self._pool = LocalPool(2000, 10_000)
         books = Books()
         self.tickers = books.tickers
         self._recorder = Recorder(books, self._pool, self._keep, seal_rows=2000)
-        self._session = Session(
-            (),
-            clock=lambda: 0,
-            rng=random.Random(1),
-            use_yes_price=use_yes_price,  # noqa: S311 - nothing is sent
-        )
+        rng = random.Random(1)  # noqa: S311 - nothing is sent
+        self._session = Session((), clock=lambda: 0, rng=rng, use_yes_price=use_yes_price)
         self._link = Link(self._recorder, self._session)
         self._conn_id: int | None = None
 
@@ -184,7 +182,7 @@ class _Player:
             subscription.next_seq = frame.seq
         subscription.tickers.add(frame.msg.market_ticker)
 
-    def take(self) -> dict[str, np.ndarray[tuple[int], np.dtype[np.generic]]]:
+    def take(self) -> dict[str, NDArray[Any]]:
         """The rows since the last time, by column; nothing when there are none."""
         self._recorder.seal()
         kept = [columns for columns in self._kept if len(columns["type"])]

@@ -5,7 +5,7 @@ Not here: where they come from (``source``), what they do to a book (``_replay``
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -30,6 +30,8 @@ DTYPES: Final[dict[str, np.dtype[Any]]] = {
 # What it takes to have the books, and nothing more.
 BOOK_COLUMNS: Final = ("type", "market_ix", "side", "price_e4", "qty_e2", "ingest_ns")
 ALL_COLUMNS: Final = tuple(DTYPES)
+# Where a book goes over to another connection, its rows are a nanosecond ahead of others of the same read.
+HANDOVER_NS: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +96,24 @@ def make_chunk(columns: Mapping[str, NDArray[Any]]) -> Chunk:
             for name, dtype in DTYPES.items()
         }
     )
+
+
+def first_fall(chunk: Chunk, last_ns: int) -> int | None:
+    """The first row that is earlier than the one before it (``last_ns``: before the first), by more than a
+    recorder explains."""
+    falls = chunk.ingest_ns[1:] < chunk.ingest_ns[:-1] - HANDOVER_NS
+    if len(chunk) and int(chunk.ingest_ns[0]) < last_ns - HANDOVER_NS:
+        return 0
+    return int(falls.argmax()) + 1 if falls.any() else None
+
+
+def in_order(chunk: Chunk, last_ns: int) -> Chunk:
+    """The rows in time order, equal times as they are, none before ``last_ns``."""
+    if (chunk.ingest_ns[1:] < chunk.ingest_ns[:-1]).any():
+        chunk = chunk.take(np.argsort(chunk.ingest_ns, kind="stable"))
+    if len(chunk) and int(chunk.ingest_ns[0]) < last_ns:
+        chunk = replace(chunk, ingest_ns=np.maximum(chunk.ingest_ns, last_ns))
+    return chunk
 
 
 def join(chunks: list[Chunk]) -> Chunk:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pyarrow as pa
 
 from kalshi_fast.errors import KalshiFastError, ReplayError
-from kalshi_fast.replaying.decoding import chunks_of
+from kalshi_fast.replaying.decoding import TABLE_NAMES, chunks_of
 from kalshi_fast.replaying.merge import ahead
 from kalshi_fast.replaying.source import Source
 from kalshi_fast.replaying.times import iso
@@ -30,9 +30,9 @@ STRETCH_ROWS: Final = 400_000
 _SLOTS: Final = 500  # that a stretch with too many rows is divided into
 _TOLD_MARKETS: Final = 500  # a server bounds the length of a parameter; more are sorted out here
 _COLUMNS: Final = {
-    "type": "CAST(type, 'Int8') - 1",
+    "type": "toInt8(CAST(type, 'Int8') - 1)",
     "market_ix": "market_ticker",
-    "side": "CAST(side, 'Int8') - 1",
+    "side": "toInt8(CAST(side, 'Int8') - 1)",
     "price_e4": "price_e4",
     "qty_e2": "qty_e2",
     "ts_us": "toUnixTimestamp64Micro(ts)",
@@ -41,13 +41,11 @@ _COLUMNS: Final = {
     "sid": "sid",
     "seq": "seq",
 }
-_NAMES: Final = {"market_ix": "market_ticker", "ts_us": "ts", "ingest_ns": "ingest_ts"}
 # Within a frame as a recorder writes it: clear, the levels of yes and of no from the best on.
 _ORDER: Final = (
-    "events.ingest_ts, events.seq, events.sid, events.conn_id, events.market_ticker,"
-    " indexOf(['clear', 'snapshot', 'delta', 'gap'], CAST(events.type, 'String')), events.side,"
-    " events.price_e4 DESC"
-)
+    "{0}.ingest_ts, {0}.seq, {0}.sid, {0}.conn_id, {0}.market_ticker,"
+    " indexOf(['clear', 'snapshot', 'delta', 'gap'], CAST({0}.type, 'String')), {0}.side, {0}.price_e4 DESC"
+).format("orderbook_events")
 _SETTINGS: Final = {"output_format_arrow_low_cardinality_as_dictionary": 1}
 _MOMENT: Final = "fromUnixTimestamp64Nano({%s:Int64}, 'UTC')"
 
@@ -95,27 +93,16 @@ class DatabaseSource(Source):
 
     def _read(self, columns: Collection[str], since_ns: int | None) -> Iterator[Chunk]:
         found = self._ask(
-            "SELECT count(), toUnixTimestamp64Nano(min(ingest_ts)), toUnixTimestamp64Nano(max(ingest_ts))"
-            f" FROM orderbook_events WHERE {self._where(since_ns, self.end_ns)}",
-            self._parameters(since_ns, self.end_ns),
+            "count(), toUnixTimestamp64Nano(min(ingest_ts)), toUnixTimestamp64Nano(max(ingest_ts))",
+            since_ns,
+            self.end_ns,
         )
-        rows, first_ns, last_ns = found[0]
-        self.rows = rows
-        if not rows:
+        self.rows, first_ns, last_ns = found[0]
+        if not self.rows:
             return
-        selected = ", ".join(f"{_COLUMNS[name]} AS {_NAMES.get(name, name)}" for name in columns)
-        for begin_ns, stop_ns in self._stretches(first_ns, last_ns + 1, rows):
-            query = (
-                f"SELECT {selected} FROM orderbook_events AS events"
-                f" WHERE {self._where(begin_ns, stop_ns)} ORDER BY {_ORDER}"
-            )
-            with self._reading():
-                table = self._open.query_arrow(
-                    query,
-                    parameters=self._parameters(begin_ns, stop_ns),
-                    settings=_SETTINGS,
-                    use_strings=True,
-                )
+        selected = ", ".join(f"{_COLUMNS[name]} AS {TABLE_NAMES.get(name, name)}" for name in columns)
+        for begin_ns, stop_ns in self._stretches(first_ns, last_ns + 1, self.rows):
+            table = self._fetch(selected, "orderbook_events", begin_ns, stop_ns, f"ORDER BY {_ORDER}")
             yield from chunks_of(table, columns, self.number)
             self.read += table.num_rows
 
@@ -125,11 +112,12 @@ class DatabaseSource(Source):
             yield first_ns, stop_ns
             return
         width_ns = -(-(stop_ns - first_ns) // _SLOTS)
-        parameters = self._parameters(first_ns, stop_ns) | {"width": width_ns}
         slots = self._ask(
-            "SELECT intDiv(toUnixTimestamp64Nano(ingest_ts) - {since:Int64}, {width:Int64}) AS slot, count()"
-            f" FROM orderbook_events WHERE {self._where(first_ns, stop_ns)} GROUP BY slot ORDER BY slot",
-            parameters,
+            "intDiv(toUnixTimestamp64Nano(ingest_ts) - {since:Int64}, {width:Int64}) AS slot, count()",
+            first_ns,
+            stop_ns,
+            "GROUP BY slot ORDER BY slot",
+            width=width_ns,
         )
         begin_ns, gathered = first_ns, 0
         for slot, count in slots:
@@ -147,48 +135,72 @@ class DatabaseSource(Source):
             yield begin_ns, stop_ns
 
     def _known_since(self) -> int | None:
-        found = self._ask(
-            "SELECT toUnixTimestamp64Nano(min(since)), count() FROM (SELECT max(ingest_ts) AS since FROM"
-            f" orderbook_events WHERE type = 'clear' AND {self._where(None, self.start_ns)}"
-            " GROUP BY market_ticker)",
-            self._parameters(None, self.start_ns),
+        clears = self._ask(
+            "toUnixTimestamp64Nano(max(ingest_ts))",
+            None,
+            self.start_ns,
+            "AND type = 'clear' GROUP BY market_ticker",
         )
-        return found[0][0] if found[0][1] else self.start_ns
+        return min((since_ns for (since_ns,) in clears), default=self.start_ns)
 
     def trades(self) -> Iterator[pa.RecordBatch]:
         """The trades of the source's markets and stretch of time, as batches of TRADES_SCHEMA."""
-        query = (
-            "SELECT toString(market_ticker) AS market, ts, ingest_ts AS at, CAST(taker_side, 'String') AS taker_side,"
-            " toInt32(yes_price_e4) AS yes_price_e4, qty_e2, toString(trade_id) AS trade_id FROM trades"
-            f" WHERE {self._where(self.start_ns, self.end_ns)} ORDER BY ingest_ts, market_ticker, trade_id"
+        table = self._fetch(
+            "toString(market_ticker) AS market, ts, ingest_ts AS at,"
+            " CAST(trades.taker_side, 'String') AS taker_side,"
+            " toInt32(trades.yes_price_e4) AS yes_price_e4, qty_e2, toString(trades.trade_id) AS trade_id",
+            "trades",
+            self.start_ns,
+            self.end_ns,
+            "ORDER BY ingest_ts, market_ticker, trades.trade_id",
         )
-        with self._reading():
-            table = self._open.query_arrow(
-                query, parameters=self._parameters(self.start_ns, self.end_ns), use_strings=True
-            )
         if self.wanted is not None and not self._named:
             table = table.filter(pa.compute.is_in(table["market"], pa.array(sorted(self.wanted))))
         yield from table.cast(TRADES_SCHEMA).to_batches()
 
-    def _where(self, since_ns: int | None, until_ns: int | None) -> str:
+    # --- queries ----------------------------------------------------------------------------------
+
+    def _query(
+        self, selected: str, table: str, since_ns: int | None, until_ns: int | None, rest: str
+    ) -> tuple[str, dict[str, Any]]:
+        """A query for the wanted markets in a stretch of time, and its parameters.
+
+        Columns of the table are named with it: a bare name may be one of ``selected`` instead.
+        """
         conditions = ["1"]
+        parameters: dict[str, Any] = {}
         if since_ns is not None:
-            conditions.append(f"ingest_ts >= {_MOMENT % 'since'}")
+            conditions.append(f"{table}.ingest_ts >= {_MOMENT % 'since'}")
+            parameters["since"] = since_ns
         if until_ns is not None:
-            conditions.append(f"ingest_ts < {_MOMENT % 'until'}")
-        if self._named:
-            conditions.append("market_ticker IN {markets:Array(String)}")
-        return " AND ".join(conditions)
-
-    def _parameters(self, since_ns: int | None, until_ns: int | None) -> dict[str, Any]:
-        found: dict[str, Any] = {"since": since_ns, "until": until_ns}
+            conditions.append(f"{table}.ingest_ts < {_MOMENT % 'until'}")
+            parameters["until"] = until_ns
         if self._named and self.wanted is not None:
-            found["markets"] = sorted(self.wanted)
-        return {name: value for name, value in found.items() if value is not None}
+            conditions.append(f"{table}.market_ticker IN {{markets:Array(String)}}")
+            parameters["markets"] = sorted(self.wanted)
+        where = " AND ".join(conditions)
+        # Nothing in it comes from outside: values are parameters.
+        return f"SELECT {selected} FROM {table} WHERE {where} {rest}", parameters  # noqa: S608
 
-    def _ask(self, query: str, parameters: dict[str, Any]) -> list[tuple[Any, ...]]:
+    def _ask(
+        self,
+        selected: str,
+        since_ns: int | None,
+        until_ns: int | None,
+        rest: str = "",
+        **more: Any,  # noqa: ANN401
+    ) -> list[tuple[Any, ...]]:
+        query, parameters = self._query(selected, "orderbook_events", since_ns, until_ns, rest)
         with self._reading():
-            return list(self._open.query(query, parameters=parameters).result_rows)
+            found = self._open.query(query, parameters=parameters | more).result_rows
+        return [tuple(row) for row in found]
+
+    def _fetch(
+        self, selected: str, table: str, since_ns: int | None, until_ns: int | None, rest: str
+    ) -> pa.Table:
+        query, parameters = self._query(selected, table, since_ns, until_ns, rest)
+        with self._reading():
+            return self._open.query_arrow(query, parameters=parameters, settings=_SETTINGS, use_strings=True)
 
     @property
     def _open(self) -> Client:

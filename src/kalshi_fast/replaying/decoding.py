@@ -70,16 +70,16 @@ def _column(batch: pa.RecordBatch, name: str, number: Callable[[str], int]) -> N
         raise ReplayError(f"{in_table} is empty in {column.null_count} rows")
     if name == "market_ix":
         return _coded(column, number, np.dtype(np.int32))
-    if name in _TEXTS:
+    if name in _TEXTS and not pa.types.is_integer(column.type):  # a database gives the codes themselves
         codes = _TEXTS[name]
-        numbers = _coded(column, lambda text: codes.get(text, _NOT_A_CODE), np.dtype(np.int8))
-        if len(numbers) and numbers.max() == _NOT_A_CODE:
-            row = int(numbers.argmax())
+        found = _coded(column, lambda text: codes.get(text, _NOT_A_CODE), np.dtype(np.int8))
+        if len(found) and found.max() == _NOT_A_CODE:
+            row = int(found.argmax())
             raise ReplayError(f"{name} is {excerpt(column[row].as_py())}, expected one of {', '.join(codes)}")
-        return numbers
+        return found
     if pa.types.is_timestamp(column.type):
         column = column.view(pa.int64())
-    numbers = column.to_numpy()
+    numbers: NDArray[Any] = column.to_numpy()
     if name == "price_e4" and len(numbers) and numbers.max() > 10_000:
         raise ReplayError(f"price_e4 is {numbers.max()}, expected 0 to 10000")
     return numbers
@@ -89,7 +89,7 @@ def _coded(column: pa.Array, code: Callable[[str], int], dtype: np.dtype[Any]) -
     """Texts as numbers: one look-up for each text in the dictionary."""
     if not pa.types.is_dictionary(column.type):
         column = column.dictionary_encode()
-    indices = column.indices.to_numpy()
+    indices: NDArray[Any] = column.indices.to_numpy()
     used = column.dictionary.to_pylist()
     if len(used) > 2 * len(indices):  # a slice of something larger: names that no row has are not ours
         unique = np.unique(indices)
@@ -99,4 +99,5 @@ def _coded(column: pa.Array, code: Callable[[str], int], dtype: np.dtype[Any]) -
         numbers = np.fromiter(map(code, used), dtype, len(used))
     if indices.dtype == dtype and np.array_equal(numbers, np.arange(len(numbers))):
         return indices
-    return numbers.take(indices)
+    found: NDArray[Any] = numbers[indices]
+    return found

@@ -12,6 +12,7 @@ import re
 import warnings
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,6 +22,7 @@ import pyarrow.parquet as pq
 from kalshi_fast.arrow import SCHEMA_VERSION
 from kalshi_fast.compact.swap import event_files
 from kalshi_fast.errors import CompactError, ReplayError, excerpt, reason
+from kalshi_fast.replaying.chunks import HANDOVER_NS
 from kalshi_fast.replaying.decoding import wrong_columns
 from kalshi_fast.replaying.times import DAY_NS
 from kalshi_fast.sinks.layout import RANGES_KEY, SCHEMA_VERSION_KEY
@@ -84,7 +86,7 @@ class EventFile:
     @property
     def ordered(self) -> bool:
         """Does no row group begin before the one before it ends?"""
-        return all(a.last_ns <= b.first_ns for a, b in zip(self.groups, self.groups[1:], strict=False))
+        return all(a.last_ns <= b.first_ns + HANDOVER_NS for a, b in pairwise(self.groups))
 
 
 def find_files(source: str | Path, end_ns: int | None = None) -> list[Path]:

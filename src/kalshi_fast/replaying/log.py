@@ -14,7 +14,7 @@ from kalshi_fast.errors import ReplayError
 from kalshi_fast.journal import segments
 from kalshi_fast.journal.records import BATCH
 from kalshi_fast.journal.replay import DamagedError, Entry, ReadState, arrays, beginning, scan
-from kalshi_fast.replaying.chunks import Chunk, join, make_chunk
+from kalshi_fast.replaying.chunks import Chunk, in_order, join, make_chunk
 from kalshi_fast.replaying.merge import ahead
 from kalshi_fast.replaying.source import Source
 
@@ -44,13 +44,16 @@ class JournalSource(Source):
 
     def _read(self, columns: Collection[str]) -> Iterator[Chunk]:
         pending: list[Chunk] = []
-        rows = 0
+        rows = last_ns = 0
         for entry in self._entries():
             chunk = self._chunk(entry, columns)
             if chunk is None:
                 continue
-            over = self.end_ns is not None and int(chunk.ingest_ns[-1]) >= self.end_ns
-            if over:
+            chunk = in_order(chunk, last_ns)
+            last_ns = int(chunk.ingest_ns[-1])
+            over = False
+            if self.end_ns is not None and int(chunk.ingest_ns[-1]) >= self.end_ns:
+                over = True
                 chunk = chunk.slice(0, int(np.searchsorted(chunk.ingest_ns, self.end_ns)))
             pending.append(chunk)
             rows += len(chunk)

@@ -95,7 +95,7 @@ def ahead(items: Iterator[T], depth: int = AHEAD) -> Iterator[T]:
             for item in items:
                 if not put(item, None):
                     return
-        except BaseException as error:  # noqa: BLE001 - carried over to the other thread
+        except BaseException as error:
             put(None, error)
         else:
             put(None, None)

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from kalshi_fast._columns import CLEAR, GAP
 from kalshi_fast.errors import ReplayError, reason
-from kalshi_fast.replaying.chunks import Chunk, join, make_chunk
+from kalshi_fast.replaying.chunks import Chunk, first_fall, in_order, join, make_chunk
 from kalshi_fast.replaying.decoding import chunks_of, table_columns
 from kalshi_fast.replaying.files import EventFile, Group, look_at_all, open_footer, warn
 from kalshi_fast.replaying.merge import Stream, ahead, merge
@@ -23,12 +23,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import pyarrow.parquet as pq
+    from numpy.typing import NDArray
 
 _BLOCK_ROWS: Final = 131_072  # a row group of ours; larger ones of others come in blocks
 
 
 class ParquetSource(Source):
-    """``ParquetSource(paths)``. Raises ReplayError for what is no event file, unless ``repair`` leaves it out.
+    """``ParquetSource(paths)``. Raises ReplayError for what is no event file; ``repair`` leaves it out.
 
     What ``repair`` leaves out it says in the events: every book that was known gets a gap there.
     """
@@ -88,13 +89,7 @@ class ParquetSource(Source):
         with open_footer(file.path) as parquet:
             for group in groups:
                 try:
-                    for chunk in self._group(parquet, file.path, group, columns):
-                        if int(chunk.ingest_ns[0]) < last_ns:
-                            raise ReplayError(
-                                "its rows are earlier than those of the row groups before it",
-                                file.path,
-                                group.index,
-                            )
+                    for chunk in self._group(parquet, file.path, group, columns, last_ns):
                         last_ns = int(chunk.ingest_ns[-1])
                         if self.end_ns is not None and last_ns >= self.end_ns:
                             stop = int(np.searchsorted(chunk.ingest_ns, self.end_ns))
@@ -109,7 +104,7 @@ class ParquetSource(Source):
                 self.read += group.rows
 
     def _group(
-        self, parquet: pq.ParquetFile, path: Path, group: Group, columns: Collection[str]
+        self, parquet: pq.ParquetFile, path: Path, group: Group, columns: Collection[str], last_ns: int
     ) -> Iterator[Chunk]:
         """The rows of a row group in order. Raises ReplayError."""
         names = table_columns(columns)
@@ -119,17 +114,21 @@ class ParquetSource(Source):
             else:
                 blocks = parquet.iter_batches(_BLOCK_ROWS, [group.index], names)
                 tables = (pa.Table.from_batches([block]) for block in blocks)
-            chunks = (chunk for table in tables for chunk in chunks_of(table, columns, self.number))
+            chunks: Iterator[Chunk] = (
+                chunk for table in tables for chunk in chunks_of(table, columns, self.number)
+            )
             if self._repair:
                 chunks = iter(self._in_order(list(chunks), path, group))
             for chunk in chunks:
-                falls = chunk.ingest_ns[1:] < chunk.ingest_ns[:-1]
-                if falls.any():
-                    row = int(falls.argmax()) + 1
+                fall = first_fall(chunk, last_ns)
+                if fall is not None:
+                    what = f"row {fall}" if fall else "they begin before those of the row group before it"
                     raise ReplayError(
-                        f"its rows are not in the order of ingest_ts (row {row})", path, group.index
+                        f"its rows are not in the order of ingest_ts ({what})", path, group.index
                     )
-                yield chunk
+                ordered = in_order(chunk, last_ns)
+                last_ns = int(ordered.ingest_ns[-1])
+                yield ordered
         except ReplayError as error:
             raise error if error.path is not None else ReplayError(str(error), path, group.index) from error
         except (pa.ArrowException, OSError) as error:
@@ -140,14 +139,13 @@ class ParquetSource(Source):
         if not chunks:
             return []
         chunk = join(chunks)
-        if (chunk.ingest_ns[1:] >= chunk.ingest_ns[:-1]).all():
-            return [chunk]
-        warn(f"{path}, row group {group.index}: its rows are not in the order of ingest_ts; put in order")
-        return [chunk.take(np.argsort(chunk.ingest_ns, kind="stable"))]
+        if first_fall(chunk, group.first_ns) is not None:
+            warn(f"{path}, row group {group.index}: its rows are not in the order of ingest_ts; put in order")
+        return [in_order(chunk, group.first_ns)]
 
     def _with_gaps(self, chunks: Iterator[Chunk]) -> Iterator[Chunk]:
         """The same, and where rows have been left out a gap for every book that was known."""
-        known = np.zeros(0, np.bool_)
+        known: NDArray[np.bool_] = np.zeros(0, np.bool_)
         last_ns = 0
         for chunk in chunks:
             if self._doubt:
@@ -184,7 +182,7 @@ class ParquetSource(Source):
                 break
             group = next(group for group in file.groups if group.index == index)
             with open_footer(file.path) as parquet:
-                for chunk in self._group(parquet, file.path, group, names):
+                for chunk in self._group(parquet, file.path, group, names, group.first_ns):
                     clears = (chunk.type == CLEAR) & (chunk.ingest_ns < start_ns)
                     pairs = zip(
                         chunk.market_ix[clears].tolist(), chunk.ingest_ns[clears].tolist(), strict=True
@@ -194,7 +192,7 @@ class ParquetSource(Source):
         return min(found.values(), default=start_ns)
 
 
-def _gaps(known: np.ndarray[tuple[int], np.dtype[np.bool_]], at_ns: int) -> Iterator[Chunk]:
+def _gaps(known: NDArray[np.bool_], at_ns: int) -> Iterator[Chunk]:
     markets = np.flatnonzero(known).astype(np.int32)
     if len(markets):
         length = len(markets)

@@ -186,7 +186,7 @@ class Replay:
             return {ticker: book for ticker, book in books if not book.stale}
 
     def bbo(self) -> Tables:
-        """Best bid and ask of the yes side, their sizes, mid, microprice: a row whenever one of them changes."""
+        """Best bid and ask of the yes side, sizes, mid, microprice: a row whenever one of them changes."""
         return Tables(BBO_SCHEMA, lambda: self._looks(BBO_SCHEMA, 0, 1))
 
     def snapshots(self, every: Duration, *, depth: int = 10) -> Tables:
@@ -288,5 +288,3 @@ def whole_frames(chunks: Iterable[Chunk]) -> Iterator[Rows]:
     """``whole_chunks`` for the compiled readers."""
     for chunk in whole_chunks(chunks):
         yield rows_of(chunk)
-
-

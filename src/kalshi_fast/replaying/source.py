@@ -161,6 +161,6 @@ def open_source(
     from kalshi_fast.replaying.parquet import ParquetSource
 
     files = find_files(source, end_ns)
-    if not files:
+    if not files and not find_files(source):
         raise ReplayError("there are no event files, no journal and no capture there", source)
     return ParquetSource(files, markets=markets, start_ns=start_ns, end_ns=end_ns, repair=repair)

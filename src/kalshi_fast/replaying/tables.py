@@ -1,4 +1,5 @@
-"""What a replay finds, as Arrow record batches that come one by one, or all at once for Arrow, pandas, polars.
+"""What a replay finds, as Arrow record batches that come one by one, or all at once for Arrow, pandas and
+polars.
 
 Prices and sizes stay the integers that they are; ``dollars`` and ``contracts`` make exact decimals of them.
 Not here: what is found.
@@ -47,7 +48,7 @@ class Tables:
     def pandas(self) -> pd.DataFrame:
         """All of it as a pandas frame; sizes and prices are integers, times are UTC."""
         try:
-            import pandas  # noqa: F401, ICN001 - to say what is missing before anything is read
+            import pandas  # noqa: F401 - to say what is missing before anything is read
         except ImportError as error:
             raise ConfigError("pandas is not installed: pip install 'kalshi-fast[pandas]'") from error
         return self.arrow().to_pandas()
@@ -63,7 +64,9 @@ class Tables:
         return frame
 
 
-def record_batch(schema: pa.Schema, columns: Mapping[str, NDArray[Any]], tickers: list[str]) -> pa.RecordBatch:
+def record_batch(
+    schema: pa.Schema, columns: Mapping[str, NDArray[Any]], tickers: list[str]
+) -> pa.RecordBatch:
     """Columns as a batch of the schema: ``market`` from ``market_ix``, times from ``…_ns``; nulls from -1."""
     arrays = []
     for field in schema:
