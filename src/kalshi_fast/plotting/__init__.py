@@ -1,4 +1,4 @@
-"""``kalshi-fast plot``: a picture of one recorded market. ``collect`` has the numbers, ``draw`` the picture."""
+"""``kalshi-fast plot``: a recorded market as a picture. ``collect`` has the numbers, ``draw`` draws."""
 
 from __future__ import annotations
 

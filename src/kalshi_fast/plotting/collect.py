@@ -37,9 +37,9 @@ _LEAST_NS: Final = 1_000_000
 class Picture:
     """Arrays of one length, a value per column of time; NaN where there is none.
 
-    ``known``: for which share of the column the book was known. ``bids`` and ``asks``: contracts by price (rows,
-    upwards from ``low``, ``row_dollars`` each) and time, on the scale of yes, as the book was at the beginning of
-    the column.
+    ``known``: for which share of the column the book was known. ``bids`` and ``asks``: contracts by price
+    (rows, upwards from ``low``, ``row_dollars`` each) and time, on the scale of yes, as the book was at the
+    beginning of the column.
     """
 
     market: str
@@ -136,9 +136,9 @@ def _extent(replay: Replay) -> tuple[int, int, int]:
 def _lengths(start_ns: int, every_ns: int, width: int, first_ns: int, last_ns: int) -> Floats:
     """How much of each column lies between the first and the last event."""
     begins = start_ns + every_ns * np.arange(width)
-    return np.maximum(1, np.minimum(begins + every_ns, last_ns + 1) - np.maximum(begins, first_ns)).astype(
-        np.float64
-    )
+    ends = np.minimum(begins + every_ns, last_ns + 1)
+    lengths: Floats = np.maximum(1.0, ends - np.maximum(begins, first_ns))
+    return lengths
 
 
 class _Bars:

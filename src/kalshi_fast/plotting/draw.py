@@ -54,8 +54,10 @@ def save(picture: Picture, path: Path, *, overwrite: bool = True) -> None:
 
 
 def _figure(picture: Picture) -> Any:  # noqa: ANN401 - matplotlib is imported here only
-    import matplotlib.dates as dates
+    import matplotlib.dates
     from matplotlib.figure import Figure
+
+    dates: Any = matplotlib.dates
 
     figure = Figure(figsize=_INCHES, layout="constrained")
     price, spread, depth = figure.subplots(3, 1, sharex=True, height_ratios=(3, 1, 3))
@@ -102,7 +104,7 @@ def _heat(figure: Any, axes: Any, picture: Picture, edges: NDArray[Any]) -> None
         return
     scale = LogNorm(max(0.01, float(sizes.min())), max(float(sizes.max()), float(sizes.min()) * 1.01))
     for levels, colours, label in ((picture.bids, "Blues", "bids"), (picture.asks, "Oranges", "asks")):
-        mesh = axes.pcolormesh(edges, rows, np.ma.masked_invalid(levels), norm=scale, cmap=colours)
+        mesh = axes.pcolormesh(edges, rows, levels, norm=scale, cmap=colours)
         mesh.set_rasterized(True)  # an SVG of a rectangle for each level would be larger than the recording
         figure.colorbar(mesh, ax=axes, label=f"{label}, contracts", pad=0.01, fraction=0.03)
 
