@@ -26,6 +26,13 @@ COMPILED = (
     "test_path.py",
     "test_recorder.py",
     "test_standby.py",
+    "test_replay.py::test_compiled_books_are_those_of_the_reference",
+    "test_replay.py::test_columns_that_cannot_be_are_refused",
+    "test_replay.py::test_features_are_what_the_book_says",
+    "test_replay.py::test_moments_have_everything_received_until_then",
+    "test_replay.py::test_best_prices_whenever_they_change",
+    "test_replay.py::test_snapshots_split_between_chunks_are_one_event",
+    "test_replay_sources.py::test_verify_finds_what_is_wrong",
     "test_fuzz.py::test_kept_inputs_of_compiled_code",
     "test_fuzz.py::test_spoilt_inputs_of_compiled_code",
 )
