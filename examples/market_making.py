@@ -3,8 +3,8 @@
     kalshi-fast export hftbacktest MARKET --from data --out exports
     python examples/market_making.py exports/MARKET_*.npz --out backtest.png
 
-It needs the extras `backtest` and `plot`. While the book is unknown (a gap) hftbacktest sees no best bid and ask,
-and the strategy has no orders. What is shown here is the way, not a way to make money.
+It needs the extras `backtest` and `plot`. While the book is unknown (a gap) hftbacktest sees no best bid and
+ask, and the strategy has no orders. What is shown here is the way, not a way to make money.
 """
 
 from __future__ import annotations
@@ -89,18 +89,20 @@ def draw(records: Any, path: Path) -> None:  # noqa: ANN401
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("files", nargs="+", help="exported files of one market")
     parser.add_argument("--tick-size", type=float, default=0.01, help="as the export says (0.01)")
     parser.add_argument("--out", type=Path, default=Path("backtest.png"))
     options = parser.parse_args()
     records = backtest(sorted(options.files), tick_size=options.tick_size)
     draw(records, options.out)
-    last = records[-1]
+    last = records[np.isfinite(records["price"])][-1]  # a recording ends with the book unknown
     figures = {
         "trades": int(last["num_trades"]),
         "position": float(last["position"]),
-        "equity": round(float(last["balance"] + np.nan_to_num(last["position"] * last["price"])), 4),
+        "equity": round(float(last["balance"] + last["position"] * last["price"] - last["fee"]), 4),
     }
     print(json.dumps(figures))  # noqa: T201
 
