@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+import kalshi_fast
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -37,12 +39,13 @@ def run(command: str, directory: Path) -> str:
         cwd=directory,
         capture_output=True,
         text=True,
-        env=os.environ | {"PYTHONPATH": str(Path(__import__("kalshi_fast").__file__).parents[1])},
+        env=os.environ | {"PYTHONPATH": str(Path(kalshi_fast.__path__[0]).parent)},
         timeout=300,
         check=False,
     )
     assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
-    return done.stdout
+    said: str = done.stdout
+    return said
 
 
 # pandas, and what numba makes of hftbacktest, may warn of things to come.
