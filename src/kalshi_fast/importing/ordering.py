@@ -2,13 +2,15 @@
 
 Each file is read twice: once to prove that all of it can be read and to learn its order, once for its rows.
 Files that are in order and follow one another are streamed. Files that are not, or that overlap in time, are
-sorted in memory, up to SORT_ROWS rows. A receive time that falls while the numbers go on is no disorder: the
-recorder's clock was set back. Not here: what the rows mean (``rebuild``).
+sorted in memory, up to SORT_ROWS rows. A receive time that falls while the numbers go on may be no disorder
+but a clock that was set back: the order in which the numbers break less often is the right one. Not here:
+what the rows mean (``rebuild``).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -24,16 +26,20 @@ if TYPE_CHECKING:
     from kalshi_fast.importing.seedfile import SeedFile
 
 SORT_ROWS: Final = 2_000_000
+FRAME_NS: Final = 1_000_000_000  # rows of one snapshot are written within so long
 _NO_TIME: Final = REASONS.index("no_time")
-_NO_SEQ: Final = REASONS.index("bad_seq")
 
 
 @dataclass(slots=True)
 class Scan:
-    """What the first reading of a file has shown. Places are (sid, seq)."""
+    """What the first reading of a file has shown. Places are (sid, seq).
+
+    ``falls``: a receive time is before the one before it; ``disordered``: not even the numbers go on there.
+    """
 
     file: SeedFile
-    ordered: bool = True
+    falls: bool = False
+    disordered: bool = False
     first_ns: int = 0
     last_ns: int = 0
     least_ns: int = 0
@@ -56,8 +62,9 @@ class Scan:
         before_sid, before_seq = self.last or (int(sid[0]), int(seq[0]))
         same = sid == np.concatenate(([before_sid], sid[:-1]))
         step = seq - np.concatenate(([before_seq], seq[:-1]))
-        falls = (filled < before_ns) & ~(same & ((step == 0) | (step == 1)))
-        self.ordered = self.ordered and not falls.any()
+        falls = filled < before_ns
+        self.falls = self.falls or bool(falls.any())
+        self.disordered = self.disordered or bool((falls & ~(same & (step == 1))).any())
         self.least_ns = min(self.least_ns, int(filled.min()))
         self.most_ns = max(self.most_ns, int(filled.max()))
         self.last_ns = int(filled[-1])
@@ -67,7 +74,7 @@ class Scan:
         """Whether the other file begins with the number after this one's last."""
         if self.last is None or other.first is None:
             return False
-        return self.last[0] == other.first[0] and other.first[1] - self.last[1] in (0, 1)
+        return self.last[0] == other.first[0] and other.first[1] - self.last[1] == 1
 
 
 def with_times(rows: Rows, before_ns: int) -> Rows:
@@ -125,12 +132,11 @@ def scan(file: SeedFile, texts: Texts, ids: MarketIds, progress: Callable[[int],
 
 
 def groups(scans: Sequence[Scan]) -> list[list[Scan]]:
-    """In the order of time; files of one group overlap."""
+    """In the order of time; files that overlap are in one group."""
     found: list[list[Scan]] = []
     most_ns = 0
     for one in sorted(scans, key=lambda one: (one.first_ns, one.file.name)):
-        before = found[-1][-1] if found else None
-        if before is not None and one.least_ns < most_ns and not before.goes_on_with(one):
+        if found and one.least_ns < most_ns:
             found[-1].append(one)
         else:
             found.append([one])
@@ -142,10 +148,14 @@ def in_order(scans: Sequence[Scan], texts: Texts, findings: Findings) -> Iterato
     """The rows of all files."""
     last_ns = 0
     for group in groups(scans):
-        if len(group) == 1 and group[0].ordered:
+        if len(group) == 1 and not group[0].falls:
             parts: Iterator[Rows] = group[0].file.read(texts, findings)
-        else:
+        elif sum(one.file.rows for one in group) <= SORT_ROWS:
             parts = iter([_sorted(group, texts, findings)])
+        elif _numbers_go_on(group):
+            parts = (rows for one in group for rows in one.file.read(texts, findings))
+        else:
+            raise _too_many(group)
         for rows in parts:
             if len(rows):
                 filled = with_times(rows, last_ns)
@@ -153,14 +163,23 @@ def in_order(scans: Sequence[Scan], texts: Texts, findings: Findings) -> Iterato
                 yield filled
 
 
-def _sorted(group: list[Scan], texts: Texts, findings: Findings) -> Rows:
+def _numbers_go_on(group: list[Scan]) -> bool:
+    """Whether nothing but a clock that was set back can be wrong with the order of these files."""
+    whole = not any(one.disordered for one in group)
+    return whole and all(before.goes_on_with(one) for before, one in pairwise(group))
+
+
+def _too_many(group: list[Scan]) -> ForeignFileError:
     names = ", ".join(one.file.name for one in group)
     total = sum(one.file.rows for one in group)
-    if total > SORT_ROWS:
-        raise ForeignFileError(
-            f"{names[:400]}: {total:,} rows are not in the order of time (or the files overlap), and at most"
-            f" {SORT_ROWS:,} can be sorted: import fewer files at once, or sort them by ingest_ts first"
-        )
+    return ForeignFileError(
+        f"{names[:400]}: {total:,} rows are not in the order of time (or the files overlap), and at most"
+        f" {SORT_ROWS:,} can be sorted: import fewer files at once, or sort them by ingest_ts first"
+    )
+
+
+def _sorted(group: list[Scan], texts: Texts, findings: Findings) -> Rows:
+    """The rows in the order of time, unless their own order has fewer breaks in the numbers."""
     parts = []
     for one in group:
         before_ns = one.first_ns
@@ -170,6 +189,20 @@ def _sorted(group: list[Scan], texts: Texts, findings: Findings) -> Rows:
                 before_ns = int(part.ingest_ns[-1])
     rows = Rows.joined(parts)
     order = np.lexsort((rows.seq, rows.ingest_ns)).astype(np.int64)
+    in_time = rows.take(order)
+    if _breaks(rows) < _breaks(in_time):
+        return rows
     moved = int((order != np.arange(len(order))).sum())
-    findings.count("unsorted", moved, [f"{names[:200]}: {moved:,} of {total:,} rows changed their places"])
-    return rows.take(order)
+    names = ", ".join(one.file.name for one in group)
+    findings.count(
+        "unsorted", moved, [f"{names[:200]}: {moved:,} of {len(rows):,} rows changed their places"]
+    )
+    return in_time
+
+
+def _breaks(rows: Rows) -> int:
+    """How often a row is neither of the frame before nor of the next one; each subscription by itself."""
+    by_sid = rows.take(np.argsort(rows.sid, kind="stable"))
+    same, step = np.diff(by_sid.sid) == 0, np.diff(by_sid.seq)
+    one_frame = (step == 0) & (np.abs(np.diff(by_sid.ingest_ns)) < FRAME_NS)
+    return int(np.count_nonzero(same & ~one_frame & (step != 1)))

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from kalshi_fast._book import LINEAR_CENT, NO, SIDES, YES, OrderBook
 from kalshi_fast._columns import CLEAR, DELTA, GAP, SNAPSHOT
 from kalshi_fast.errors import BookError, LevelLimitError
+from kalshi_fast.importing.ordering import FRAME_NS
 from kalshi_fast.importing.seedfile import REASONS
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from kalshi_fast.importing.seedfile import Rows, SeedFile, Texts
 
 _REMEMBERED: Final = 50_000  # rows, twice: how far back a repetition is known for one
-_SNAPSHOT_NS: Final = 1_000_000_000  # rows of one snapshot are written within so long
 _BAD_SEQ, _BAD_SID = (REASONS.index(name) for name in ("bad_seq", "bad_sid"))
 
 
@@ -163,7 +163,7 @@ class Rebuilder:
                 or (
                     kind == SNAPSHOT
                     and ticker == snapshot.market.number
-                    and abs(ts_ns - snapshot.ts_us * 1000) < _SNAPSHOT_NS
+                    and abs(ts_ns - snapshot.ts_us * 1000) < FRAME_NS
                 )
             )
         )
@@ -186,7 +186,7 @@ class Rebuilder:
                 if key in self._recent or key in self._older:
                     self._keep_aside(file, place, "duplicate")
                     return
-                if seq == last and (kind != SNAPSHOT or ts_ns - self._now_ns < _SNAPSHOT_NS):
+                if seq == last and (kind != SNAPSHOT or ts_ns - self._now_ns < FRAME_NS):
                     self._keep_aside(file, place, "repeated_seq")
                     self._advance(ingest_ns, file, place)
                     self._doubt(ticker, sid, seq + 1)
@@ -304,7 +304,7 @@ class Rebuilder:
         self._snapshot = _Snapshot(self._market(ticker), market_id, sid, seq, ts_ns // 1000, at)
         # A row whose number cannot be read may have been its first one.
         self._snapshot.broken = any(
-            abs(ts_ns - self._suspect.get(number, 0)) < _SNAPSHOT_NS for number in (ticker, -1)
+            abs(ts_ns - self._suspect.get(number, 0)) < FRAME_NS for number in (ticker, -1)
         )
         return self._snapshot
 
