@@ -20,6 +20,7 @@ MODULES = (
     "_decode",
     "_depth",
     "_features",
+    "_frames",
     "_listener",
     "_path",
     "_replay",

@@ -8,7 +8,6 @@ connection with all frames.
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import random
 import ssl
 import subprocess
@@ -22,6 +21,7 @@ import pytest
 import uvloop
 
 from benchmarks.conftest import N_MARKETS, made_frames, sealing_recorder
+from benchmarks.floor import built_floor
 from kalshi_fast._listener import FrameListener
 from kalshi_fast.link import Link
 from kalshi_fast.receiver import Receiver
@@ -44,28 +44,7 @@ websockets: Any = pytest.importorskip("websockets")
 @pytest.fixture(scope="session")
 def floor(tmp_path_factory: pytest.TempPathFactory) -> Any:  # noqa: ANN401
     """The compiled no-op listener, built for this run."""
-    from Cython.Build import cythonize
-    from setuptools import Distribution, Extension
-
-    source = Path(__file__).parent / "_floor.pyx"
-    directory = tmp_path_factory.mktemp("floor")
-    extensions = cythonize(  # type: ignore[no-untyped-call]
-        [Extension("_floor", [str(source)], extra_compile_args=["-O3"])],
-        build_dir=str(directory),
-        compiler_directives={"language_level": 3},
-        quiet=True,
-    )
-    command = Distribution({"ext_modules": extensions}).get_command_obj("build_ext")
-    command.build_lib = command.build_temp = str(directory)
-    command.ensure_finalized()
-    command.run()
-    (built,) = directory.glob("_floor*.so")
-    spec = importlib.util.spec_from_file_location("_floor", built)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return built_floor(tmp_path_factory.mktemp("floor"))
 
 
 @pytest.fixture(scope="module", params=["ws", "wss"])

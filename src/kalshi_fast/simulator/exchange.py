@@ -23,9 +23,11 @@ from kalshi_fast.simulator.agenda import Agenda
 from kalshi_fast.simulator.checkpoints import Checkpoints
 from kalshi_fast.simulator.client import Client
 from kalshi_fast.simulator.dialect import Dialect
+from kalshi_fast.simulator.express import Express
 from kalshi_fast.simulator.handshake import PATH, refusal
 from kalshi_fast.simulator.inject import Injector
 from kalshi_fast.simulator.pace import MAX_BURST, Pace
+from kalshi_fast.simulator.recorded import RecordedMarkets
 from kalshi_fast.simulator.source import Change, Source, on_yes_scale
 from kalshi_fast.simulator.state import Conditions, Stats
 from kalshi_fast.simulator.subscription import BOOKS, Subscription
@@ -88,6 +90,7 @@ class Exchange:
         self.host = host
         self.port = port
         self.played = 0
+        self.carried = 0  # grows whenever who carries what changes
         self._keys = keys
         self._ssl_context = ssl_context
         self._pace = Pace(rate, speed, seconds)
@@ -105,6 +108,10 @@ class Exchange:
             self._checkpoints = Checkpoints(directory)
             self._plan_checkpoint(checkpoint_every_s)
         self._carriers: defaultdict[str, list[tuple[Client, Subscription]]] = defaultdict(list)
+        self._express: Express | None = None
+        disturbed = faults or drop_every or checkpoint_every_s is not None or not self._pace.waits
+        if isinstance(source, RecordedMarkets) and source.form == "current" and not disturbed:
+            self._express = Express(self, source)
         self._server: asyncio.Server | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -190,10 +197,12 @@ class Exchange:
         return self._last_sid if self._unique_sids else last_of_connection + 1
 
     def carry(self, client: Client, subscription: Subscription, keys: Iterable[str]) -> None:
+        self.carried += 1
         for key in keys:
             self._carriers[key].append((client, subscription))
 
     def drop(self, client: Client, subscription: Subscription, keys: Iterable[str]) -> None:
+        self.carried += 1
         for key in keys:
             self._carriers[key] = [
                 (other, carried)
@@ -206,6 +215,7 @@ class Exchange:
         return self._carriers.get(key, [])
 
     def forget(self, client: Client) -> None:
+        self.carried += 1
         self.clients.discard(client)
         self.paused.discard(client)
         for subscription in client.subscriptions.values():
@@ -262,9 +272,13 @@ class Exchange:
         now_ns = time.time_ns()
         until_s = self._pace.recorded_until_s(elapsed_s)
         planned = self._pace.frames_until(self._agenda.next_s)
-        for _ in range(frames):
+        end = self.played + frames
+        while self.played < end:
             if self.paused or self.source.next_at_s > until_s:
                 return True
+            if self._express is not None and (many := self._express.play(end - self.played)):
+                self.played += many
+                continue
             if self.played >= planned:
                 self._agenda.run(self._pace.moment_s(self.played))
                 planned = self._pace.frames_until(self._agenda.next_s)

@@ -43,6 +43,10 @@ class Simulator:
             raise ConfigError(str(ready.get("message", ready)))
         return cls(process, ready)
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     async def finished(self) -> int:
         """Waits for the end of the play; how many frames were sent until then."""
         message = await _message(self._process)
