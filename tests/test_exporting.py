@@ -18,6 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from conftest import FEW
 from kalshi_fast._depth import CLEARED, DepthUpdates
 from kalshi_fast.cli import main
 from kalshi_fast.errors import ConfigError, ExportError, FieldError
@@ -82,7 +83,7 @@ def e4(tick: int | None) -> int | None:
 # --- the updates ----------------------------------------------------------------------------------------
 
 
-@settings(max_examples=150)
+@settings(max_examples=30 if FEW else 150)
 @given(st.integers(0, 10**6), st.integers(1, 120), st.integers(1, 60), st.sampled_from([3, 40, 10**6]))
 def test_the_book_of_the_export_is_ours_after_every_event(
     seed: int, frames: int, chunk_rows: int, max_rows: int

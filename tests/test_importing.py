@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -17,7 +18,7 @@ from kalshi_fast.arrow import EVENT_SCHEMA
 from kalshi_fast.cli import main
 from kalshi_fast.compact import event_files
 from kalshi_fast.errors import ConfigError, ForeignFileError
-from kalshi_fast.importing import ImportReport, import_recordings
+from kalshi_fast.importing import ImportReport, import_recordings, ordering
 from seedfiles import Feed, Frame, Row, rows_of, write
 
 if TYPE_CHECKING:
@@ -334,6 +335,32 @@ def test_changes_that_need_no_other_book_are_not_relabelled(tmp_path: Path) -> N
     assert (count(report, "relabelled"), count(report, "label_doubtful")) == (0, 200)
 
 
+def test_many_rows_out_of_order_are_refused_but_a_clock_set_back_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ordering, "SORT_ROWS", 50)
+    frames = Feed(17).run(connections=1, deltas=100)
+    write(tmp_path / "reversed.parquet", rows_of(frames)[::-1])
+    with pytest.raises(ForeignFileError, match=r"reversed\.parquet: .* rows are not in the order of time"):
+        run(tmp_path / "reversed.parquet", tmp_path / "out")
+    for frame in frames[60:]:
+        for row in frame.rows:
+            row["ingest_ts"] = row["ingest_ts"].replace("2025-11-05T00:00:0", "2025-11-04T23:50:0")
+    write(tmp_path / "back.parquet", rows_of(frames))
+    report = run(tmp_path / "back.parquet", tmp_path / "out")
+    assert count(report, "clock_back") > 0
+    assert count(report, "unsorted") == count(report, "seq_gaps") == 0
+
+
+def test_files_that_overlap_are_brought_into_one_order(tmp_path: Path) -> None:
+    rows = rows_of(Feed(18).run(connections=1, deltas=100))
+    write(tmp_path / "in" / "a.parquet", rows[::2])
+    write(tmp_path / "in" / "b.parquet", rows[1::2])
+    report = run(tmp_path / "in", tmp_path / "out")
+    assert count(report, "unsorted") > 0
+    assert count(report, "seq_gaps") == report.rows_aside == 0
+
+
 @settings(max_examples=60)
 @given(data=st.data())
 def test_a_book_that_is_known_is_exact_whatever_happened_to_the_rows(
@@ -483,6 +510,23 @@ def test_dry_run_writes_nothing(tmp_path: Path) -> None:
     source = write(tmp_path / "in.parquet", rows_of(Feed(11).run(1, 30)))
     report = run(source, tmp_path / "out", dry_run=True)
     assert (report.files, report.outputs, (tmp_path / "out").exists()) == (1, [], False)
+
+
+@settings(max_examples=60)
+@given(flips=st.lists(st.tuples(st.integers(0, 10**6), st.integers(1, 255)), min_size=1, max_size=8))
+def test_a_spoilt_file_is_refused_or_accounted_for(
+    flips: list[tuple[int, int]], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    directory = tmp_path_factory.mktemp("spoilt")
+    path = write(directory / "in.parquet", rows_of(Feed(19).run(1, 50)), row_group_rows=20)
+    content = bytearray(path.read_bytes())
+    for place, mask in flips:
+        content[place % len(content)] ^= mask
+    path.write_bytes(content)
+    report = None
+    with suppress(ForeignFileError):  # anything else would be a fault
+        report = run(path, directory / "out")
+    assert (report is None) == (not list((directory / "out").rglob("*.parquet")))
 
 
 # --- the command --------------------------------------------------------------------------------------------

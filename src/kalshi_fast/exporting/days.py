@@ -103,7 +103,11 @@ def market_days(
                 day = of_day
             held += _take(depth, markets, chunk.slice(first, stop))
             while held > max_rows:
-                largest = max(markets, key=lambda market: market.rows)
+                # A market of which nothing has happened yet in this date may have no file of it.
+                busy = [market for market in markets if market.events and market.rows]
+                if not busy:
+                    break
+                largest = max(busy, key=lambda market: market.rows)
                 held -= largest.rows
                 yield _handed_out(largest, of_day, last=False)
         totals.events += len(chunk)

@@ -42,6 +42,8 @@ MAX_CONTRACTS: Final = 10**12  # QTY_LIMIT_E2 of a book, in contracts
 # Kalshi opened in 2021; what is dated elsewhere is no time of an event.
 FLOOR_NS: Final = int(datetime(2021, 1, 1, tzinfo=UTC).timestamp()) * 1_000_000_000
 END_NS: Final = int(datetime(2100, 1, 1, tzinfo=UTC).timestamp()) * 1_000_000_000
+# A footer that has been damaged may name columns in bytes that are no text.
+_UNREADABLE: Final = (pa.ArrowException, OSError, UnicodeDecodeError)
 _UNIT_NS: Final = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
 _KINDS: Final = pa.array(["snapshot", "delta"])
 _SIDES: Final = pa.array(["yes", "no"])
@@ -142,7 +144,7 @@ class SeedFile:
             with self._open() as opened:
                 self.rows: int = opened.metadata.num_rows
                 self._check(opened.schema_arrow)
-        except (pa.ArrowException, OSError) as error:
+        except _UNREADABLE as error:
             raise ForeignFileError(f"{path} is no readable Parquet file: {reason(error)}") from error
 
     def _open(self) -> pq.ParquetFile:
@@ -175,7 +177,7 @@ class SeedFile:
                     for batch in file.iter_batches(BATCH_ROWS, row_groups=[group], columns=self.columns):
                         rows += batch.num_rows
                         yield batch
-        except (pa.ArrowException, OSError) as error:
+        except _UNREADABLE as error:
             raise ForeignFileError(f"{self.path}: row group {group} is damaged: {reason(error)}") from error
         if rows != self.rows:
             raise ForeignFileError(f"{self.path} has {rows} rows, and its footer says {self.rows}")
