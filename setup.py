@@ -18,6 +18,7 @@ MODULES = [
     "_clock",
     "_columns",
     "_decode",
+    "_depth",
     "_features",
     "_frames",
     "_listener",

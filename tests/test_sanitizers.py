@@ -21,6 +21,8 @@ COMPILED = (
     "test_book.py",
     "test_columns.py",
     "test_decode.py",
+    "test_exporting.py::test_the_book_of_the_export_is_ours_after_every_event",
+    "test_exporting.py::test_the_compiled_part_refuses_what_it_cannot_use",
     "test_path.py",
     "test_recorder.py",
     "test_standby.py",

@@ -117,6 +117,14 @@ class CompactError(KalshiFastError):
     """Files of a date cannot be merged; they stay as they are. The text names the file."""
 
 
+class ExportError(KalshiFastError):
+    """An export or a picture cannot be made: what was asked for is not there, or a file is in the way."""
+
+
+class ForeignFileError(KalshiFastError):
+    """A file of another recorder cannot be imported. The text names the file and what is wrong with it."""
+
+
 class SchemaError(SinkError):
     """The ClickHouse database is not one that this version can write to; nothing in it was changed."""
 
