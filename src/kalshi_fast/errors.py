@@ -129,3 +129,7 @@ class JournalError(KalshiFastError):
 
 class JournalFullError(JournalError):
     """The journal has reached its bound: nothing more until a store has come on."""
+
+
+class RestError(KalshiFastError):
+    """The exchange's REST interface does not answer, or not as it must."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from kalshi_fast._book import YES
 from kalshi_fast._columns import CLEAR, GAP, SNAPSHOT
@@ -23,10 +23,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from kalshi_fast.books import Books, Market, Replica
+    from kalshi_fast.channels.rows import Row
     from kalshi_fast.errors import FrameError
     from kalshi_fast.link import Link
     from kalshi_fast.pool import Pool
     from kalshi_fast.subscription import Loss
+
+
+class Speaker(Protocol):
+    """Whoever has a connection, of which rows tell."""
+
+    conn_id: int
+
 
 Ladders: TypeAlias = tuple[list[tuple[int, int]], list[tuple[int, int]]]  # as ``OrderBook.ladders`` has them
 
@@ -52,6 +60,11 @@ class Counts:
     foreign: int = 0  # frames of no subscription of ours, or of a market that it does not carry
     rejected: int = 0
     handovers: int = 0  # markets whose rows went over to another connection
+    trades: int = 0
+    trades_repeated: int = 0  # of the other connection, or by REST what had come already
+    trades_filled: int = 0  # by REST, after an interruption
+    tickers: int = 0
+    lifecycle: int = 0
     blackout_us: int = 0  # the longest of them: from the last frame of one to the takeover by the other
     batches: int = 0
     unknown_types: Counter[str] = field(default_factory=Counter)
@@ -213,7 +226,7 @@ class Recorder:
     def health(
         self,
         ts_ns: int,
-        link: Link,
+        link: Speaker,
         event: str,
         *,
         sid: int = 0,
@@ -227,7 +240,7 @@ class Recorder:
         detail = detail[:_DETAIL_CHARS]
         self._batch.add_health(HealthEvent(ts_ns, link.conn_id, event, sid, seq, market_ticker, detail))
 
-    def reject(self, payload: bytes, ingest_ns: int, link: Link, error: FrameError) -> None:
+    def reject(self, payload: bytes, ingest_ns: int, link: Speaker, error: FrameError) -> None:
         """Counts a frame that cannot be used, and keeps it aside with the reason."""
         self.counters.rejected += 1
         if len(self._batch.rejected) >= _KEPT_REJECTS_PER_BATCH:
@@ -243,6 +256,12 @@ class Recorder:
             market_ticker=error.market_ticker or "",
             detail=str(error),
         )
+
+    def keep(self, table: str, row: Row, size_bytes: int = 0) -> None:
+        """One row of a table beside the order book's; ``size_bytes``: of its longer texts."""
+        if self._batch.extra_bytes >= _EXTRA_BYTES_PER_BATCH:
+            self.seal()
+        self._batch.add_row(table, row, size_bytes)
 
     def seal_when_full(self) -> None:
         """Seals a batch that has its rows."""

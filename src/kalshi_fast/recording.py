@@ -18,7 +18,8 @@ from urllib.parse import urlsplit
 from kalshi_fast import _clock
 from kalshi_fast.auth import Signer
 from kalshi_fast.books import Books
-from kalshi_fast.config import Settings, require_live
+from kalshi_fast.channels.feeds import ChannelFeeds
+from kalshi_fast.config import BOOKS, Settings, require_live
 from kalshi_fast.errors import ConfigError
 from kalshi_fast.feed import tls_context
 from kalshi_fast.fleet import Fleet
@@ -68,6 +69,7 @@ class Recording:
         )
         self.recorder = Recorder(self.books, self.pool, self.pool.deliver, seal_rows=settings.batch_rows)
         self.fleet = Fleet(settings, signer, self.recorder, self.pool, context)
+        self.channels = ChannelFeeds(settings, signer, self.recorder, self.pool, context)
 
     async def run(self, progress: Callable[[Recording], None] | None = None) -> None:
         """Records until ``stop``, a signal, or an error that no retry can mend."""
@@ -78,12 +80,28 @@ class Recording:
         sealing = asyncio.ensure_future(self._seal_on_time())
         showing = asyncio.ensure_future(self._show(progress)) if progress is not None else None
         try:
-            await self.fleet.run()
+            await self._run_feeds()
         finally:
             for task in filter(None, (sealing, showing)):
                 task.cancel()
             await asyncio.gather(*filter(None, (sealing, showing)), return_exceptions=True)
             self._loop = None
+
+    async def _run_feeds(self) -> None:
+        """Until the first of them ends, and with it all."""
+        tasks = []
+        if BOOKS in self.settings.channels:
+            tasks.append(asyncio.ensure_future(self.fleet.run()))
+        if self.channels.feeds:
+            tasks.append(asyncio.ensure_future(self.channels.run()))
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self.stop()
+            ended = await asyncio.gather(*tasks, return_exceptions=True)
+        for error in ended:
+            if isinstance(error, BaseException):
+                raise error
 
     def follow(self, tickers: Iterable[str]) -> None:
         """From now on records these markets and no others."""
@@ -91,10 +109,13 @@ class Recording:
         carried = self.fleet.tickers
         self.fleet.add(wanted)
         self.fleet.remove(carried - wanted.keys())
+        self.channels.add(wanted)
+        self.channels.remove(carried - wanted.keys())
 
     def stop(self) -> None:
         """Ends the feeds; what is buffered is delivered by ``close``."""
         self.fleet.stop()
+        self.channels.stop()
 
     def close(self) -> None:
         """Delivers everything buffered and closes the stores. Raises SinkError when one refused."""
@@ -121,7 +142,7 @@ class Recording:
         counts = self.recorder.counts
         report = self.writer.report
         return {
-            "connections": self.fleet.connections,
+            "connections": self.fleet.connections + self.channels.connections,
             "markets": len(self.books.by_ticker),
             "frames_received": counts.frames,
             "events": counts.events,
@@ -132,6 +153,11 @@ class Recording:
             "frames_repeated": counts.repeated,
             "frames_foreign": counts.foreign,
             "frames_rejected": counts.rejected,
+            "trades": counts.trades,
+            "trades_repeated": counts.trades_repeated,
+            "trades_filled": counts.trades_filled,
+            "tickers": counts.tickers,
+            "lifecycle": counts.lifecycle,
             "handovers": counts.handovers,
             "blackout_us": counts.blackout_us,
             "unknown_types": counts.unknown_types.total(),

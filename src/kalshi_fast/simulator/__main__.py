@@ -45,6 +45,7 @@ async def serve(options: argparse.Namespace) -> None:
     say(
         "ready",
         url=exchange.url,
+        rest_url=exchange.rest_url,
         key_id=KEY_ID,
         key_file=str(launched.key_file),
         ca_file=None if launched.ca_file is None else str(launched.ca_file),

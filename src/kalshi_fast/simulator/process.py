@@ -21,6 +21,7 @@ class Simulator:
 
     def __init__(self, process: asyncio.subprocess.Process, ready: dict[str, Any]) -> None:
         self.url: str = ready["url"]
+        self.rest_url: str = ready["rest_url"]
         self.key_id: str = ready["key_id"]
         self.key_file: str = ready["key_file"]
         self.ca_file: str | None = ready["ca_file"]
