@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from kalshi_fast._clock import receive_ns
 from kalshi_fast._decode import cents_e4, contracts_e2, price_e4, qty_e2, rfc3339_us
-from kalshi_fast.backoff import NS
+from kalshi_fast.backoff import NS, Scale
 from kalshi_fast.channels.rows import TradeRow, trade_id
 from kalshi_fast.channels.streams import Interruption
 from kalshi_fast.errors import FieldError, RestError
@@ -36,7 +36,7 @@ MARGIN_NS: Final = 5 * NS  # clocks differ, and frames take their time
 MOST_S: Final = 3600  # of an interruption: what is older is left out, and said
 FEW_MARKETS: Final = 20  # so many are asked for one by one, more all at once
 TICKERS_PER_REQUEST: Final = 100
-AGAIN_S: Final = 30.0
+AGAIN: Final = Scale(NS, 30 * NS)
 
 
 class Backfill:
@@ -52,14 +52,15 @@ class Backfill:
         pool: Pool,
         *,
         settle_ns: int = SETTLE_NS,
-        again_s: float = AGAIN_S,
+        again: Scale = AGAIN,
     ) -> None:
         self.busy = False
         self._rest = rest
         self._streams = streams
         self._pool = pool
         self._settle_ns = settle_ns
-        self._again_s = again_s
+        self._again = again
+        self._failures = 0  # in a row
 
     @property
     def idle(self) -> bool:
@@ -96,11 +97,10 @@ class Backfill:
         try:
             found = await self._fetch(first_ns, until_ns + MARGIN_NS)
         except RestError as error:
-            log.warning("%s: %s; again in %.0f s", what, error, self._again_s)
-            self._say("trades_missed", f"{what} could not be had: {error}; they are asked for again")
-            await asyncio.sleep(self._again_s)
             self._streams.interruptions.append(Interruption(since_ns, until_ns))
+            await self._failed("trades_missed", f"{what} could not be had: {error}; they are asked for again")
         else:
+            self._failures = 0
             self._say("trades_filled", f"{what}: {found} had been missed, and came by REST")
 
     async def _fetch(self, first_ns: int, last_ns: int) -> int:
@@ -154,12 +154,19 @@ class Backfill:
                     streams.learned(market, receive_ns())
                 cursor = page.cursor or ""
                 if not cursor:
+                    self._failures = 0
                     return
         except RestError as error:
-            log.warning("what is known of %d markets could not be asked for: %s", len(asked), error)
-            self._say("markets_missed", f"{len(asked)} markets could not be asked for: {error}")
-            await asyncio.sleep(self._again_s)
             streams.ask(asked)
+            await self._failed("markets_missed", f"{len(asked)} markets could not be asked for: {error}")
+
+    async def _failed(self, event: str, detail: str) -> None:
+        """Says so, and waits, the longer the more often it happens in a row."""
+        self._failures += 1
+        wait_ns = self._again.bound_ns(self._failures)
+        log.warning("%s; again in %d s", detail, wait_ns // NS)
+        self._say(event, detail)
+        await asyncio.sleep(wait_ns / NS)
 
     def _say(self, event: str, detail: str) -> None:
         self._streams.recorder.health(receive_ns(), self, event, detail=detail)

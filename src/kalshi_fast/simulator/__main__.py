@@ -72,7 +72,12 @@ async def _obey(exchange: Exchange) -> None:
     )
     while (line := (await reader.readline()).strip()) not in (b"", b"stop"):
         if line == b"report":
-            say("report", **dataclasses.asdict(exchange.stats), books=exchange.books())
+            say(
+                "report",
+                **dataclasses.asdict(exchange.stats),
+                books=exchange.books(),
+                traded=exchange.tape.counts(),
+            )
         else:
             say("error", message=f"expected report or stop, got {line!r}")
 

@@ -50,7 +50,7 @@ class Simulator:
         return int(message["frames_sent"])
 
     async def report(self) -> dict[str, Any]:
-        """Counts, and the true books: ticker → side → [[price_e4, qty_e2], …]."""
+        """Counts, the true books (ticker → side → [[price_e4, qty_e2], …]), and how often each was traded."""
         self._say(b"report\n")
         return await _message(self._process)
 

@@ -39,6 +39,7 @@ class Traded:
 
 @dataclass(slots=True)
 class _Totals:
+    trades: int = 0
     volume_e2: int = 0
     open_interest_e2: int = 0
     dollars_e6: int = 0
@@ -55,6 +56,10 @@ class Tape:
         self._exchange = exchange
         self._rng = Random(f"{exchange.seed} tape")  # noqa: S311 - a simulation
         self._totals: dict[str, _Totals] = {}
+
+    def counts(self) -> dict[str, int]:
+        """How many trades each market has had."""
+        return {ticker: totals.trades for ticker, totals in self._totals.items()}
 
     def observe(self, change: Change, now_ns: int) -> None:
         """A change that has been played."""
@@ -84,6 +89,7 @@ class Tape:
             self.first += MOST_TRADES // 2
         self._exchange.stats.trades += 1
         totals = self._totals.setdefault(trade.ticker, _Totals())
+        totals.trades += 1
         totals.volume_e2 += trade.qty_e2
         totals.open_interest_e2 += trade.qty_e2 if trade.taker_side == "yes" else -(trade.qty_e2 // 2)
         totals.open_interest_e2 = max(totals.open_interest_e2, 0)
