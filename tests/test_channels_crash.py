@@ -30,7 +30,7 @@ async def play(directory: Path, rng: random.Random) -> None:
         for _ in range(4):
             await asyncio.sleep(rng.uniform(0.2, 1.0))
             recorder.kill("writer")
-        await simulator.finished()
+        await asyncio.wait_for(simulator.finished(), 60)
         report = await simulator.report()
         await asyncio.sleep(0.5)
         assert recorder.recording, (directory / "stderr").read_text()
