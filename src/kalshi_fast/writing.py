@@ -79,6 +79,8 @@ class WriterProcess:
                 warning=warning,
                 floor_ns=self._journal.floor_ns,
                 query_url=front.url if front is not None else "",
+                late_trades=self._journal.late_trades.trades(),
+                trades_forgotten_us=self._journal.late_trades.forgotten_us,
             )
         )
         for delivery in self._deliveries:
