@@ -29,8 +29,8 @@ from kalshi_fast.journal import Journal, Position
 from kalshi_fast.report import Report, decode_settings
 from kalshi_fast.ring import Ring
 from kalshi_fast.sinks.clickhouse import ClickHouseSink, connect, embedded_directory
+from kalshi_fast.sinks.ndjson import RawSink, RejectSink
 from kalshi_fast.sinks.parquet import HISTORIES, ParquetSink
-from kalshi_fast.sinks.rejects import RejectSink
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -125,6 +125,7 @@ class WriterProcess:
                     rejects=RejectSink(
                         settings.parquet_dir, self._journal, self._position("rejected", target)
                     ),
+                    raw=RawSink(settings.parquet_dir, self._journal, self._position("raw", target)),
                     histories={table: self._position(f"parquet-{table}", target) for table in HISTORIES},
                 )
             )

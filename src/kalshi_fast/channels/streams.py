@@ -177,6 +177,11 @@ class Streams:
         if isinstance(message, MarketLifecycle):
             self._market(message, ingest_ns)
 
+    def raw(self, link: ChannelLink, channel: str, payload: bytes, ingest_ns: int) -> None:
+        """Raises FrameError for one that is too long."""
+        if self._leads(link, channel):
+            self.recorder.raw(payload, ingest_ns, link, channel)
+
     def _market(self, message: MarketLifecycle, ingest_ns: int) -> None:
         grid.announce(self.recorder.books, message.msg)
         known = self.catalogue.apply(message.msg, ingest_ns)
