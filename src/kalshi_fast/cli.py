@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kalshi_fast import __version__
+from kalshi_fast import __version__, logs
 from kalshi_fast.config import SETTINGS, Loaded, describe, load
 from kalshi_fast.errors import ConfigError, KalshiFastError, SimulatorError
 from kalshi_fast.simulator import options as simulator_options
@@ -47,6 +47,7 @@ def parser() -> argparse.ArgumentParser:
     )
     _add_settings(run)
     run.add_argument("--seconds", type=_positive, help="stop after so many seconds")
+    run.add_argument("--http", dest="HTTP_LISTEN", metavar="HOST:PORT", help="as --http-listen")
     _add_output(run)
 
     demo = commands.add_parser(
@@ -157,13 +158,18 @@ def _run(options: argparse.Namespace) -> int:
     from kalshi_fast.progress import ProgressLine
     from kalshi_fast.recording import Recording
 
-    recording = Recording(_load(options).settings)
+    settings = _load(options).settings
+    logs.configure(settings)
+    recording = Recording(settings)
     line = ProgressLine(quiet=options.quiet)
     line.show("opening the stores …")
     recording.open()
     if recording.writer.query_url:
         line.end()
         sys.stderr.write(f"queries are answered at {recording.writer.query_url} (see kalshi-fast query)\n")
+    if recording.status is not None:
+        line.end()
+        sys.stderr.write(f"metrics, health and a page are at {recording.status.url}/ (see kalshi-fast top)\n")
 
     def progress(recording: Recording) -> None:
         figures = recording.summary()
@@ -351,7 +357,7 @@ _COMMANDS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code."""
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logs.begin()
     options = parser().parse_args(arguments)
     try:
         return _COMMANDS[options.command](options)

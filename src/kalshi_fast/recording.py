@@ -25,6 +25,7 @@ from kalshi_fast.fleet import Fleet
 from kalshi_fast.pool import BatchPool
 from kalshi_fast.recorder import Recorder
 from kalshi_fast.ring import MAX_SLOTS, Ring
+from kalshi_fast.status.publish import Publisher
 from kalshi_fast.writer import Writer
 
 if TYPE_CHECKING:
@@ -58,8 +59,16 @@ class Recording:
             raise ConfigError("CLICKHOUSE_URL and PARQUET_DIR are both off: nothing would be recorded")
         slots = min(max(4, settings.buffer_max_rows // settings.batch_rows), MAX_SLOTS)
         self._ring = Ring.create(settings.batch_rows, slots, self.id)
-        self.writer = Writer(self._ring, settings)
-        self.writer.start()
+        self.status: Publisher | None = None
+        if settings.http_listen is not None:
+            self.status = Publisher(*settings.http_listen, settings.log_format)
+        self.writer = Writer(self._ring, settings, self.status.writer_fd if self.status else None)
+        try:
+            self.writer.start()
+        except BaseException:
+            if self.status is not None:
+                self.status.close()
+            raise
         if self.writer.warning:
             log.warning("%s", self.writer.warning)
         _clock.not_before(self.writer.floor_ns + 1)
@@ -75,11 +84,15 @@ class Recording:
         self.started = time.monotonic()
         for signum in (signal.SIGINT, signal.SIGTERM):
             self._loop.add_signal_handler(signum, self.stop)
+        if self.status is not None:
+            self.status.start(self)
         sealing = asyncio.ensure_future(self._seal_on_time())
         showing = asyncio.ensure_future(self._show(progress)) if progress is not None else None
         try:
             await self.fleet.run()
         finally:
+            if self.status is not None:
+                self.status.say_closing(self)
             for task in filter(None, (sealing, showing)):
                 task.cancel()
             await asyncio.gather(*filter(None, (sealing, showing)), return_exceptions=True)
@@ -102,7 +115,11 @@ class Recording:
         deadline = time.monotonic() + CLOSE_WAIT_S
         while not self.pool.pump() and time.monotonic() < deadline:  # what found no room so far
             time.sleep(0.005)
-        self.writer.close(self.pool.unsent)
+        try:
+            self.writer.close(self.pool.unsent)
+        finally:
+            if self.status is not None:
+                self.status.close()
 
     async def _seal_on_time(self) -> None:
         while True:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 import msgspec
+import numpy as np
 import pyarrow as pa
 
 from kalshi_fast._columns import CLEAR
@@ -200,6 +201,7 @@ class ClickHouseSink:
     def __init__(self, connect: Callable[[], Client], journal: Journal, position: Position) -> None:
         self.inserts = 0
         self.lags = Lags()
+        self.insert_times = Lags()
         self._connect = connect
         self._client: Client | None = None
         self._journal = journal
@@ -254,6 +256,7 @@ class ClickHouseSink:
         except Exception as error:
             raise SinkError(f"ClickHouse takes no rows: {first_line(error)}") from error
         now_ns = time.time_ns()
+        self.insert_times.add(np.array([(time.monotonic() - self._began) * 1e9], np.int64))
         for entry in self._pending:
             if entry.events is not None:
                 self.lags.add(now_ns - entry.events.column("ingest_ns").to_numpy())
