@@ -424,13 +424,14 @@ class WriterProcess:
 
 
 def _lines(channel: socket.socket) -> bytes:
+    """The first line; wakes may have come behind it already, when we are started again."""
     line = b""
-    while not line.endswith(b"\n"):
+    while b"\n" not in line:
         more = channel.recv(65_536)
         if not more:
             raise ConfigError("the capture process has ended before it said what to do")
         line += more
-    return line
+    return line.partition(b"\n")[0]
 
 
 def main(arguments: list[str]) -> int:

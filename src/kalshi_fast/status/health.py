@@ -62,6 +62,8 @@ def reasons(state: State) -> list[Reason]:
         heard_at = state.writing_at if writing is not None else state.began_at
         if capture.writer_pid == 0:
             found.append(Reason("writer", "the writer process is dead"))
+        elif writing is not None and writing.pid != capture.writer_pid:
+            found.append(Reason("writer", "the writer process has been started again and is not ready yet"))
         elif now - heard_at > SILENT_S:
             found.append(Reason("writer", f"the writer process has said nothing for {now - heard_at:.0f} s"))
         if writing is not None:

@@ -153,24 +153,28 @@ def _healthz(server: StatusServer, fields: dict[str, str]) -> tuple[int, bytes, 
 
 
 def _status(server: StatusServer, fields: dict[str, str]) -> tuple[int, bytes, str]:
+    since_ns = _number(fields, "since", 0, 20)
     state = server.state
     body = health(state)
     with state.lock:
         body |= {
             "capture": msgspec.to_builtins(state.capture),
             "writing": msgspec.to_builtins(state.writing),
-            "history": [dataclasses.asdict(point) for point in state.history],
+            "history": [
+                # The time as text too: a page's numbers end at 2**53.
+                dataclasses.asdict(point) | {"at_ns_text": str(point.at_ns)}
+                for point in state.history
+                if point.at_ns > since_ns
+            ],
             "processes": {name: one._asdict() for name, one in state.processes().items()},
         }
     return 200, _json(body), _JSON
 
 
 def _markets(server: StatusServer, fields: dict[str, str]) -> tuple[int, bytes, str]:
-    text = fields.get("limit", str(MAX_MARKETS))
-    if not (text.isascii() and text.isdigit() and 0 < len(text) <= 7):
-        raise _BadRequestError("limit: expected a whole number of at most seven digits")
+    limit = _number(fields, "limit", MAX_MARKETS, 7)
     found = server.state.markets()
-    return 200, _json({"count": len(found), "markets": found[: int(text)]}), _JSON
+    return 200, _json({"count": len(found), "markets": found[:limit]}), _JSON
 
 
 def _ladder(server: StatusServer, fields: dict[str, str]) -> tuple[int, bytes, str]:
@@ -183,6 +187,13 @@ def _ladder(server: StatusServer, fields: dict[str, str]) -> tuple[int, bytes, s
     if not found.recorded:
         return 404, _json({"error": f"{ticker} is not recorded"}), _JSON
     return 200, _json(msgspec.to_builtins(found)), _JSON
+
+
+def _number(fields: dict[str, str], name: str, default: int, digits: int) -> int:
+    text = fields.get(name, str(default))
+    if not (text.isascii() and text.isdigit() and len(text) <= digits):
+        raise _BadRequestError(f"{name}: expected a whole number of at most {digits} digits")
+    return int(text)
 
 
 def _json(body: dict[str, Any]) -> bytes:

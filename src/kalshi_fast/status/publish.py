@@ -125,13 +125,13 @@ class Publisher:
         self._timer = self._loop.call_later(PUBLISH_S, self._publish, recording)
         began = time.perf_counter_ns()
         say(self._ours, self._figures(recording))
-        self._publish_us = (time.perf_counter_ns() - began) // 1000
         gone = self._process is None or self._process.poll() is not None
         if gone and time.monotonic() - self._started > RESTART_WAIT_S:
             log.error("the status process has ended; starting it again")
             if self._process is not None and self._process.stdin is not None:
                 self._process.stdin.close()
             self._spawn()
+        self._publish_us = (time.perf_counter_ns() - began) // 1000
 
     def _figures(self, recording: Recording) -> Capture:
         counts, pool, fleet, writer = (
