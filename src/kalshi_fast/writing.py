@@ -30,7 +30,7 @@ from kalshi_fast.front.endpoint import remove_endpoint, write_endpoint
 from kalshi_fast.journal import Journal, Position
 from kalshi_fast.report import Report, decode_settings
 from kalshi_fast.ring import Ring
-from kalshi_fast.sinks.clickhouse import ClickHouseSink, connect, embedded_directory
+from kalshi_fast.sinks.clickhouse import ClickHouseSink, connect, embedded_directory, prepared
 from kalshi_fast.sinks.parquet import ParquetSink
 from kalshi_fast.sinks.rejects import RejectSink
 from kalshi_fast.status import figures
@@ -152,6 +152,7 @@ class WriterProcess:
         import chdb
 
         host, port = settings.query_listen
+        prepared(url)  # a writer started again comes here before its deliveries open the engine
         front = QueryFront(
             lambda: chdb.connect(str(self._embedded.resolve())),  # type: ignore[no-untyped-call]
             host=host,

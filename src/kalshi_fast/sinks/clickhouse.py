@@ -95,7 +95,7 @@ def open_client(url: str, *, user: str, password: str) -> Client:
 
     if url.startswith("chdb://"):
         # Not as a dsn: a directory may have any characters in its name.
-        target: dict[str, Any] = {"interface": "chdb", "path": str(_prepared(url))}
+        target: dict[str, Any] = {"interface": "chdb", "path": str(prepared(url))}
     else:
         parts = urlsplit(url)
         target = {
@@ -135,8 +135,11 @@ def open_reader(url: str, *, user: str, password: str) -> Client:
     return open_client(url, user=user, password=password)
 
 
-def _prepared(url: str) -> Path:
-    """The engine's directory: there, writable, and not another process's at this moment."""
+def prepared(url: str) -> Path:
+    """The engine's directory: there, writable, and not another process's at this moment; ours from now on.
+
+    Raises ConfigError.
+    """
     directory = embedded_directory(url)
     writable_directory("CLICKHOUSE_URL", directory)
     if is_in_use(directory):
