@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from kalshi_fast.config import Settings
     from kalshi_fast.recording import Recording
     from kalshi_fast.simulator.process import Simulator
+    from kalshi_fast.watch import WatchOptions
 
 log = logging.getLogger("kalshi_fast")
 
@@ -84,6 +85,8 @@ def parser() -> argparse.ArgumentParser:
     simulator_options.add_options(simulate)
     simulate.add_argument("--quiet", action="store_true", help="no progress")
 
+    _add_views(commands)
+
     query = commands.add_parser("query", help="ask ClickHouse", description="Runs one SQL statement.")
     query.add_argument("sql", help="the statement")
     query.add_argument("--dir", type=Path, help="ask the recording of `demo --dir`")
@@ -120,6 +123,52 @@ def parser() -> argparse.ArgumentParser:
     config.add_argument("--json", action="store_true", help="as one JSON object")
     _add_settings(config)
     return top
+
+
+def _add_views(commands: Any) -> None:  # noqa: ANN401 - argparse has no public name for it
+    watch = commands.add_parser(
+        "watch",
+        help="one market, live",
+        description="Shows one market's book as it changes, on a connection of its own; nothing is stored.",
+    )
+    watch.add_argument("TICKER", nargs="?", help="the market")
+    watch.add_argument("--ticker", dest="ticker", metavar="TICKER", help="the same")
+    watch.add_argument("--compact", action="store_true", help="a line for each change; --json: on one line")
+    watch.add_argument("--json", action="store_true", help="a JSON object for each change")
+    watch.add_argument("--rate", type=_rate, default=4.0, metavar="HZ", help="at most so often a second (4)")
+    watch.add_argument("--levels", type=_positive, default=10, help="of each side, with --json (10)")
+    watch.add_argument("--log", type=Path, metavar="FILE", help="append every event as NDJSON")
+    watch.add_argument("--seconds", type=_positive, help="stop after so many seconds")
+    watch.add_argument("--once", action="store_true", help="stop when the book has been shown once")
+    _add_settings(watch)
+
+    top = commands.add_parser(
+        "top",
+        help="all markets of a running recording",
+        description="Shows rates, lags, gaps, queue and journal of a recording that runs with --http.",
+    )
+    top.add_argument(
+        "--http",
+        dest="HTTP_LISTEN",
+        metavar="HOST:PORT",
+        help="where it serves (HTTP_LISTEN or 127.0.0.1:9187)",
+    )
+    top.add_argument("--once", action="store_true", help="show it once and end")
+    top.add_argument("--json", action="store_true", help="a JSON object for each look")
+    top.add_argument("--interval", type=_rate, default=1.0, metavar="SECONDS", help="between two looks (1)")
+    top.add_argument("--match", default="*", metavar="PATTERN", help="only markets like this: 'KXBTC*'")
+    top.add_argument("--limit", type=_positive, help="so many markets")
+    _add_settings(top)
+
+
+def _rate(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0.01 <= number <= 100:
+        raise argparse.ArgumentTypeError(f"expected a number from 0.01 to 100, got {text!r}")
+    return number
 
 
 def _positive(text: str) -> int:
@@ -256,6 +305,51 @@ def _simulate(options: argparse.Namespace) -> int:
     return 0
 
 
+def _watch(options: argparse.Namespace) -> int:
+    from kalshi_fast.watch import WatchOptions
+
+    given = [ticker for ticker in (options.TICKER, options.ticker) if ticker]
+    if len(given) != 1:
+        raise ConfigError("TICKER: expected one market, as in: kalshi-fast watch FEDFUNDS-DEC25")
+    options.MARKET_TICKERS = given[0]
+    settings = _load(options).settings
+    logs.configure(settings)
+    watch = WatchOptions(
+        compact=options.compact,
+        as_json=options.json,
+        rate_per_s=options.rate,
+        levels=options.levels,
+        log=options.log,
+        seconds=options.seconds,
+        once=options.once,
+    )
+    _on_uvloop(_watching(settings, watch))
+    return 0
+
+
+async def _watching(settings: Settings, options: WatchOptions) -> None:
+    from kalshi_fast.watch import Watch
+
+    await Watch(settings, options).run()
+
+
+def _top(options: argparse.Namespace) -> int:
+    from kalshi_fast.top import DEFAULT_ADDRESS, TopOptions, top
+
+    listen = _load(options).settings.http_listen
+    top(
+        TopOptions(
+            address=listen if listen is not None and listen[1] else DEFAULT_ADDRESS,
+            once=options.once,
+            as_json=options.json,
+            interval_s=options.interval,
+            match=options.match,
+            limit=options.limit,
+        )
+    )
+    return 0
+
+
 def _query(options: argparse.Namespace) -> int:
     from kalshi_fast.demo import demo_database
     from kalshi_fast.sinks import clickhouse
@@ -348,6 +442,8 @@ _COMMANDS = {
     "run": _run,
     "demo": _demo,
     "simulate": _simulate,
+    "watch": _watch,
+    "top": _top,
     "query": _query,
     "compact": _compact,
     "sql": _sql,
