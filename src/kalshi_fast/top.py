@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from kalshi_fast.terminal import Line
 
 DEFAULT_ADDRESS: Final = ("127.0.0.1", 9187)
+_COLUMNS: Final = f"{'events/s':>10}{'events':>13}{'gaps':>7}{'lag':>10}{'last':>8}  book"
 TIMEOUT_S: Final = 5.0
 _ALL: Final = 2**31  # lines
 _MAX_ANSWER_BYTES: Final = 256 * 1024 * 1024
@@ -145,14 +146,7 @@ def lines(figures: dict[str, Any], rows: int) -> list[Line]:
     head.append([])
     markets = figures["markets"]
     width = max([6, *(len(one["ticker"]) for one in markets)])
-    head.append(
-        [
-            (
-                f"{'market':<{width}}{'events/s':>10}{'events':>13}{'gaps':>7}{'lag':>10}{'last':>8}  book",
-                "bold",
-            )
-        ]
-    )
+    head.append([(f"{'market':<{width}}" + _COLUMNS, "bold")])
     now_ns = time.time_ns()
     for one in markets[: max(0, rows - len(head))]:
         head.append(

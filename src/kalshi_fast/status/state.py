@@ -13,6 +13,8 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
+
 from kalshi_fast.lags import LE_NS
 from kalshi_fast.status.figures import AskLadder, Capture, Ladder, Markets, Writing
 from kalshi_fast.status.usage import Usage, usage
@@ -49,8 +51,19 @@ class Point:
 
 @dataclass(slots=True)
 class _Market:
+    """``before``: events and gaps that earlier writer processes have counted."""
+
     row: MarketRow
-    samples: deque[tuple[float, int]]  # when we heard, how many events
+    samples: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=64))  # when, events
+    before: tuple[int, int] = (0, 0)
+
+    @property
+    def events(self) -> int:
+        return self.before[0] + self.row.events
+
+    @property
+    def gaps(self) -> int:
+        return self.before[1] + self.row.gaps
 
 
 class State:
@@ -68,6 +81,7 @@ class State:
         self.history: deque[Point] = deque(maxlen=HISTORY_S)
         self._ask = ask
         self._clock = clock
+        self._writer_pid = 0
         self._markets: dict[str, _Market] = {}
         self._unknown: deque[tuple[float, int]] = deque()
         self._ladders: dict[str, tuple[float, Ladder]] = {}
@@ -87,20 +101,30 @@ class State:
             if isinstance(message, Capture):
                 self._hear_capture(message, now)
             elif isinstance(message, Writing):
-                if self.writing is not None and self.writing.pid != message.pid:
-                    self._markets.clear()  # counted anew by the new one
-                    self._before = None
+                self._hear_of_writer(message.pid)
                 self.writing, self.writing_at = message, now
             elif isinstance(message, Markets):
+                self._hear_of_writer(message.pid)
                 for row in message.rows:
-                    market = self._markets.setdefault(row.ticker, _Market(row, deque(maxlen=64)))
+                    market = self._markets.setdefault(row.ticker, _Market(row))
+                    if not row.since_ns:  # this writer process has not been told yet, an earlier one was
+                        row.known, row.since_ns = market.row.known, market.row.since_ns
                     market.row = row
-                    market.samples.append((now, row.events))
+                    market.samples.append((now, market.events))
             elif isinstance(message, Ladder):
                 if len(self._ladders) >= _MAX_LADDERS:
                     self._ladders.clear()
                 self._ladders[message.ticker] = (now, message)
                 self._ladder_came.notify_all()
+
+    def _hear_of_writer(self, pid: int) -> None:
+        """A new writer process counts anew; what the earlier one counted stays true."""
+        if self._writer_pid not in (0, pid):
+            self._before = None
+            for market in self._markets.values():
+                market.before = (market.events, market.gaps)
+                market.row = msgspec.structs.replace(market.row, events=0, gaps=0)
+        self._writer_pid = pid
 
     def _hear_capture(self, capture: Capture, now: float) -> None:
         self.capture, self.capture_at = capture, now
@@ -154,9 +178,9 @@ class State:
             found: list[dict[str, Any]] = [
                 {
                     "ticker": ticker,
-                    "events": market.row.events,
+                    "events": market.events,
                     "events_per_s": _rate(market.samples, now),
-                    "gaps": market.row.gaps,
+                    "gaps": market.gaps,
                     "known": market.row.known,
                     "since_ns": market.row.since_ns,
                     "last_ns": market.row.last_ns,
