@@ -213,12 +213,13 @@ def _run(options: argparse.Namespace) -> int:
     line = ProgressLine(quiet=options.quiet)
     line.show("opening the stores …")
     recording.open()
+    line.end()
     if recording.writer.query_url:
-        line.end()
-        sys.stderr.write(f"queries are answered at {recording.writer.query_url} (see kalshi-fast query)\n")
+        logs.tell(settings, f"queries are answered at {recording.writer.query_url} (see kalshi-fast query)")
     if recording.status is not None:
-        line.end()
-        sys.stderr.write(f"metrics, health and a page are at {recording.status.url}/ (see kalshi-fast top)\n")
+        logs.tell(
+            settings, f"metrics, health and a page are at {recording.status.url}/ (see kalshi-fast top)"
+        )
 
     def progress(recording: Recording) -> None:
         figures = recording.summary()

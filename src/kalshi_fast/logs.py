@@ -57,3 +57,14 @@ def begin(log_format: str = "text", secrets: Iterable[str] = ()) -> None:
 def configure(settings: Settings) -> None:
     """The same, as configured."""
     begin(settings.log_format, filter(None, (settings.prod_keyid, settings.clickhouse_password)))
+
+
+def tell(settings: Settings, text: str) -> None:
+    """Something that is no warning: on stderr as it is, or as one more line of JSON."""
+    if settings.log_format != "json":
+        sys.stderr.write(f"{text}\n")
+        return
+    logger = logging.getLogger("kalshi_fast")
+    logger.setLevel(logging.INFO)
+    logger.info("%s", text)
+    logger.setLevel(logging.NOTSET)

@@ -134,7 +134,8 @@ def lines(figures: dict[str, Any], rows: int) -> list[Line]:
                 f"queue {capture['queue_batches']:,} of {capture['queue_slots']:,}  journal "
                 + ("?" if writing is None else f"{_bytes(writing['journal_bytes'])}")
                 + f"  lag: journal {_ms(last.get('to_row_p50_us'))}"
-                f"  ClickHouse {_ms(last.get('queryable_p50_us'))} (99 %: {_ms(last.get('queryable_p99_us'))})",
+                f"  ClickHouse {_ms(last.get('queryable_p50_us'))}"
+                f" (99 %: {_ms(last.get('queryable_p99_us'))})",
                 "",
             )
         ],
