@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 SOURCES := pyproject.toml setup.py $(wildcard sql/*.sql) \
 	$(wildcard src/kalshi_fast/*.py src/kalshi_fast/*.pyx src/kalshi_fast/*.pxd src/kalshi_fast/*.h src/kalshi_fast/*.pyi) \
 	$(wildcard src/kalshi_fast/compact/*.py src/kalshi_fast/front/*.py src/kalshi_fast/journal/*.py) \
-	$(wildcard src/kalshi_fast/sinks/*.py src/kalshi_fast/simulator/*.py)
+	$(wildcard src/kalshi_fast/sinks/*.py src/kalshi_fast/simulator/*.py src/kalshi_fast/status/*)
 DEMO_ARGS ?=
 TEST_ARGS ?=
 FUZZ_EXAMPLES ?= 200000
