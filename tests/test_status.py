@@ -372,7 +372,7 @@ def test_an_address_that_cannot_be_listened_on_is_one_sentence() -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         with pytest.raises(ConfigError, match=r"HTTP_LISTEN: 127\.0\.0\.1:\d+ cannot be listened on"):
-            Publisher("127.0.0.1", taken.getsockname()[1])
+            Publisher(Settings(http_listen=("127.0.0.1", taken.getsockname()[1])))
 
 
 def test_the_page_asks_nobody_else() -> None:

@@ -7,24 +7,28 @@
 (4500, 4700, 29950)
 
 Prices are ``price_e4`` (1/10,000 dollar), sizes ``qty_e2`` (1/100 contract), always integers.
+
+A name is imported when it is first asked for: ``import kalshi_fast`` alone costs next to nothing.
 """
 
-from importlib.metadata import version as _version
+from typing import TYPE_CHECKING
 
-from kalshi_fast._book import (
-    DECI_CENT,
-    FINEST,
-    GRIDS,
-    LINEAR_CENT,
-    NO,
-    TAPERED_DECI_CENT,
-    YES,
-    Grid,
-    OrderBook,
-)
-from kalshi_fast.errors import BookError, KalshiFastError
+if TYPE_CHECKING:
+    from kalshi_fast._book import (
+        DECI_CENT,
+        FINEST,
+        GRIDS,
+        LINEAR_CENT,
+        NO,
+        TAPERED_DECI_CENT,
+        YES,
+        Grid,
+        OrderBook,
+    )
+    from kalshi_fast.errors import BookError, KalshiFastError
 
-__version__ = _version("kalshi-fast")
+    __version__: str
+
 __all__ = [
     "DECI_CENT",
     "FINEST",
@@ -39,3 +43,27 @@ __all__ = [
     "OrderBook",
     "__version__",
 ]
+
+if not TYPE_CHECKING:  # a type checker has to find the names above, and no others
+    _ERRORS = ("BookError", "KalshiFastError")
+
+    def __getattr__(name: str) -> object:
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        if name == "__version__":
+            from importlib.metadata import version
+
+            value = version("kalshi-fast")
+        elif name in _ERRORS:
+            from kalshi_fast import errors
+
+            value = getattr(errors, name)
+        else:
+            from kalshi_fast import _book
+
+            value = getattr(_book, name)
+        globals()[name] = value
+        return value
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

@@ -24,8 +24,8 @@ cdef struct Levels:
     int best[2]  # slot of the best bid, -1 when the side is empty
     int64_t updates  # deltas applied since the book was made
     int64_t sum[2]
-    uint64_t* bits[2]  # a bit for each slot whose size is not 0
     int depth[2]  # how many slots are not zero
+    uint64_t* bits[2]  # a bit for each slot whose size is not 0
     uint64_t top[2][TOP_WORDS]  # a bit for each word of ``bits`` that is not 0
 
 cdef inline int slot_below(const Levels* levels, int side, int slot) noexcept nogil:
@@ -51,24 +51,20 @@ cdef inline int slot_below(const Levels* levels, int side, int slot) noexcept no
 cdef inline void put(Levels* levels, int side, int slot, int64_t qty_e2) noexcept nogil:
     """Sets one level; keeps the best bid, the depth and the total true."""
     cdef int64_t before = levels.qty[side][slot]
+    cdef int rests = qty_e2 != 0
     cdef int word = slot >> 6
+    cdef uint64_t bits = levels.bits[side][word]
+    # Whether a level comes or goes nobody can predict: no branch.
+    cdef uint64_t now = (bits & ~(<uint64_t>1 << (slot & 63))) | (<uint64_t>rests << (slot & 63))
     levels.qty[side][slot] = qty_e2
     levels.updates += 1
     levels.sum[side] += qty_e2 - before
-    if qty_e2 != 0:
-        if before == 0:
-            levels.depth[side] += 1
-            levels.bits[side][word] |= <uint64_t>1 << (slot & 63)
-            levels.top[side][word >> 6] |= <uint64_t>1 << (word & 63)
-            if slot > levels.best[side]:
-                levels.best[side] = slot
-    elif before != 0:
-        levels.depth[side] -= 1
-        levels.bits[side][word] &= ~(<uint64_t>1 << (slot & 63))
-        if levels.bits[side][word] == 0:
-            levels.top[side][word >> 6] &= ~(<uint64_t>1 << (word & 63))
-        if slot == levels.best[side]:
-            levels.best[side] = slot_below(levels, side, slot)
+    levels.depth[side] += rests - (before != 0)
+    levels.bits[side][word] = now
+    if (now == 0) != (bits == 0):
+        levels.top[side][word >> 6] ^= <uint64_t>1 << (word & 63)
+    if slot >= levels.best[side]:
+        levels.best[side] = slot if rests else slot_below(levels, side, slot)
 
 cdef class Grid:
     cdef readonly str name

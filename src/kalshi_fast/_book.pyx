@@ -27,6 +27,18 @@ YES = 0
 NO = 1
 SIDES = ("yes", "no")
 
+cdef object numpy_module = None
+
+
+cdef _numpy():
+    """Imported when an array is first asked for: it costs more than everything else here."""
+    global numpy_module
+    if numpy_module is None:
+        import numpy
+
+        numpy_module = numpy
+    return numpy_module
+
 
 cdef class Grid:
     """The prices a market may use (its ``price_level_structure``). Immutable, shared by its books.
@@ -60,8 +72,7 @@ cdef class Grid:
     @property
     def prices(self):
         """All prices, ascending: numpy uint16 of shape (n_ticks,)."""
-        import numpy as np  # its import costs more than all of this package: only those who ask for arrays pay
-
+        np = _numpy()
         return np.array([self.price_of[slot] for slot in range(self.n_ticks)], dtype=np.uint16)
 
     def __eq__(self, other):
@@ -282,8 +293,7 @@ cdef class OrderBook:
             if max_levels < 0:
                 raise FieldError("max_levels", max_levels, "0 or more")
             n = min(n, max_levels)
-        import numpy as np
-
+        np = _numpy()
         prices = np.empty(n, dtype=np.uint16)
         sizes = np.empty(n, dtype=np.int64)
         cdef uint16_t[::1] price_view = prices

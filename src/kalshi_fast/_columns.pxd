@@ -39,17 +39,14 @@ cdef inline bint append_event(
     rows.n = row + 1
     return True
 
-cdef struct Place:
-    uint64_t key  # of a level, and above it the generation
-    int64_t row
-
 cdef struct LevelRows:
     Py_ssize_t n
     Py_ssize_t capacity
     int64_t version  # the last that was given
-    uint64_t generation  # places of older generations count as empty: begin() costs nothing
+    uint32_t* places  # hash table of rows, each above ``generation``
     uint64_t mask  # of the hash table (a power of two minus one)
-    Place* places
+    uint32_t generation  # a multiple of ``step``: places below it count as empty, so begin() costs nothing
+    uint32_t step  # a power of two, at least the capacity
     int32_t* market_ix
     int32_t* id_ix
     int8_t* side
@@ -64,28 +61,24 @@ cdef inline bint append_level(
     int64_t ts_us, int64_t ingest_ns,
 ) noexcept nogil:
     """The state of one level; False when the buffer is full (nothing written)."""
-    # 31 bits market, 1 bit side, 14 bits price; the 16 bits above hold the generation.
-    cdef uint64_t key = (
-        (rows.generation << 48) | (<uint64_t>market_ix << 16) | (<uint64_t>side << 15) | price_e4
-    )
+    cdef uint64_t key = (<uint64_t>market_ix << 16) | (<uint64_t>side << 15) | price_e4
     cdef uint64_t slot = ((key * <uint64_t>0x9E3779B97F4A7C15) >> 20) & rows.mask
-    cdef Place* place = &rows.places[slot]
-    cdef Py_ssize_t row
-    while place.key != key and place.key >> 48 == rows.generation:
+    cdef uint32_t row
+    while True:
+        row = rows.places[slot] - rows.generation
+        if row >= rows.step:
+            row = <uint32_t>rows.n
+            if rows.n == rows.capacity:
+                return False
+            rows.places[slot] = rows.generation + row
+            rows.market_ix[row] = market_ix
+            rows.side[row] = side
+            rows.price_e4[row] = price_e4
+            rows.n += 1
+            break
+        if rows.market_ix[row] == market_ix and rows.price_e4[row] == price_e4 and rows.side[row] == side:
+            break
         slot = (slot + 1) & rows.mask
-        place = &rows.places[slot]
-    if place.key == key:
-        row = place.row
-    else:
-        row = rows.n
-        if row == rows.capacity:
-            return False
-        place.key = key
-        place.row = row
-        rows.market_ix[row] = market_ix
-        rows.side[row] = side
-        rows.price_e4[row] = price_e4
-        rows.n = row + 1
     rows.version = ingest_ns if ingest_ns > rows.version else rows.version + 1
     rows.id_ix[row] = id_ix
     rows.size_e2[row] = size_e2

@@ -173,8 +173,11 @@ cdef class LevelColumns:
         while places < <uint64_t>(2 * capacity):
             places *= 2
         rows.mask = places - 1
-        rows.generation = 1
-        rows.places = <Place*>calloc(places, sizeof(Place))
+        rows.step = 1
+        while rows.step < <uint32_t>capacity:
+            rows.step *= 2
+        rows.generation = rows.step
+        rows.places = <uint32_t*>calloc(places, sizeof(uint32_t))
         if rows.places == NULL:
             raise MemoryError
 
@@ -208,10 +211,10 @@ cdef class LevelColumns:
         cdef LevelRows* rows = &self.rows
         rows.n = 0
         rows.version = max(rows.version, version)
-        rows.generation += 1
-        if rows.generation >> 16:
-            memset(rows.places, 0, (rows.mask + 1) * sizeof(Place))
-            rows.generation = 1
+        rows.generation += rows.step
+        if rows.generation == 0:  # once round
+            memset(rows.places, 0, (rows.mask + 1) * sizeof(uint32_t))
+            rows.generation = rows.step
 
     def __len__(self):
         return self.rows.n

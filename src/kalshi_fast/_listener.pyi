@@ -4,4 +4,5 @@ from kalshi_fast._path import DeltaPath
 from kalshi_fast.receiver import Receiver
 
 class FrameListener(picows.WSListener):
-    def __init__(self, path: DeltaPath, rest: Receiver) -> None: ...
+    every_read: bool
+    def __init__(self, path: DeltaPath, rest: Receiver, *, every_read: bool = False) -> None: ...

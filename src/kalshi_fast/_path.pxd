@@ -38,15 +38,17 @@ cdef class DeltaPath:
     cdef Sequence last
     cdef uint32_t sid
     cdef Head head
-    # Its times, from the comma to the first digit of ts_ms.
+    # Its times, from the comma to the last digit but three of ts_ms; and what time those digits are.
     cdef char times[MAX_TIMES]
     cdef Py_ssize_t times_length
+    cdef int64_t second_us
     cdef EventColumns event_columns  # owners of the rows
     cdef LevelColumns level_columns
     cdef EventRows* events
     cdef LevelRows* levels
     cdef Py_ssize_t seal_rows
     cdef uint64_t conn_id
+    cdef uint64_t turns  # how often the rows were to go somewhere else
     cdef public int64_t taken
     cdef public int64_t written
     cdef public int64_t last_frame_ns
@@ -54,5 +56,5 @@ cdef class DeltaPath:
     cdef Taken scan(self, const char* text, Py_ssize_t length, int64_t ingest_ns)
     cdef bint _turn_to(self, const char* text, const char* end)
     cdef int64_t _times(self, const char* at, const char* end, int64_t ingest_ns) noexcept nogil
-    cdef void _keep_times(self, const char* times, Py_ssize_t length) noexcept nogil
+    cdef void _keep_times(self, const char* times, Py_ssize_t length, int64_t ts_us) noexcept nogil
     cdef void _insert(self, Entry entry) noexcept nogil

@@ -29,6 +29,7 @@ cdef extern from "_scan.h" nogil:
     int scan_side(const char* at) noexcept
     const char* scan_plain_text(const char* at, const char* end) noexcept
     const char* scan_quote(const char* at, const char* end) noexcept
+    int scan_last_three(const char* end) noexcept
     bint scan_last_ms(const char* at, const char* end, uint64_t* value) noexcept
 
 cdef extern from *:
@@ -144,6 +145,7 @@ cdef class DeltaPath:
         self, uint64_t conn_id, EventColumns events not None, LevelColumns levels not None, Py_ssize_t seal_rows
     ):
         """Where the rows go from now on, of which connection they are, and with how many it is time to seal."""
+        self.turns += 1
         self.conn_id = conn_id
         self.event_columns, self.events = events, &events.rows
         self.level_columns, self.levels = levels, &levels.rows
@@ -178,9 +180,10 @@ cdef class DeltaPath:
         expect_seq(&self.head, self.last.next_seq)
         return True
 
-    cdef void _keep_times(self, const char* times, Py_ssize_t length) noexcept nogil:
-        """The next frame may well have the same."""
-        self.times_length = length if length <= MAX_TIMES else 0
+    cdef void _keep_times(self, const char* times, Py_ssize_t length, int64_t ts_us) noexcept nogil:
+        """The next frame may well have the same second."""
+        self.second_us = ts_us // 1_000_000 * 1_000_000
+        self.times_length = length if 16 <= length <= MAX_TIMES else 0
         memcpy(self.times, times, self.times_length)
 
     cdef Taken scan(self, const char* text, Py_ssize_t length, int64_t ingest_ns):
@@ -188,9 +191,9 @@ cdef class DeltaPath:
         cdef const char* at
         cdef const char* start
         cdef const char* end = text + length
-        cdef uint64_t hash, slot, ts_ms = 0
+        cdef uint64_t hash, slot
         cdef int64_t price, change, after, ts_us
-        cdef int side, tick
+        cdef int side, tick, ms
         cdef int32_t ix, id_ix
         cdef Entry* entry
         cdef void* state
@@ -247,6 +250,10 @@ cdef class DeltaPath:
             if price == BAD or memcmp(at, b'",', 2) != 0:
                 return NOT_TAKEN
             at += 2
+        if not self.no_on_yes_scale:
+            tick = book.slot_of[price]  # on its way while the rest is read; the side will tell which
+            prefetch(&book.qty[0][tick])
+            prefetch(&book.qty[1][tick])
         if memcmp(at, b'"delta_fp":"', 12) != 0:
             return NOT_TAKEN
         start = at + 12
@@ -268,16 +275,16 @@ cdef class DeltaPath:
 
         length = self.times_length
         if (
-            length != 0 and end - at == length + 15 and scan_same(at, self.times, length)
-            and scan_last_ms(at + length, end, &ts_ms) and ts_ms <= _MAX_TS_MS
+            length == 0 or end - at != length + 5 or not scan_same(at, self.times, length)
+            or (ms := scan_last_three(end)) < 0
         ):
-            ts_us = <int64_t>ts_ms * 1000
-        else:
             ts_us = self._times(at, end, ingest_ns)
             if ts_us == BAD:
                 return NOT_TAKEN
+        else:
+            ts_us = self.second_us + 1000 * ms
 
-        if side == 1 and self.no_on_yes_scale:
+        if self.no_on_yes_scale and side == 1:
             price = PRICE_MAX_E4 - price
         tick = book.slot_of[price]
         if tick < 0:
@@ -321,7 +328,8 @@ cdef class DeltaPath:
             at += 9
             if not scan_last_ms(at, end, &ts_ms) or ts_ms > _MAX_TS_MS:
                 return BAD
-            self._keep_times(before, at - before)
+            if ts_ms < _MAX_TS_MS - 1000:  # all of its second is within the bound
+                self._keep_times(before, at + 10 - before, <int64_t>ts_ms * 1000)
             return <int64_t>ts_ms * 1000
         if end - at != 2 or at[0] != c'}' or at[1] != c'}':
             return BAD

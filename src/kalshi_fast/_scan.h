@@ -41,13 +41,22 @@ static inline uint64_t scan_first_digits(uint64_t word, int digits) {
     return scan_eight_digits(word << (64 - 8 * digits));  /* a byte 0 counts as the digit 0 */
 }
 
-/* Whether 8 or more bytes are the same. */
+/* Whether 16 or more bytes are the same. */
 static inline int scan_same(const char *one, const char *other, Py_ssize_t length) {
-    uint64_t difference = scan_load8(one + length - 8) ^ scan_load8(other + length - 8);
     Py_ssize_t i;
+#if defined(__SSE2__)
+    __m128i same = _mm_cmpeq_epi8(
+        _mm_loadu_si128((const __m128i *)(one + length - 16)), _mm_loadu_si128((const __m128i *)(other + length - 16)));
+    for (i = 0; i < length - 16; i += 16)
+        same = _mm_and_si128(same, _mm_cmpeq_epi8(
+            _mm_loadu_si128((const __m128i *)(one + i)), _mm_loadu_si128((const __m128i *)(other + i))));
+    return _mm_movemask_epi8(same) == 0xFFFF;
+#else
+    uint64_t difference = scan_load8(one + length - 8) ^ scan_load8(other + length - 8);
     for (i = 0; i < length - 8; i += 8)
         difference |= scan_load8(one + i) ^ scan_load8(other + i);
     return difference == 0;
+#endif
 }
 
 /* Whether 16 bytes are the expected ones where the mask says that it matters. */
@@ -67,6 +76,15 @@ static inline int scan_last_ms(const char *at, const char *end, uint64_t *value)
         return 0;
     *value = scan_eight_digits(first) * 100000 + scan_eight_digits(second);
     return 1;
+}
+
+/* The number of `ddd}}`, the last five bytes of a frame; -1 when they are others. */
+static inline int scan_last_three(const char *end) {
+    const unsigned first = (unsigned char)end[-5] - '0', second = (unsigned char)end[-4] - '0',
+                   third = (unsigned char)end[-3] - '0';
+    if (first > 9 || second > 9 || third > 9 || end[-2] != '}' || end[-1] != '}')
+        return -1;
+    return (int)(first * 100 + second * 10 + third);
 }
 
 /* Behind `0.dddd",`, the price in 1/10,000 dollar. Reads 8 bytes. */
@@ -100,18 +118,20 @@ static inline const char *scan_size(const char *at, int64_t *qty_e2) {
         || at[3] != '"')
         return NULL;
     value = (int64_t)scan_first_digits(word, digits) * 100 + (at[1] - '0') * 10 + (at[2] - '0');
-    *qty_e2 = negative ? -value : value;
+    *qty_e2 = (value ^ -(int64_t)negative) + negative;  /* no branch */
     return at + 4;
 }
 
 /* 0 for `yes"`, 1 for `no"`, 2 for anything else. Reads 4 bytes. No branch: nobody can predict which. */
 static inline int scan_side(const char *at) {
     uint32_t word;
+    int no;
     memcpy(&word, at, 4);
 #if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
     word = __builtin_bswap32(word);
 #endif
-    return (int)((word & 0xFFFFFF) == 0x226F6E) | (((word & 0xFFFFFF) != 0x226F6E) & (word != 0x22736579)) << 1;
+    no = (word & 0xFFFFFF) == 0x226F6E;
+    return no | (no == (word == 0x22736579)) << 1;
 }
 
 /* At the quote that ends a text of at most 64 plain ASCII characters without escapes. */

@@ -424,15 +424,15 @@ class WriterProcess:
         return not failing or time.monotonic() < deadline
 
 
-def _lines(channel: socket.socket) -> bytes:
-    """The first line; wakes may have come behind it already, when we are started again."""
-    line = b""
-    while b"\n" not in line:
+def _first_line(channel: socket.socket) -> bytes:
+    """The settings. Wakes may have come behind them already; the first look at the ring is for those."""
+    received = b""
+    while b"\n" not in received:
         more = channel.recv(65_536)
         if not more:
             raise ConfigError("the capture process has ended before it said what to do")
-        line += more
-    return line.partition(b"\n")[0]
+        received += more
+    return received.partition(b"\n")[0]
 
 
 def main(arguments: list[str]) -> int:
@@ -444,7 +444,7 @@ def main(arguments: list[str]) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     channel = socket.socket(fileno=channel_fd)
-    settings = decode_settings(_lines(channel))
+    settings = decode_settings(_first_line(channel))
     logs.configure(settings)
     status = socket.socket(fileno=status_fd[0]) if status_fd else None
     process = WriterProcess(Ring.attach(ring_fd), channel, settings, status)

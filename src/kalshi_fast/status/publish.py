@@ -22,7 +22,7 @@ import msgspec
 from kalshi_fast import __version__
 from kalshi_fast._book import NO, YES
 from kalshi_fast.config import is_loopback
-from kalshi_fast.errors import ConfigError, reason
+from kalshi_fast.errors import ConfigError, TuningError, reason
 from kalshi_fast.status.figures import (
     BUFFER_BYTES,
     MAX_DATAGRAM_BYTES,
@@ -33,8 +33,10 @@ from kalshi_fast.status.figures import (
     decode,
     say,
 )
+from kalshi_fast.tuning import capture
 
 if TYPE_CHECKING:
+    from kalshi_fast.config import Settings
     from kalshi_fast.recording import Recording
 
 PUBLISH_S: Final = 0.5
@@ -47,11 +49,13 @@ log = logging.getLogger("kalshi_fast.status")
 
 
 class Publisher:
-    """``Publisher(host, port)`` listens at once (ConfigError when that cannot be), ``start`` within the loop
+    """``Publisher(settings)`` listens at once (ConfigError when that cannot be), ``start`` within the loop
     begins to publish, ``say_closing`` ends that, ``close`` ends the status process. ``writer_fd`` is for the
     writer process."""
 
-    def __init__(self, host: str, port: int, log_format: str = "text") -> None:
+    def __init__(self, settings: Settings) -> None:
+        assert settings.http_listen is not None  # noqa: S101 - made only when it is asked for
+        host, port = settings.http_listen
         self._listening = _listen(host, port)
         self._ours, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
         for end in (self._ours, self._theirs):
@@ -60,7 +64,7 @@ class Publisher:
         self._ours.setblocking(False)
         bound = self._listening.getsockname()[1]
         self.url = f"http://{f'[{host}]' if ':' in host else host}:{bound}"
-        self._log_format = log_format
+        self._settings = settings
         self._process: subprocess.Popen[bytes] | None = None
         self._started = 0.0
         self._started_ns = time.time_ns()
@@ -108,15 +112,17 @@ class Publisher:
     def _spawn(self) -> None:
         fds = (self._listening.fileno(), self._theirs.fileno())
         self._started = time.monotonic()
+        command = [sys.executable, "-m", "kalshi_fast.status.process", *map(str, fds)]
         try:
-            self._process = subprocess.Popen(  # noqa: S603 - our own interpreter, our own module
-                [sys.executable, "-m", "kalshi_fast.status.process", *map(str, fds), self._log_format],
-                pass_fds=fds,
-                stdin=subprocess.PIPE,
-                start_new_session=True,
-            )
-        except OSError as error:  # no memory, no descriptors: perhaps later
-            log.error("the status process cannot be started: %s", error.strerror or error)
+            with capture.aside(self._settings):
+                self._process = subprocess.Popen(  # noqa: S603 - our own interpreter, our own module
+                    [*command, self._settings.log_format],
+                    pass_fds=fds,
+                    stdin=subprocess.PIPE,
+                    start_new_session=True,
+                )
+        except (OSError, TuningError) as error:  # no memory, no descriptors: perhaps later
+            log.error("the status process cannot be started: %s", error)
 
     # --- within the loop --------------------------------------------------------------------------
 
