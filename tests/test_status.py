@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import socket
 import subprocess
 import sys
+import threading
 import uuid
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -40,13 +43,14 @@ from kalshi_fast.status.figures import (
     encode,
 )
 from kalshi_fast.status.health import REASONS, reasons
+from kalshi_fast.status.http import StatusServer
 from kalshi_fast.status.metrics import exposition
 from kalshi_fast.status.publish import Publisher
 from kalshi_fast.status.seen import Seen, histogram
 from kalshi_fast.status.state import UNKNOWN_S, State, percentile_us
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 ROOT = Path(__file__).resolve().parents[1]
 S = 1_000_000_000
@@ -319,6 +323,54 @@ def test_percentiles_lie_in_their_bucket() -> None:
     assert percentile_us(counts, 99) == LE_NS[-1] / 1000
 
 
+# --- the endpoint ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[tuple[str, int]]:
+    """A server whose recorder has told a little."""
+    world = World()
+    world.capture()
+    world.writing()
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        server = StatusServer(listening, world.state)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        yield listening.getsockname()
+        server.shutdown()
+        thread.join()
+
+
+paths = st.one_of(
+    st.sampled_from(["/", "/metrics", "/healthz", "/api/status", "/api/markets", "/api/ladder"]),
+    st.text(st.characters(codec="latin-1"), max_size=30).map("/{}".format),
+)
+fields = st.text(st.characters(codec="latin-1"), max_size=40)
+heads = st.builds("{} {}?since={}&limit={}&market={} {}\r\n{}: {}\r\n\r\n".format, *(
+    st.sampled_from(["GET", "HEAD", "POST", "get", ""]), paths, fields, fields, fields,
+    st.sampled_from(["HTTP/1.1", "HTTP/1.0", "HTTP/2", ""]),
+    st.sampled_from(["Host", "Content-Length", "Transfer-Encoding", "X"]), fields,
+))  # fmt: skip
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.one_of(heads.map(lambda text: text.encode("latin-1")), st.binary(max_size=200)))
+def test_whatever_is_asked_it_goes_on(
+    address: tuple[str, int], caplog: pytest.LogCaptureFixture, request_bytes: bytes
+) -> None:
+    with socket.create_connection(address, timeout=20) as connection:
+        connection.sendall(request_bytes)
+        connection.shutdown(socket.SHUT_WR)
+        answer = b""
+        with suppress(ConnectionError):
+            while part := connection.recv(65_536):
+                answer += part
+    assert b"Traceback" not in answer
+    status = re.match(rb"HTTP/1\.1 (\d{3}) ", answer)
+    assert status is None or int(status[1]) in {200, 400, 403, 404, 411, 413, 414, 431, 501, 503, 505}
+    assert caplog.records == [], "nothing of it is a surprise"
+
+
 # --- metrics, documents, logs ------------------------------------------------------------------------
 
 
@@ -344,15 +396,15 @@ def test_the_document_lists_every_metric() -> None:
 def test_secrets_are_blotted_out(log_format: str, capsys: pytest.CaptureFixture[str]) -> None:
     before = logging.root.handlers[:]
     try:
-        settings = Settings(prod_keyid="key-id-1234", clickhouse_password='pass"word', log_format=log_format)
-        logs.configure(settings)
+        told = Settings(prod_keyid="key-id-1234", clickhouse_password='pass"word', log_format=log_format)
+        logs.configure(told)
         log = logging.getLogger("kalshi_fast.test")
         log.warning("sent %s as %s", "key-id-1234", 'pass"word')
         try:
             raise ValueError("key-id-1234")
         except ValueError:
             log.exception("it broke")
-        logs.tell(settings, "listening")
+        logs.tell(told, "listening")
     finally:
         logging.root.handlers = before
     said = capsys.readouterr().err
