@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("kalshi_fast.writing")
 
 REPORT_S: Final = 0.2
-STATUS_S: Final = 1.0
+STATUS_S: Final = 0.5
 CLOSE_WAIT_S: Final = 10.0
 FULL_WAIT_S: Final = 0.1
 LOCK_WAIT_S: Final = 30.0
