@@ -48,12 +48,12 @@ opens a port. There is no password; everything is read-only, and none of it is s
 and how much.
 
 It is served by a process of its own, to which the capture process and the writer process say twice a
-second how far they are. So a scrape costs the recording nothing; saying so takes the capture process 6 µs, and
-some 80 µs when others have had its core's caches meanwhile (`kalshi_fast_publish_seconds` has the last one).
-Counters begin with the recorder, those of journal, stores and lags with the writer process (which is started
-again when it dies). Durations are in seconds, in buckets of {bounds} s, one for each row, so that the mean time from the
-journal to ClickHouse is the difference of the means of `wire_to_queryable` and `wire_to_row`. Markets are
-no labels, for there are thousands: `kalshi-fast top` and the page have them.
+second how far they are. So a scrape costs the recording nothing; saying so takes the capture process 6 µs,
+and some 80 µs when others have had its core's caches meanwhile (`kalshi_fast_publish_seconds` has the last
+one). Counters begin with the recorder, those of journal, stores and lags with the writer process (which is
+started again when it dies). Durations are in seconds, in buckets of {bounds} s, one for each row, so that
+the mean time from the journal to ClickHouse is the difference of the means of `wire_to_queryable` and
+`wire_to_row`. Markets are no labels, for there are thousands: `kalshi-fast top` and the page have them.
 
 [deploy/prometheus/kalshi-fast.rules.yml](../deploy/prometheus/kalshi-fast.rules.yml) has alerts,
 [deploy/grafana/kalshi-fast.json](../deploy/grafana/kalshi-fast.json) a dashboard.
