@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := pyproject.toml setup.py $(wildcard sql/*.sql src/kalshi_fast/*.py src/kalshi_fast/*/*.py) \
+SOURCES := pyproject.toml setup.py $(wildcard sql/*.sql src/kalshi_fast/*.py src/kalshi_fast/*/*.py src/kalshi_fast/*/*.html) \
 	$(wildcard src/kalshi_fast/*.pyx src/kalshi_fast/*.pxd src/kalshi_fast/*.h src/kalshi_fast/*.pyi)
 DEMO_ARGS ?=
 TEST_ARGS ?=

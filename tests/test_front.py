@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 
 import front as writable
 from kalshi_fast.errors import ConfigError
-from kalshi_fast.front import Limits, QueryFront, endpoint, incoming, server
+from kalshi_fast.front import Limits, QueryFront, bounded, endpoint, incoming
 from kalshi_fast.sinks import clickhouse
 
 if TYPE_CHECKING:
@@ -648,7 +648,7 @@ def test_connections_are_bounded(
     writer: Client,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(server, "MAX_CONNECTIONS", 3)
+    monkeypatch.setattr(bounded, "MAX_CONNECTIONS", 3)
     with closing(make(engine_url)) as front:
         front.start()
         parts = urlsplit(front.url)

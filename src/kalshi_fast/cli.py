@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kalshi_fast import __version__
+from kalshi_fast import __version__, logs
 from kalshi_fast.bench import options as bench_options
 from kalshi_fast.config import SETTINGS, Loaded, describe, load
 from kalshi_fast.errors import ConfigError, KalshiFastError, SimulatorError
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from kalshi_fast.config import Settings
     from kalshi_fast.recording import Recording
     from kalshi_fast.simulator.process import Simulator
+    from kalshi_fast.watch import WatchOptions
 
 log = logging.getLogger("kalshi_fast")
 
@@ -48,6 +49,7 @@ def parser() -> argparse.ArgumentParser:
     )
     _add_settings(run)
     run.add_argument("--seconds", type=_positive, help="stop after so many seconds")
+    run.add_argument("--http", dest="HTTP_LISTEN", metavar="HOST:PORT", help="as --http-listen")
     _add_output(run)
 
     demo = commands.add_parser(
@@ -100,6 +102,7 @@ def parser() -> argparse.ArgumentParser:
     replay.add_argument("--repair", action="store_true", help="leave out what is damaged, and say so")
     replay.add_argument("--database", help="of a ClickHouse URL (as configured)")
     _add_output(replay)
+    _add_views(commands)
 
     query = commands.add_parser("query", help="ask ClickHouse", description="Runs one SQL statement.")
     query.add_argument("sql", help="the statement")
@@ -205,6 +208,52 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def _add_views(commands: Any) -> None:  # noqa: ANN401 - argparse has no public name for it
+    watch = commands.add_parser(
+        "watch",
+        help="one market, live",
+        description="Shows one market's book as it changes, on a connection of its own; nothing is stored.",
+    )
+    watch.add_argument("TICKER", nargs="?", help="the market")
+    watch.add_argument("--ticker", dest="ticker", metavar="TICKER", help="the same")
+    watch.add_argument("--compact", action="store_true", help="a line for each change; --json: on one line")
+    watch.add_argument("--json", action="store_true", help="a JSON object for each change")
+    watch.add_argument("--rate", type=_rate, default=4.0, metavar="HZ", help="at most so often a second (4)")
+    watch.add_argument("--levels", type=_positive, default=10, help="of each side, with --json (10)")
+    watch.add_argument("--log", type=Path, metavar="FILE", help="append every event as NDJSON")
+    watch.add_argument("--seconds", type=_positive, help="stop after so many seconds")
+    watch.add_argument("--once", action="store_true", help="stop when the book has been shown once")
+    _add_settings(watch)
+
+    top = commands.add_parser(
+        "top",
+        help="all markets of a running recording",
+        description="Shows rates, lags, gaps, queue and journal of a recording that runs with --http.",
+    )
+    top.add_argument(
+        "--http",
+        dest="HTTP_LISTEN",
+        metavar="HOST:PORT",
+        help="where it serves (HTTP_LISTEN or 127.0.0.1:9187)",
+    )
+    top.add_argument("--once", action="store_true", help="show it once and end")
+    top.add_argument("--json", action="store_true", help="a JSON object for each look")
+    top.add_argument("--interval", type=_rate, default=1.0, metavar="SECONDS", help="between two looks (1)")
+    top.add_argument("--match", default="*", metavar="PATTERN", help="only markets like this: 'KXBTC*'")
+    top.add_argument("--limit", type=_positive, help="so many markets")
+    _add_settings(top)
+
+
+def _rate(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0.01 <= number <= 100:
+        raise argparse.ArgumentTypeError(f"expected a number from 0.01 to 100, got {text!r}")
+    return number
+
+
 def _positive(text: str) -> int:
     number = natural(text)
     if number == 0:
@@ -259,13 +308,19 @@ def _run(options: argparse.Namespace) -> int:
     from kalshi_fast.progress import ProgressLine
     from kalshi_fast.recording import Recording
 
-    recording = Recording(_load(options).settings)
+    settings = _load(options).settings
+    logs.configure(settings)
+    recording = Recording(settings)
     line = ProgressLine(quiet=options.quiet)
     line.show("opening the stores …")
     recording.open()
+    line.end()
     if recording.writer.query_url:
-        line.end()
-        sys.stderr.write(f"queries are answered at {recording.writer.query_url} (see kalshi-fast query)\n")
+        logs.tell(settings, f"queries are answered at {recording.writer.query_url} (see kalshi-fast query)")
+    if recording.status is not None:
+        logs.tell(
+            settings, f"metrics, health and a page are at {recording.status.url}/ (see kalshi-fast top)"
+        )
 
     def progress(recording: Recording) -> None:
         figures = recording.summary()
@@ -359,6 +414,51 @@ def _replay(options: argparse.Namespace) -> int:
         return load({}, environ=os.environ, env_file=Path(".env"), toml_file=None).settings
 
     return replay(options, credentials)
+
+
+def _watch(options: argparse.Namespace) -> int:
+    from kalshi_fast.watch import WatchOptions
+
+    given = [ticker for ticker in (options.TICKER, options.ticker) if ticker]
+    if len(given) != 1:
+        raise ConfigError("TICKER: expected one market, as in: kalshi-fast watch FEDFUNDS-DEC25")
+    options.MARKET_TICKERS = given[0]
+    settings = _load(options).settings
+    logs.configure(settings)
+    watch = WatchOptions(
+        compact=options.compact,
+        as_json=options.json,
+        rate_per_s=options.rate,
+        levels=options.levels,
+        log=options.log,
+        seconds=options.seconds,
+        once=options.once,
+    )
+    _on_uvloop(_watching(settings, watch))
+    return 0
+
+
+async def _watching(settings: Settings, options: WatchOptions) -> None:
+    from kalshi_fast.watch import Watch
+
+    await Watch(settings, options).run()
+
+
+def _top(options: argparse.Namespace) -> int:
+    from kalshi_fast.top import DEFAULT_ADDRESS, TopOptions, top
+
+    listen = _load(options).settings.http_listen
+    top(
+        TopOptions(
+            address=listen if listen is not None and listen[1] else DEFAULT_ADDRESS,
+            once=options.once,
+            as_json=options.json,
+            interval_s=options.interval,
+            match=options.match,
+            limit=options.limit,
+        )
+    )
+    return 0
 
 
 def _query(options: argparse.Namespace) -> int:
@@ -542,6 +642,8 @@ _COMMANDS = {
     "run": _run,
     "demo": _demo,
     "simulate": _simulate,
+    "watch": _watch,
+    "top": _top,
     "query": _query,
     "replay": _replay,
     "compact": _compact,
@@ -557,7 +659,7 @@ _COMMANDS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code."""
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logs.begin()
     options = parser().parse_args(arguments)
     try:
         return _COMMANDS[options.command](options)

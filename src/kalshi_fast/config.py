@@ -82,6 +82,8 @@ class Settings:
     rest_url: str | None = None
     raw: tuple[str, ...] = ()
     query_listen: tuple[str, int] | None = None
+    http_listen: tuple[str, int] | None = None
+    log_format: str = "text"
     capture_cpu: int | None = None
     writer_cpus: tuple[int, ...] = ()
     busy_poll: bool = False
@@ -270,6 +272,12 @@ def _fsync(text: str) -> str:
     return text.lower()
 
 
+def _log_format(text: str) -> str:
+    if text.lower() not in ("text", "json"):
+        raise _BadValueError("text or json")
+    return text.lower()
+
+
 def _seconds_ns(text: str) -> int:
     try:
         value = Decimal(text)
@@ -340,6 +348,16 @@ SETTINGS: Final = (
         _listen,
         "127.0.0.1:0",
         "where a recording into the embedded engine answers queries, HOST:PORT (0: any free port) or off",
+    ),
+    Setting(
+        "HTTP_LISTEN",
+        "http_listen",
+        _listen,
+        OFF,
+        "where a recording serves metrics, health and its page, HOST:PORT (0: any free port) or off",
+    ),
+    Setting(
+        "LOG_FORMAT", "log_format", _log_format, "text", "of what is logged: text, or a JSON object a line"
     ),
     Setting("BATCH_ROWS", "batch_rows", _integer(1, 1_000_000), "2000", "rows after which a batch is sealed"),
     Setting(

@@ -135,6 +135,10 @@ class SimulatorError(KalshiFastError):
     """The exchange simulator cannot start or was asked for something it does not have."""
 
 
+class NotRunningError(KalshiFastError):
+    """No recording answers where one was expected."""
+
+
 class JournalError(KalshiFastError):
     """The journal cannot be read or written."""
 

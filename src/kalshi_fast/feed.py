@@ -51,6 +51,11 @@ def tls_context(cafile: Path | None) -> ssl.SSLContext:
     return ssl.create_default_context(cafile=str(cafile) if cafile is not None else None)
 
 
+def exchange_tls(url: str, cafile: Path | None) -> ssl.SSLContext | None:
+    """For an address of the exchange: None when it has no TLS."""
+    return tls_context(cafile) if urlsplit(url).scheme == "wss" else None
+
+
 class Feed(Generic[L]):
     """``await run()`` keeps a link connected until ``stop`` is called.
 

@@ -66,12 +66,24 @@ class Fleet:
         self._copies = 2 if settings.hot_standby else 1
         self._stopped = False
         self._past_connections = 0
+        self._past_reconnects = 0
         self._place(settings.market_tickers)
 
     @property
     def connections(self) -> int:
         """How many have been made so far."""
         return self._past_connections + sum(feed.connections for feed in self.feeds)
+
+    @property
+    def reconnects(self) -> int:
+        """How many of them came after a loss."""
+        return self._past_reconnects + sum(max(feed.connections - 1, 0) for feed in self.feeds)
+
+    @property
+    def wanted(self) -> int:
+        """How many markets are wanted now; quicker than ``tickers``, on a connection or not."""
+        carried = sum(max(len(feed.link.session.tickers) for feed in pair) for pair in self._pairs)
+        return carried + sum(times > 0 for times, _ in self._homeless.values())
 
     @property
     def tickers(self) -> set[str]:
@@ -116,6 +128,7 @@ class Fleet:
                 pair.remove(feed)
         self._pairs = [pair for pair in self._pairs if pair]
         self._past_connections += feed.connections
+        self._past_reconnects += max(feed.connections - 1, 0)
         try:
             task.result()
         except SubscriptionError:

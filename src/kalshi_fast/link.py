@@ -36,6 +36,7 @@ class Link:
         self.session = session
         self.conn_id = 0
         self.watched = False
+        self.up = False
         self._requests = 0
         self._decoded = 0  # frames that went the long way
         self.replicas: dict[str, Replica] = {}
@@ -53,6 +54,7 @@ class Link:
     def on_connected(self, conn_id: int, now_ns: int) -> None:
         """A new connection is up; what to send waits in the session's outbox."""
         self.conn_id = conn_id
+        self.up = True
         self.path.last_frame_ns = now_ns
         self._recorder.aim(self)
         self.session.opened()
@@ -61,6 +63,7 @@ class Link:
 
     def on_disconnected(self, now_ns: int, reason: str) -> None:
         """The connection is gone: from now on its books are unknown."""
+        self.up = False
         self._recorder.health(now_ns, self, "disconnect", detail=reason)
         self.session.closed()
         self._take_losses(now_ns)
@@ -291,6 +294,7 @@ class Link:
             self._recorder.lose(self, losses, ingest_ns)
         if session.requests != self._requests:
             detail = f"snapshots asked for, with {session.requests - self._requests} commands"
+            self._recorder.counters.resyncs += session.requests - self._requests
             self._requests = session.requests
             self._recorder.health(ingest_ns, self, "resync", detail=detail)
 

@@ -64,6 +64,16 @@ class BatchPool:
         return bool(self._unsent) or self._ring.waiting >= self._ring.slots - 1
 
     @property
+    def waiting(self) -> int:
+        """Batches that the writer has not taken yet."""
+        return self._ring.waiting
+
+    @property
+    def slots(self) -> int:
+        """Room for so many."""
+        return self._ring.slots
+
+    @property
     def unsent(self) -> int:
         """Sealed batches that have found no slot yet."""
         return len(self._unsent)

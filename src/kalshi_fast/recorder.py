@@ -59,6 +59,8 @@ class Counts:
     deltas: int = 0
     gaps: int = 0
     gap_events: int = 0
+    known: int = 0  # markets whose book the rows say now
+    resyncs: int = 0  # commands for snapshots
     repeated: int = 0
     foreign: int = 0  # frames of no subscription of ours, or of a market that it does not carry
     rejected: int = 0
@@ -71,8 +73,13 @@ class Counts:
     raw: int = 0
     blackout_us: int = 0  # the longest of them: from the last frame of one to the takeover by the other
     batches: int = 0
+    rejected_fields: Counter[str] = field(default_factory=Counter)  # what was wrong in them
     unknown_types: Counter[str] = field(default_factory=Counter)
     unknown_keys: Counter[str] = field(default_factory=Counter)
+
+    def add_rejected(self, error: FrameError) -> None:
+        self.rejected += 1
+        _count(self.rejected_fields, error.field)
 
     def add_unknown_type(self, name: str) -> None:
         _count(self.unknown_types, name)
@@ -160,6 +167,7 @@ class Recorder:
         assert isinstance(replica.subscription, Subscription)  # noqa: S101 - its book is exact
         conn_id, sid, ts_us = replica.link.conn_id, replica.subscription.sid, ingest_ns // 1000
         self.event(CLEAR, market, conn_id, sid, seq, YES, 0, 0, ts_us, ingest_ns)
+        self.counters.known += not market.known
         market.known = True
         rows = (conn_id, sid, seq, market.ix, market.id_ix, ts_us, ingest_ns)
         written = write_book(book, before, self._batch.events, self._batch.levels, *rows)
@@ -194,6 +202,7 @@ class Recorder:
             market = replica.market
             if market.known:
                 market.known = False
+                self.counters.known -= 1
                 self.event(
                     GAP, market, link.conn_id, loss.sid, loss.seq, YES, 0, 0, ingest_ns // 1000, ingest_ns
                 )
@@ -261,7 +270,7 @@ class Recorder:
 
     def reject(self, payload: bytes, ingest_ns: int, link: Speaker, error: FrameError) -> None:
         """Counts a frame that cannot be used, and keeps it aside with the reason."""
-        self.counters.rejected += 1
+        self.counters.add_rejected(error)
         if len(self._batch.rejected) >= _KEPT_REJECTS_PER_BATCH:
             return
         kept = RejectedFrame(ingest_ns, link.conn_id, str(error), payload[:_KEPT_REJECT_BYTES])

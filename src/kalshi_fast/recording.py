@@ -26,6 +26,7 @@ from kalshi_fast.fleet import Fleet
 from kalshi_fast.pool import BatchPool
 from kalshi_fast.recorder import Recorder
 from kalshi_fast.ring import MAX_SLOTS, Ring
+from kalshi_fast.status.publish import Publisher
 from kalshi_fast.tuning import capture, collector
 from kalshi_fast.tuning.spin import Spinner
 from kalshi_fast.writer import Writer
@@ -70,8 +71,14 @@ class Recording:
         slots = min(max(4, settings.buffer_max_rows // settings.batch_rows), MAX_SLOTS)
         self._ring = Ring.create(settings.batch_rows, slots, self.id)
         self._populate(MAX_SLOTS if settings.lock_memory else READY_SLOTS)
-        self.writer = Writer(self._ring, settings)
-        self.writer.start()
+        self.status = None if settings.http_listen is None else Publisher(settings)
+        self.writer = Writer(self._ring, settings, self.status.writer_fd if self.status else None)
+        try:
+            self.writer.start()
+        except BaseException:
+            if self.status is not None:
+                self.status.close()
+            raise
         if self.writer.warning:
             log.warning("%s", self.writer.warning)
         _clock.not_before(self.writer.floor_ns + 1)
@@ -100,6 +107,8 @@ class Recording:
         self.started = time.monotonic()
         for signum in (signal.SIGINT, signal.SIGTERM):
             self._loop.add_signal_handler(signum, self.stop)
+        if self.status is not None:
+            self.status.start(self)
         works = [self._seal_on_time(), self._collect_in_quiet()]
         if progress is not None:
             works.append(self._show(progress))
@@ -111,6 +120,8 @@ class Recording:
             await self._run_feeds()
         finally:
             spinner.stop()
+            if self.status is not None:
+                self.status.say_closing(self)
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -153,7 +164,11 @@ class Recording:
         deadline = time.monotonic() + CLOSE_WAIT_S
         while not self.pool.pump() and time.monotonic() < deadline:  # what found no room so far
             time.sleep(0.005)
-        self.writer.close(self.pool.unsent)
+        try:
+            self.writer.close(self.pool.unsent)
+        finally:
+            if self.status is not None:
+                self.status.close()
 
     async def _seal_on_time(self) -> None:
         while True:

@@ -38,10 +38,10 @@ class Writer:
     """``Writer(ring, settings)``, then ``start``, ``wake`` after every batch, at last ``close``.
 
     ``report``: the last one that came; ``floor_ns``, ``late_trades``: as of the first; ``query_url``: where
-    the embedded engine answers queries.
+    the embedded engine answers queries. ``status_fd``: where the writer process is to say how far it is.
     """
 
-    def __init__(self, ring: Ring, settings: Settings) -> None:
+    def __init__(self, ring: Ring, settings: Settings, status_fd: int | None = None) -> None:
         self.report = Report()
         self.warning = ""
         self.floor_ns = 0
@@ -51,6 +51,7 @@ class Writer:
         self.restarts = 0
         self._ring = ring
         self._settings = settings
+        self._status_fd = status_fd
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: socket.socket | None = None
         self._closing = False
@@ -70,6 +71,11 @@ class Writer:
             self.late_trades, self.trades_forgotten_us = first.late_trades, first.trades_forgotten_us
             self.floor_ns, self.query_url = first.floor_ns, first.query_url
             self._thread.start()
+
+    @property
+    def pid(self) -> int:
+        """Of the process; 0 when there is none now."""
+        return self._process.pid if self._process is not None and self._channel is not None else 0
 
     def wake(self) -> None:
         """There is something to take."""
@@ -104,10 +110,14 @@ class Writer:
 
     def _spawn(self) -> None:
         ours, theirs = socket.socketpair()
+        status = [] if self._status_fd is None else [self._status_fd]
         with theirs:
             self._process = subprocess.Popen(  # noqa: S603 - our own interpreter, our own module
-                [sys.executable, "-m", "kalshi_fast.writing", str(self._ring.fd), str(theirs.fileno())],
-                pass_fds=(self._ring.fd, theirs.fileno()),
+                [
+                    *(sys.executable, "-m", "kalshi_fast.writing"),
+                    *(str(fd) for fd in (self._ring.fd, theirs.fileno(), *status)),
+                ],
+                pass_fds=(self._ring.fd, theirs.fileno(), *status),
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
             )

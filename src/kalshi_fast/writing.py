@@ -1,4 +1,5 @@
-"""The writer process: shared memory → journal → stores. ``python -m kalshi_fast.writing RING_FD SOCKET_FD``.
+"""The writer process: shared memory → journal → stores. ``python -m kalshi_fast.writing RING_FD SOCKET_FD
+[STATUS_FD]``.
 
 It is told its settings in the first line that comes through the socket, answers one line when all is open
 (or what is wrong), then says now and then how far it is. When the capture process dies or says that it is
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from kalshi_fast import logs
 from kalshi_fast.delivery import Delivery
 from kalshi_fast.errors import ConfigError, JournalError, JournalFullError, KalshiFastError, UnreachableError
 from kalshi_fast.front import QueryFront
@@ -28,18 +30,22 @@ from kalshi_fast.front.endpoint import remove_endpoint, write_endpoint
 from kalshi_fast.journal import Journal, Position
 from kalshi_fast.report import Report, decode_settings
 from kalshi_fast.ring import Ring
-from kalshi_fast.sinks.clickhouse import ClickHouseSink, connect, embedded_directory
+from kalshi_fast.sinks.clickhouse import ClickHouseSink, connect, embedded_directory, prepared
 from kalshi_fast.sinks.ndjson import RawSink, RejectSink
 from kalshi_fast.sinks.parquet import HISTORIES, ParquetSink
+from kalshi_fast.status import figures
+from kalshi_fast.status.seen import Seen, histogram
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from kalshi_fast.config import Settings
+    from kalshi_fast.ring import SealedSlot
 
 log = logging.getLogger("kalshi_fast.writing")
 
 REPORT_S: Final = 0.2
+STATUS_S: Final = 0.5
 CLOSE_WAIT_S: Final = 10.0
 FULL_WAIT_S: Final = 0.1
 LOCK_WAIT_S: Final = 30.0
@@ -48,7 +54,12 @@ LOCK_WAIT_S: Final = 30.0
 class WriterProcess:
     """All of it; ``run`` returns when it is over."""
 
-    def __init__(self, ring: Ring, channel: socket.socket, settings: Settings) -> None:
+    def __init__(
+        self, ring: Ring, channel: socket.socket, settings: Settings, status: socket.socket | None = None
+    ) -> None:
+        self._status = status
+        self._seen = Seen() if status is not None else None
+        self._status_said = 0.0
         self._ring = ring
         self._channel = channel
         self._settings = settings
@@ -145,6 +156,7 @@ class WriterProcess:
         import chdb
 
         host, port = settings.query_listen
+        prepared(url)  # a writer started again comes here before its deliveries open the engine
         front = QueryFront(
             lambda: chdb.connect(str(self._embedded.resolve())),  # type: ignore[no-untyped-call]
             host=host,
@@ -227,6 +239,7 @@ class WriterProcess:
             elif (batch := ring.peek()) is not None:
                 journal.append(batch, ring.tickers, ring.ids)
                 journal.commit()
+                self._saw(batch)
                 ring.release()
                 taken = 1
         except JournalError as error:
@@ -243,18 +256,23 @@ class WriterProcess:
     def _take_group(self) -> int:
         """One fsync for all that waits."""
         waiting = self._ring.waiting
-        appended = 0
+        appended: list[SealedSlot] = []
         try:
             for ahead in range(waiting):
                 batch = self._ring.peek(ahead)
                 assert batch is not None  # noqa: S101 - so many wait
                 self._journal.append(batch, self._ring.tickers, self._ring.ids)
-                appended += 1
+                appended.append(batch)
         finally:  # what was written counts, also when there was no room for all of it
             self._journal.commit()
-            for _ in range(appended):
+            for batch in appended:
+                self._saw(batch)
                 self._ring.release()
         return waiting
+
+    def _saw(self, batch: SealedSlot) -> None:
+        if self._seen is not None:
+            self._seen.add(batch, time.time_ns())
 
     def _refused(self, error: JournalError) -> None:
         """The disk is full or the bound is reached: nothing is lost by waiting, until the shared memory is
@@ -284,7 +302,42 @@ class WriterProcess:
         for delivery in self._deliveries:
             if delivery.broken is not None and not self._orphan:  # else nobody would start us again
                 raise delivery.broken
-        self._say(self._report())
+        report = self._report()
+        self._say(report)
+        self._say_status(report)
+
+    def _say_status(self, report: Report) -> None:
+        """To the status process, which may miss it."""
+        now = time.monotonic()
+        if self._status is None or self._seen is None or now - self._status_said < STATUS_S:
+            return
+        self._status_said = now
+        pid, at_ns = os.getpid(), time.time_ns()
+        histograms = {"exchange_to_wire": self._seen.to_wire, "wire_to_row": self._seen.to_row}
+        inserts = {}
+        for delivery in self._deliveries:
+            if isinstance(delivery.sink, ClickHouseSink):
+                histograms["wire_to_queryable"] = delivery.sink.lags
+                inserts[delivery.sink.name] = histogram(delivery.sink.insert_times)
+        figures.say(
+            self._status,
+            figures.Writing(
+                pid=pid,
+                at_ns=at_ns,
+                journal_bytes=report.journal_bytes,
+                journal_max_bytes=self._journal.max_bytes,
+                journal_batches=report.journal_batches,
+                journal_error=report.journal_error,
+                rows=report.rows,
+                errors=report.errors,
+                histograms={name: histogram(lags) for name, lags in histograms.items()},
+                inserts=inserts,
+            ),
+        )
+        while rows := self._seen.changed(self._ring.tickers, figures.MARKETS_PER_DATAGRAM):
+            if not figures.say(self._status, figures.Markets(pid, at_ns, rows)):
+                self._seen.put_back()
+                return
 
     def _report(self) -> Report:
         journal = self._journal
@@ -388,15 +441,17 @@ def _first_line(channel: socket.socket) -> bytes:
 
 def main(arguments: list[str]) -> int:
     """The process. Returns its exit code."""
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     for library in ("urllib3", "clickhouse_connect"):
         logging.getLogger(library).setLevel(logging.CRITICAL)  # what they have to say is in our own messages
-    ring_fd, channel_fd = (int(argument) for argument in arguments)
+    ring_fd, channel_fd, *status_fd = (int(argument) for argument in arguments)
     # Ctrl-C and a service manager's SIGTERM reach the whole group: the capture process decides what follows.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     channel = socket.socket(fileno=channel_fd)
-    process = WriterProcess(Ring.attach(ring_fd), channel, decode_settings(_first_line(channel)))
+    settings = decode_settings(_first_line(channel))
+    logs.configure(settings)
+    status = socket.socket(fileno=status_fd[0]) if status_fd else None
+    process = WriterProcess(Ring.attach(ring_fd), channel, settings, status)
     try:
         process.run()
     except KalshiFastError as error:

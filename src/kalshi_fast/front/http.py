@@ -16,7 +16,7 @@ from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qsl, urlsplit
 
-from kalshi_fast.config import is_loopback
+from kalshi_fast.front.bounded import is_addressed
 from kalshi_fast.front.engine import Query
 from kalshi_fast.front.errors import QueryError, refusal
 from kalshi_fast.front.incoming import Incoming, RequestError, read_body
@@ -134,7 +134,7 @@ class Handler(BaseHTTPRequestHandler):
             self.send_error(400, f"expected a URL with at most {_MAX_FIELDS} fields")
             return
         request = Request(self.command, parts.path, dict(pairs), self.headers, body)  # type: ignore[arg-type]
-        if not self._is_addressed():
+        if not is_addressed(self.server, self.headers):
             self.send_error(403, "the Host header names another machine")
         elif request.path in ("/ping", "/replicas_status"):
             self._send(200, b"Ok.\n", {"Content-Type": "text/html; charset=UTF-8"})
@@ -148,16 +148,6 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(request)
 
     do_POST = do_HEAD = do_GET  # noqa: N815
-
-    def _is_addressed(self) -> bool:
-        """A web page can make its own name mean this machine: then the browser's Host is that name."""
-        if not is_loopback(str(self.server.server_address[0])):
-            return True
-        try:
-            name = urlsplit(f"//{self.headers.get('Host', '127.0.0.1')}").hostname or ""
-        except ValueError:
-            return False
-        return is_loopback(name)
 
     def answer(self, request: Request) -> None:
         self._began = False

@@ -10,17 +10,14 @@ import base64
 import binascii
 import hmac
 import logging
-import socket
-import socketserver
-import sys
 import threading
 import time
-from contextlib import contextmanager, suppress
-from http.server import ThreadingHTTPServer
-from typing import TYPE_CHECKING, Any, Final
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from kalshi_fast.config import is_loopback
 from kalshi_fast.errors import ConfigError, reason
+from kalshi_fast.front.bounded import BoundedServer
 from kalshi_fast.front.engine import Engine, Limits
 from kalshi_fast.front.errors import refusal
 from kalshi_fast.front.http import Handler
@@ -33,8 +30,6 @@ if TYPE_CHECKING:
     from kalshi_fast.front.http import Request
 
 log = logging.getLogger("kalshi_fast.front")
-
-MAX_CONNECTIONS: Final = 32
 
 
 class QueryFront:
@@ -151,55 +146,9 @@ class QueryFront:
             yield answer
 
 
-class Server(ThreadingHTTPServer):
-    daemon_threads = True
-    block_on_close = False
-    request_queue_size = MAX_CONNECTIONS
+class Server(BoundedServer):
+    """The listening half of a front."""
 
     def __init__(self, front: QueryFront, host: str, port: int) -> None:
         self.front = front
-        self._lock = threading.Lock()
-        self._open: dict[socket.socket, threading.Thread] = {}
-        if ":" in host:
-            self.address_family = socket.AF_INET6
         super().__init__((host, port), front.handler_class)
-
-    def server_bind(self) -> None:
-        """As usual, without asking a name server for the name of this machine."""
-        socketserver.TCPServer.server_bind(self)
-        self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
-
-    def process_request(self, request: Any, client_address: Any) -> None:  # noqa: ANN401
-        thread = threading.Thread(
-            target=self.process_request_thread,
-            args=(request, client_address),
-            name="query-front-client",
-            daemon=True,
-        )
-        with self._lock:
-            admitted = len(self._open) < MAX_CONNECTIONS
-            if admitted:
-                self._open[request] = thread
-        if admitted:
-            thread.start()
-        else:
-            self.shutdown_request(request)
-
-    def shutdown_request(self, request: Any) -> None:  # noqa: ANN401
-        super().shutdown_request(request)
-        with self._lock:
-            self._open.pop(request, None)
-
-    def cut_all(self) -> None:
-        with self._lock:
-            for connection in self._open:
-                with suppress(OSError):
-                    connection.shutdown(socket.SHUT_RDWR)
-
-    def threads(self) -> list[threading.Thread]:
-        with self._lock:
-            return list(self._open.values())
-
-    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ANN401
-        if not isinstance(sys.exception(), OSError):  # which is a client that went away
-            log.exception("the query front could not answer")

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 import msgspec
+import numpy as np
 import pyarrow as pa
 
 from kalshi_fast._columns import CLEAR
@@ -95,7 +96,7 @@ def open_client(url: str, *, user: str, password: str) -> Client:
 
     if url.startswith("chdb://"):
         # Not as a dsn: a directory may have any characters in its name.
-        target: dict[str, Any] = {"interface": "chdb", "path": str(_prepared(url))}
+        target: dict[str, Any] = {"interface": "chdb", "path": str(prepared(url))}
     else:
         parts = urlsplit(url)
         target = {
@@ -135,8 +136,11 @@ def open_reader(url: str, *, user: str, password: str) -> Client:
     return open_client(url, user=user, password=password)
 
 
-def _prepared(url: str) -> Path:
-    """The engine's directory: there, writable, and not another process's at this moment."""
+def prepared(url: str) -> Path:
+    """The engine's directory: there, writable, and not another process's at this moment; ours from now on.
+
+    Raises ConfigError.
+    """
     directory = embedded_directory(url)
     writable_directory("CLICKHOUSE_URL", directory)
     if is_in_use(directory):
@@ -201,6 +205,7 @@ class ClickHouseSink:
     def __init__(self, connect: Callable[[], Client], journal: Journal, position: Position) -> None:
         self.inserts = 0
         self.lags = Lags()
+        self.insert_times = Lags()
         self._connect = connect
         self._client: Client | None = None
         self._journal = journal
@@ -255,6 +260,7 @@ class ClickHouseSink:
         except Exception as error:
             raise SinkError(f"ClickHouse takes no rows: {first_line(error)}") from error
         now_ns = time.time_ns()
+        self.insert_times.add(np.array([(time.monotonic() - self._began) * 1e9], np.int64))
         for entry in self._pending:
             if entry.events is not None:
                 self.lags.add(now_ns - entry.events.column("ingest_ns").to_numpy())

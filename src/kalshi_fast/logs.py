@@ -1,0 +1,70 @@
+"""How log lines look: text for people, or a JSON object a line for whoever collects them. To stderr, both.
+
+Secrets are not logged anywhere; should a library's message quote one all the same, it is blotted out here.
+Not here: what is logged.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from kalshi_fast.config import Settings
+
+_TEXT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+_SHORTEST_SECRET: Final = 4  # shorter ones would blot out half of every line
+BLOT: Final = "***"
+
+
+class _Formatter(logging.Formatter):
+    def __init__(self, *, as_json: bool, secrets: Iterable[str]) -> None:
+        super().__init__(_TEXT)
+        self._json = as_json
+        self._secrets = [secret for secret in secrets if len(secret) >= _SHORTEST_SECRET]
+
+    def format(self, record: logging.LogRecord) -> str:
+        if not self._json:
+            return self._blotted(super().format(record))
+        fields = {
+            "ts": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": self._blotted(record.getMessage()),
+        }
+        if record.exc_info:
+            fields["exception"] = self._blotted(self.formatException(record.exc_info))
+        return json.dumps(fields)
+
+    def _blotted(self, text: str) -> str:
+        for secret in self._secrets:
+            text = text.replace(secret, BLOT)
+        return text
+
+
+def begin(log_format: str = "text", secrets: Iterable[str] = ()) -> None:
+    """From now on warnings and worse go to stderr in this form. May be called again."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Formatter(as_json=log_format == "json", secrets=secrets))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+
+
+def configure(settings: Settings) -> None:
+    """The same, as configured."""
+    begin(settings.log_format, filter(None, (settings.prod_keyid, settings.clickhouse_password)))
+
+
+def tell(settings: Settings, text: str) -> None:
+    """Something that is no warning: on stderr as it is, or as one more line of JSON."""
+    if settings.log_format != "json":
+        sys.stderr.write(f"{text}\n")
+        return
+    logger = logging.getLogger("kalshi_fast")
+    logger.setLevel(logging.INFO)
+    logger.info("%s", text)
+    logger.setLevel(logging.NOTSET)

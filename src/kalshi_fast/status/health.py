@@ -1,0 +1,80 @@
+"""Is the recording well? If not, what is wrong, in sentences.
+
+``what`` is one of a few words that alerts can go by; docs/metrics.md lists them. Not here: the state itself.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from kalshi_fast.status.state import UNKNOWN_S
+
+if TYPE_CHECKING:
+    from kalshi_fast.status.state import State
+
+SILENT_S: Final = 5.0
+NEAR_BOUND: Final = 0.9  # of JOURNAL_MAX_BYTES
+REASONS: Final = {
+    "starting": "the recorder has not said anything yet",
+    "capture": f"the capture process has said nothing for {SILENT_S:.0f} s",
+    "closing": "the recording is ending; what is buffered is being delivered",
+    "connection": "no connection to the exchange is up",
+    "books": f"books have been unknown for {UNKNOWN_S:.0f} s",
+    "paused": "the buffers are full: reading from the exchange pauses",
+    "writer": f"the writer process is dead or has said nothing for {SILENT_S:.0f} s",
+    "store": "a store takes no rows; the journal keeps them",
+    "journal": f"the journal cannot be written, or has {NEAR_BOUND:.0%} of JOURNAL_MAX_BYTES",
+}
+
+
+class Reason(NamedTuple):
+    """Why the recording is not well: a key of REASONS, and a sentence with the figures."""
+
+    what: str
+    detail: str
+
+
+def reasons(state: State) -> list[Reason]:
+    """Empty: it is well."""
+    with state.lock:
+        now, capture, writing = state.now, state.capture, state.writing
+        if capture is None:
+            return [Reason("starting", REASONS["starting"])]
+        found: list[Reason] = []
+        silent_s = now - state.capture_at
+        if capture.closing:
+            found.append(Reason("closing", REASONS["closing"]))
+        elif silent_s > SILENT_S:
+            found.append(Reason("capture", f"the capture process has said nothing for {silent_s:.0f} s"))
+        if not any(connection.up for connection in capture.connections) and not capture.closing:
+            found.append(Reason("connection", REASONS["connection"]))
+        unknown = state.unknown_for_long()
+        if unknown and not capture.closing:
+            found.append(
+                Reason(
+                    "books",
+                    f"at least {unknown} of {capture.markets_wanted} books have been unknown for"
+                    f" {UNKNOWN_S:.0f} s",
+                )
+            )
+        if capture.paused:
+            found.append(Reason("paused", REASONS["paused"]))
+        heard_at = state.writing_at if writing is not None else state.began_at
+        if capture.writer_pid == 0:
+            found.append(Reason("writer", "the writer process is dead"))
+        elif writing is not None and writing.pid != capture.writer_pid:
+            found.append(Reason("writer", "the writer process has been started again and is not ready yet"))
+        elif now - heard_at > SILENT_S:
+            found.append(Reason("writer", f"the writer process has said nothing for {now - heard_at:.0f} s"))
+        if writing is not None:
+            found += [Reason("store", f"{name}: {error}") for name, error in sorted(writing.errors.items())]
+            if writing.journal_error:
+                found.append(Reason("journal", writing.journal_error))
+            elif writing.journal_bytes > NEAR_BOUND * writing.journal_max_bytes:
+                found.append(
+                    Reason(
+                        "journal",
+                        f"the journal has {writing.journal_bytes} of {writing.journal_max_bytes} bytes",
+                    )
+                )
+        return found
