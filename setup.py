@@ -13,7 +13,22 @@ DEBUG = os.environ.get("KALSHI_FAST_DEBUG") == "1"
 SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer"]
 # Python's own flags contain -fwrapv: with it an overflow is no error, and none would be reported.
 SANITIZE += ["-fno-wrapv"]
-MODULES = ["_book", "_clock", "_columns", "_decode", "_listener", "_path", "_rows", "_shared", "_state"]
+MODULES = [
+    "_book",
+    "_clock",
+    "_columns",
+    "_decode",
+    "_depth",
+    "_features",
+    "_frames",
+    "_listener",
+    "_path",
+    "_replay",
+    "_rows",
+    "_shared",
+    "_state",
+    "_verify",
+]
 if DEBUG:
     MODULES += os.environ.get("KALSHI_FAST_MODULES", "").split()
 else:

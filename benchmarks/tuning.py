@@ -198,6 +198,7 @@ def receive(url: str, cafile: str, frames: int, told: dict[str, str], *, undistu
             list(SyntheticMarkets(N_MARKETS, 1).books), clock=time.monotonic_ns, rng=random.Random(1)
         )
         link = Link(recorder, session)
+        link.path.every_read = True
         seqs: list[int] = []
         ends_ns: list[int] = []
         last = N_MARKETS + frames
@@ -235,7 +236,7 @@ def receive(url: str, cafile: str, frames: int, told: dict[str, str], *, undistu
             return sock
 
         transport, _ = await picows.ws_connect(
-            lambda: FrameListener(link.path, receiver, every_read=True),
+            lambda: FrameListener(link.path, receiver),
             url,
             ssl_context=context,
             socket_factory=dial,

@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
+import time
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +17,7 @@ import orjson
 import pytest
 from benchmarks import instructions as gate
 
-from kalshi_fast._bench import Frames, LagProbe
+from kalshi_fast._bench import Frames, LagProbe, overslept_ns, pace
 from kalshi_fast._columns import DELTA, SNAPSHOT, EventColumns
 from kalshi_fast._decode import rfc3339_us
 from kalshi_fast.bench import inprocess, latency, peers, plot, sockets, tables
@@ -163,6 +165,27 @@ def test_frames_on_the_wire_get_their_time(frames: list[bytes]) -> None:
         message["msg"].pop("ts")
         message["msg"].pop("ts_ms", None)
     assert before == after
+
+
+@pytest.mark.parametrize("group", [1, 2])
+def test_the_compiled_sender_writes_what_the_frame_would_be(frames: list[bytes], group: int) -> None:
+    ours, theirs = socket.socketpair()
+    heads = [untimed_wire(on_the_wire(frame)) for frame in frames[-5:]]
+    late_ns = np.zeros(5, np.int64)
+    start_us = time.time_ns() // 1_000_000 * 1000 + 2_000
+    instants = [start_us + 1000 * (i // group * group) for i in range(5)]
+    with ours, theirs:
+        pace(ours.fileno(), heads, start_us, 1000, group, late_ns, overslept_ns())
+        assert time.time_ns() >= instants[-1] * 1000
+        sent = theirs.recv(65_536)
+    assert sent == b"".join(head + time_of(us) for head, us in zip(heads, instants, strict=True))
+    assert (late_ns >= 0).all()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        pace(ours.fileno(), heads, start_us, 1000, 1, late_ns, -1)
+    with pytest.raises(ValueError, match="at most 1000 bytes"):
+        pace(-1, [bytes(1001)], start_us, 1000, 1, late_ns, -1)
+    with pytest.raises(ValueError, match="groups of at most 64"):
+        pace(-1, heads, start_us, 1000, 65, late_ns, -1)
 
 
 def test_the_probe_counts_from_the_time_in_the_row_to_the_end_of_the_read() -> None:

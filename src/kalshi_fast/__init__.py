@@ -26,6 +26,8 @@ if TYPE_CHECKING:
         OrderBook,
     )
     from kalshi_fast.errors import BookError, KalshiFastError
+    from kalshi_fast.replaying.replay import Replay, replay
+    from kalshi_fast.strategy import Strategy
 
     __version__: str
 
@@ -41,27 +43,30 @@ __all__ = [
     "Grid",
     "KalshiFastError",
     "OrderBook",
+    "Replay",
+    "Strategy",
     "__version__",
+    "replay",
 ]
 
 if not TYPE_CHECKING:  # a type checker has to find the names above, and no others
-    _ERRORS = ("BookError", "KalshiFastError")
+    _MODULES = {
+        "BookError": "errors",
+        "KalshiFastError": "errors",
+        "Replay": "replaying.replay",
+        "Strategy": "strategy",
+        "replay": "replaying.replay",
+    }  # of the others it is the book's
 
     def __getattr__(name: str) -> object:
+        from importlib import import_module
+
         if name not in __all__:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         if name == "__version__":
-            from importlib.metadata import version
-
-            value = version("kalshi-fast")
-        elif name in _ERRORS:
-            from kalshi_fast import errors
-
-            value = getattr(errors, name)
+            value: object = import_module("importlib.metadata").version("kalshi-fast")
         else:
-            from kalshi_fast import _book
-
-            value = getattr(_book, name)
+            value = getattr(import_module(f"kalshi_fast.{_MODULES.get(name, '_book')}"), name)
         globals()[name] = value
         return value
 

@@ -44,6 +44,16 @@ class Changes:
 
 def to_books(books: list[OrderBook], changes: Changes) -> int: ...
 def to_columns(events: EventColumns, levels: LevelColumns, changes: Changes) -> None: ...
+def overslept_ns() -> int: ...
+def pace(
+    fd: int,
+    heads: list[bytes],
+    start_us: int,
+    rate: int,
+    group: int,
+    late_ns: NDArray[np.int64],
+    margin_ns: int,
+) -> None: ...
 
 class LagProbe:
     rows: Final[int]

@@ -2,10 +2,14 @@
 does nothing (the floor), and the lags of rows at the end of a read. Not here: what is measured when (``bench``).
 """
 
+from libc.errno cimport EINTR, errno
 from libc.stdint cimport int64_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
-from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
+from libc.time cimport gmtime_r, strftime, time_t, tm
+from posix.time cimport (
+    CLOCK_MONOTONIC, CLOCK_REALTIME, TIMER_ABSTIME, clock_gettime, clock_nanosleep, timespec,
+)
 
 from picows.picows cimport WSFrame, WSListener, WSMsgType, WSTransport
 
@@ -13,6 +17,8 @@ from kalshi_fast._book cimport OrderBook
 from kalshi_fast._clock cimport now_ns
 from kalshi_fast._columns cimport EventColumns, EventRows, LevelColumns, append_event, append_level
 from kalshi_fast._path cimport NOT_TAKEN, TAKEN_AND_FULL, DeltaPath, Taken
+
+import os
 
 import numpy as np
 
@@ -264,3 +270,118 @@ cdef class LagProbe:
 
     def lags_ns(self):
         return np.array(self.lags[: self.stamped])
+
+
+# --- sending ----------------------------------------------------------------------------------------
+
+cdef extern from "sys/socket.h" nogil:
+    ssize_t send(int fd, const void* content, size_t length, int flags)
+
+cdef enum:
+    SECOND_CHARS = 26  # ,"ts":"2026-11-25T12:00:00
+    TIME_CHARS = 37  # the same and .123456Z"}}
+    MAX_HEAD = 1000
+    MAX_GROUP = 64
+    SHORTEST_SLEEP_NS = 2000
+
+
+cdef int64_t _wall_ns() noexcept nogil:
+    cdef timespec now
+    clock_gettime(CLOCK_REALTIME, &now)
+    return <int64_t>now.tv_sec * 1_000_000_000 + now.tv_nsec
+
+
+cdef void _sleep_until(int64_t ns) noexcept nogil:
+    cdef timespec until
+    until.tv_sec = ns // 1_000_000_000
+    until.tv_nsec = ns % 1_000_000_000
+    clock_nanosleep(CLOCK_REALTIME, TIMER_ABSTIME, &until, NULL)
+
+
+cdef class Second:
+    """The text of a point in time, made anew only when the second is another one."""
+
+    cdef int64_t second
+    cdef char text[32]
+
+    def __cinit__(self):
+        self.second = -1
+
+    cdef void write(self, char* at, int64_t ts_us) noexcept nogil:
+        cdef int64_t second = ts_us // 1_000_000
+        cdef time_t seconds = second
+        cdef tm parts
+        cdef int64_t micros = ts_us % 1_000_000
+        cdef int place = SECOND_CHARS + 6
+        if second != self.second:
+            gmtime_r(&seconds, &parts)
+            strftime(self.text, sizeof(self.text), b',"ts":"%Y-%m-%dT%H:%M:%S', &parts)
+            self.second = second
+        memcpy(at, self.text, SECOND_CHARS)
+        memcpy(at + SECOND_CHARS, b'.000000Z"}}', TIME_CHARS - SECOND_CHARS)
+        while micros > 0:
+            at[place] = <char>(c'0' + micros % 10)
+            micros //= 10
+            place -= 1
+
+
+def overslept_ns():
+    """By how much a short sleep is too long here, as a rule."""
+    cdef list found = []
+    cdef int64_t until
+    for _ in range(200):
+        until = _wall_ns() + 20_000
+        _sleep_until(until)
+        found.append(_wall_ns() - until)
+    return sorted(found)[100]
+
+
+def pace(
+    int fd, list heads not None, int64_t start_us, int64_t rate, Py_ssize_t group, int64_t[::1] late_ns,
+    int64_t margin_ns,
+):
+    """Sends every head with its instant as its ``ts``, at that instant, to a blocking socket; how late each was
+    goes to ``late_ns``.
+
+    ``group``: so many share an instant and one call of the system. ``margin_ns``: a sleep is asked to end so long
+    before the instant, and this is learned from then on. Unless it is late it sleeps before every instant, since
+    others want the core; negative: it only looks at the clock.
+    """
+    cdef Py_ssize_t first, i, length, head_length, sent, n = len(heads)
+    cdef int64_t due_us, due, now, until
+    cdef ssize_t done = 0
+    cdef char frames[MAX_GROUP * (MAX_HEAD + TIME_CHARS)]
+    cdef Second second = Second()
+    cdef bytes head
+    if not 1 <= group <= MAX_GROUP or max(map(len, heads)) > MAX_HEAD:
+        raise ValueError(f"expected groups of at most {MAX_GROUP} frames of at most {MAX_HEAD} bytes")
+    for first in range(0, n, group):
+        due_us = start_us + first * 1_000_000 // rate
+        length = 0
+        for i in range(first, min(first + group, n)):
+            head = heads[i]
+            head_length = len(head)
+            memcpy(frames + length, <const char*>head, head_length)
+            second.write(frames + length + head_length, due_us)
+            length += head_length + TIME_CHARS
+        due = due_us * 1000
+        with nogil:
+            now = _wall_ns()
+            if margin_ns >= 0 and now < due - SHORTEST_SLEEP_NS:
+                until = max(due - margin_ns, now + 1)
+                _sleep_until(until)
+                now = _wall_ns()
+                margin_ns += (now - until - margin_ns) // 16  # on a busy core a sleep ends sooner
+            while now < due:
+                now = _wall_ns()
+            sent = 0
+            while sent < length:
+                done = send(fd, frames + sent, length - sent, 0)
+                if done >= 0:
+                    sent += done
+                elif errno != EINTR:
+                    break
+        if done < 0:
+            raise OSError(errno, os.strerror(errno))
+        for i in range(first, min(first + group, n)):
+            late_ns[i] = now - due

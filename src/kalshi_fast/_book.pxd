@@ -66,6 +66,21 @@ cdef inline void put(Levels* levels, int side, int slot, int64_t qty_e2) noexcep
     if slot >= levels.best[side]:
         levels.best[side] = slot if rests else slot_below(levels, side, slot)
 
+cdef inline void clear(Levels* levels) noexcept nogil:
+    """No level any more; what is in use is cleared, not the whole grid."""
+    cdef int side, slot
+    for side in range(2):
+        slot = levels.best[side]
+        while slot >= 0:
+            levels.qty[side][slot] = 0
+            levels.bits[side][slot >> 6] &= ~(<uint64_t>1 << (slot & 63))
+            slot = slot_below(levels, side, slot)
+        levels.best[side] = -1
+        levels.depth[side] = 0
+        levels.sum[side] = 0
+        for slot in range(TOP_WORDS):
+            levels.top[side][slot] = 0
+
 cdef class Grid:
     cdef readonly str name
     cdef readonly tuple ranges

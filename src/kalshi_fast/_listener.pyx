@@ -3,7 +3,8 @@ read buffer, and no Python object is made for it when it is a usual delta.
 
 The receive time is taken once per read from the socket. Everything else (frames that the fast path leaves
 alone, control frames, what is due at the end of a read) goes to ``rest``, a ``receiver.Receiver``. At the end of
-a read something can be due only when there is something to send or a batch has been sealed.
+a read something can be due only when there is something to send or a batch has been sealed (or somebody wants to
+know of ``every_read``).
 """
 
 from libc.stdint cimport int64_t, uint64_t
@@ -15,18 +16,15 @@ from kalshi_fast._path cimport NOT_TAKEN, TAKEN_AND_FULL, DeltaPath, Taken
 
 
 cdef class FrameListener(WSListener):
-    """``FrameListener(path, rest, every_read=False)``: of one connection. ``every_read``: ``rest`` wants to be told
-    the end of each, whether there is something to do or not."""
+    """``FrameListener(path, rest)``: of one connection."""
 
-    cdef public bint every_read
     cdef DeltaPath path
     cdef object rest
     cdef list outbox
     cdef int64_t read_ns  # of the read that is being handled, 0 between two reads
     cdef uint64_t turns  # of the path, when the end of a read was last told
 
-    def __init__(self, DeltaPath path not None, rest not None, *, bint every_read=False):
-        self.every_read = every_read
+    def __init__(self, DeltaPath path not None, rest not None):
         self.path = path
         self.rest = rest
         self.outbox = rest.outbox
@@ -51,7 +49,7 @@ cdef class FrameListener(WSListener):
 
     cdef _end_of_read(self):
         self.read_ns = 0
-        if self.every_read or self.path.turns != self.turns or len(self.outbox) > 0:
+        if self.path.every_read or self.path.turns != self.turns or len(self.outbox) > 0:
             self.turns = self.path.turns
             self.rest.on_end_of_read()
 

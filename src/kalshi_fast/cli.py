@@ -88,6 +88,23 @@ def parser() -> argparse.ArgumentParser:
 
     _add_views(commands)
 
+    replay = commands.add_parser(
+        "replay",
+        help="what a recording holds, and whether it is right",
+        description="Reads recorded events and says what there is of each market. With --verify every book is"
+        " rebuilt and every invariant checked; the exit code is 1 when one does not hold.",
+    )
+    replay.add_argument(
+        "path", help="Parquet directory, file or pattern, ClickHouse URL, journal, or capture"
+    )
+    replay.add_argument("--verify", action="store_true", help="rebuild every book and check it")
+    replay.add_argument("--markets", help="these tickers only, comma-separated")
+    replay.add_argument("--start", help="from this moment on (ISO, UTC)")
+    replay.add_argument("--end", help="up to this moment, it excluded")
+    replay.add_argument("--repair", action="store_true", help="leave out what is damaged, and say so")
+    replay.add_argument("--database", help="of a ClickHouse URL (as configured)")
+    _add_output(replay)
+
     query = commands.add_parser("query", help="ask ClickHouse", description="Runs one SQL statement.")
     query.add_argument("sql", help="the statement")
     query.add_argument("--dir", type=Path, help="ask the recording of `demo --dir`")
@@ -108,6 +125,54 @@ def parser() -> argparse.ArgumentParser:
     compact.add_argument("--dry-run", action="store_true", help="say what would be merged, change nothing")
     _add_output(compact)
     _add_settings(compact)
+
+    importing = commands.add_parser(
+        "import",
+        help="take over recordings of the seed's Parquet layout",
+        description="Turns Parquet files with text timestamps and prices in cents into ours, whole files or"
+        " none, and reports what was wrong in them. Books are known only where the rows prove it. A file that"
+        " has been imported before is left out.",
+    )
+    importing.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="files or directories")
+    importing.add_argument(
+        "--out", type=Path, required=True, help="goes to OUT/orderbook; like PARQUET_DIR of a recorder"
+    )
+    importing.add_argument("--dry-run", action="store_true", help="only report, write nothing")
+    importing.add_argument(
+        "--skip-damaged", action="store_true", help="leave out files that cannot be read, instead of failing"
+    )
+    importing.add_argument(
+        "--keep-labels",
+        action="store_true",
+        help="never take changes under a doubtful name for those of the market whose book they fit",
+    )
+    _add_output(importing)
+
+    export = commands.add_parser(
+        "export",
+        help="recorded books for hftbacktest, NautilusTrader, or as CSV",
+        description="Writes recorded books in the form of another program: a file for each market and date.",
+    )
+    export.add_argument(
+        "form", choices=("hftbacktest", "csv", "nautilus"), metavar="FORM", help="%(choices)s"
+    )
+    _add_source(export, "markets; all when there is none")
+    export.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the files go")
+    export.add_argument("--bbo", action="store_true", help="csv: best bid and ask instead of the events")
+    export.add_argument("--overwrite", action="store_true", help="replace files that are there")
+    _add_output(export)
+
+    plot = commands.add_parser(
+        "plot",
+        help="a picture of a recorded market",
+        description="Draws best prices, spread and depth of one market; time in which its book was unknown is"
+        " hatched grey. Needs the extra `plot`.",
+    )
+    plot.add_argument("market", metavar="MARKET", help="its ticker")
+    _add_stretch(plot)
+    plot.add_argument("--out", type=Path, required=True, metavar="FILE", help=".png, .svg, .pdf or .html")
+    plot.add_argument("--columns", type=_positive, default=800, help="columns of time (800)")
+    _add_output(plot)
 
     sql = commands.add_parser(
         "sql",
@@ -195,6 +260,23 @@ def _positive(text: str) -> int:
     if number == 0:
         raise argparse.ArgumentTypeError(f"expected a whole number above 0, got {text!r}")
     return number
+
+
+def _add_source(command: argparse.ArgumentParser, markets: str) -> None:
+    command.add_argument("markets", nargs="*", metavar="MARKET", help=markets)
+    _add_stretch(command)
+
+
+def _add_stretch(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--from",
+        dest="source",
+        required=True,
+        metavar="SOURCE",
+        help="PARQUET_DIR, a file or pattern, chdb://DIR, http(s)://HOST:PORT, a journal, a capture",
+    )
+    command.add_argument("--start", metavar="TIME", help="from this time on, such as 2026-01-31T12:00:00Z")
+    command.add_argument("--end", metavar="TIME", help="before this time")
 
 
 def _add_output(command: argparse.ArgumentParser) -> None:
@@ -371,6 +453,15 @@ def _top(options: argparse.Namespace) -> int:
     return 0
 
 
+def _replay(options: argparse.Namespace) -> int:
+    from kalshi_fast.replaying.command import replay
+
+    def credentials() -> Settings:
+        return load({}, environ=os.environ, env_file=Path(".env"), toml_file=None).settings
+
+    return replay(options, credentials)
+
+
 def _query(options: argparse.Namespace) -> int:
     from kalshi_fast.demo import demo_database
     from kalshi_fast.sinks import clickhouse
@@ -409,6 +500,71 @@ def _compact(options: argparse.Namespace) -> int:
     if options.json:
         sys.stdout.write(json.dumps({"dates": [report.figures() for report in reports]}) + "\n")
     return 0 if all(report.error is None for report in reports) else 1
+
+
+def _import(options: argparse.Namespace) -> int:
+    from kalshi_fast.importing import describe, import_recordings
+
+    report = import_recordings(
+        options.paths,
+        options.out,
+        skip_damaged=options.skip_damaged,
+        keep_labels=options.keep_labels,
+        dry_run=options.dry_run,
+        quiet=options.quiet,
+    )
+    sys.stdout.write(describe(report, dry_run=options.dry_run) + "\n")
+    if options.json:
+        sys.stdout.write(json.dumps(report.figures()) + "\n")
+    return 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    from kalshi_fast.exporting import describe, export
+
+    report = export(
+        options.form,
+        options.source,
+        options.out,
+        markets=options.markets or None,
+        start=options.start,
+        end=options.end,
+        bbo=options.bbo,
+        overwrite=options.overwrite,
+        quiet=options.quiet,
+    )
+    sys.stdout.write(describe(report) + "\n")
+    if options.json:
+        sys.stdout.write(json.dumps(report.figures()) + "\n")
+    return 0
+
+
+def _plot(options: argparse.Namespace) -> int:
+    from kalshi_fast.plotting import collect, save
+    from kalshi_fast.plotting.draw import check_format
+    from kalshi_fast.progress import ProgressLine
+
+    check_format(options.out)
+    line = ProgressLine(quiet=options.quiet)
+    try:
+        picture = collect(
+            options.market,
+            options.source,
+            start=options.start,
+            end=options.end,
+            columns=options.columns,
+            progress=line.show,
+        )
+        line.show("drawing …")
+        save(picture, options.out)
+    finally:
+        line.end()
+    known = picture.known_share
+    sys.stdout.write(f"{options.out}  {picture.events:,} events, book known {known:.1%} of the time\n")
+    if options.json:
+        figures = {"path": str(options.out), "events": picture.events, "known_share": known}
+        sys.stdout.write(json.dumps(figures) + "\n")
+    return 0
 
 
 def _client(settings: Settings, url: str | None, *, make: bool = False) -> Client:
@@ -490,7 +646,11 @@ _COMMANDS = {
     "watch": _watch,
     "top": _top,
     "query": _query,
+    "replay": _replay,
     "compact": _compact,
+    "import": _import,
+    "export": _export,
+    "plot": _plot,
     "sql": _sql,
     "check": _check,
     "bench": _bench,

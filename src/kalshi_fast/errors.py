@@ -117,6 +117,14 @@ class CompactError(KalshiFastError):
     """Files of a date cannot be merged; they stay as they are. The text names the file."""
 
 
+class ExportError(KalshiFastError):
+    """An export or a picture cannot be made: what was asked for is not there, or a file is in the way."""
+
+
+class ForeignFileError(KalshiFastError):
+    """A file of another recorder cannot be imported. The text names the file and what is wrong with it."""
+
+
 class SchemaError(SinkError):
     """The ClickHouse database is not one that this version can write to; nothing in it was changed."""
 
@@ -137,3 +145,19 @@ class JournalError(KalshiFastError):
 
 class JournalFullError(JournalError):
     """The journal has reached its bound: nothing more until a store has come on."""
+
+
+class ReplayError(KalshiFastError):
+    """Recorded events cannot be read as they are. ``path`` and ``row_group`` say where, if it is a file."""
+
+    def __init__(self, text: str, path: object = None, row_group: int | None = None) -> None:
+        where = (
+            "" if path is None else f"{path}: " if row_group is None else f"{path}, row group {row_group}: "
+        )
+        super().__init__(where + text)
+        self.path = path
+        self.row_group = row_group
+
+
+class RestError(KalshiFastError):
+    """The exchange's REST interface does not answer, or not as it must."""

@@ -13,7 +13,7 @@ import logging
 import socket
 import ssl
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
 from urllib.parse import urlsplit
 
 import picows
@@ -29,10 +29,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from kalshi_fast.auth import Signer
+    from kalshi_fast.channels.link import ChannelLink
     from kalshi_fast.link import Link
     from kalshi_fast.pool import Pool
 
 log = logging.getLogger("kalshi_fast.feed")
+
+L = TypeVar("L", bound="Link | ChannelLink")
 
 HANDSHAKE_TIMEOUT_S: Final = 10.0
 IDLE_S: Final = 10.0  # the exchange pings every 10 s
@@ -53,7 +56,7 @@ def exchange_tls(url: str, cafile: Path | None) -> ssl.SSLContext | None:
     return tls_context(cafile) if urlsplit(url).scheme == "wss" else None
 
 
-class Feed:
+class Feed(Generic[L]):
     """``await run()`` keeps a link connected until ``stop`` is called.
 
     A first connection that fails ends it with ConnectError (or RefusedError): most likely the configuration
@@ -66,7 +69,7 @@ class Feed:
         self,
         url: str,
         signer: Signer,
-        link: Link,
+        link: L,
         pool: Pool,
         *,
         ssl_context: ssl.SSLContext | None,

@@ -12,12 +12,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kalshi_fast import wire
-from kalshi_fast._book import GRIDS, NO, YES, Grid
+from kalshi_fast._book import NO, YES
 from kalshi_fast._clock import receive_ns
 from kalshi_fast._columns import DELTA
 from kalshi_fast._decode import MAX_PRICE_E4, cents_e4, contracts_e2, price_e4, qty_e2, rfc3339_us
 from kalshi_fast._path import DeltaPath
 from kalshi_fast.books import Replica
+from kalshi_fast.channels.grid import declared
 from kalshi_fast.errors import BookError, FieldError, FrameError
 from kalshi_fast.subscription import Subscription, Verdict
 
@@ -35,6 +36,7 @@ class Link:
         self.session = session
         self.conn_id = 0
         self.up = False
+        self.watched = False
         self._requests = 0
         self._decoded = 0  # frames that went the long way
         self.replicas: dict[str, Replica] = {}
@@ -86,6 +88,14 @@ class Link:
     def on_full(self) -> None:
         """The fast path has filled a batch."""
         self._recorder.seal()
+
+    def watch(self) -> None:
+        """A strategy wants to see the rows of every read."""
+        self.watched = self.path.every_read = True
+
+    def look(self) -> None:
+        """The strategy sees what has been written so far."""
+        self._recorder.look()
 
     def feed(self, payload: bytes, ingest_ns: int) -> None:
         """A frame from elsewhere than a socket: the fast path first, as there."""
@@ -233,7 +243,7 @@ class Link:
     def _on_lifecycle(self, message: wire.MarketLifecycle, ingest_ns: int) -> None:
         """The exchange says which prices a market uses: its books move to that grid."""
         market = self._recorder.books.by_ticker.get(message.msg.market_ticker)
-        grid = _grid(message.msg)
+        grid = declared(message.msg)
         if market is None or grid is None:
             return
         market.declared_grid = grid
@@ -327,17 +337,6 @@ class Link:
             replica = self.replicas[ticker] = Replica(market, self)
             self.path.add(ticker, replica)
         return replica
-
-
-def _grid(body: wire.LifecycleBody) -> Grid | None:
-    """The grid that a lifecycle event declares: by ranges, else by name; None when it names none."""
-    if body.price_ranges:
-        ranges = [
-            (price_e4(r.start, "start"), price_e4(r.end, "end"), price_e4(r.step, "step"))
-            for r in body.price_ranges
-        ]
-        return Grid(body.price_level_structure or "declared", ranges)
-    return GRIDS.get(body.price_level_structure or "")
 
 
 def _given(field: str, value: int | None) -> int:

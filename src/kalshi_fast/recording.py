@@ -18,7 +18,8 @@ from urllib.parse import urlsplit
 from kalshi_fast import _clock
 from kalshi_fast.auth import Signer
 from kalshi_fast.books import Books
-from kalshi_fast.config import Settings, require_live
+from kalshi_fast.channels.feeds import ChannelFeeds
+from kalshi_fast.config import BOOKS, Settings, require_live
 from kalshi_fast.errors import ConfigError, TuningError
 from kalshi_fast.feed import tls_context
 from kalshi_fast.fleet import Fleet
@@ -33,6 +34,8 @@ from kalshi_fast.writer import Writer
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from kalshi_fast.strategy import Strategy
+
 PROGRESS_S = 0.5
 READY_SLOTS = 64  # of the ring at the start: it uses the first ones that are free, so mostly these
 CLOSE_WAIT_S = 30.0
@@ -41,10 +44,14 @@ log = logging.getLogger("kalshi_fast.recording")
 
 
 class Recording:
-    """``Recording(settings)``, then ``open``, ``await run``, ``close``. Raises KalshiFastError."""
+    """``Recording(settings)``, then ``open``, ``await run``, ``close``. Raises KalshiFastError.
 
-    def __init__(self, settings: Settings) -> None:
+    ``strategy``: sees every event that is recorded; see ``strategy``.
+    """
+
+    def __init__(self, settings: Settings, strategy: Strategy | None = None) -> None:
         require_live(settings)
+        self._strategy = strategy
         self.settings = settings
         self.id = uuid.uuid4()
         self.books = Books()
@@ -79,7 +86,11 @@ class Recording:
             self._ring, self.books.tickers, self.books.ids, self.writer.wake, self.writer.floor_ns
         )
         self.recorder = Recorder(self.books, self.pool, self.pool.deliver, seal_rows=settings.batch_rows)
+        if self._strategy is not None:
+            self.recorder.attach(self._strategy)
         self.fleet = Fleet(settings, signer, self.recorder, self.pool, context)
+        self.channels = ChannelFeeds(settings, signer, self.recorder, self.pool, context)
+        self.channels.streams.go_on_after(self.writer.late_trades, self.writer.trades_forgotten_us)
         capture.apply(settings)  # last: what has been started above is not meant
 
     def _populate(self, slots: int) -> None:
@@ -106,7 +117,7 @@ class Recording:
         if self.settings.busy_poll:
             spinner.start()
         try:
-            await self.fleet.run()
+            await self._run_feeds()
         finally:
             spinner.stop()
             if self.status is not None:
@@ -116,19 +127,39 @@ class Recording:
             await asyncio.gather(*tasks, return_exceptions=True)
             self._loop = None
 
+    async def _run_feeds(self) -> None:
+        """Until the first of them ends, and with it all."""
+        tasks = []
+        if BOOKS in self.settings.channels:
+            tasks.append(asyncio.ensure_future(self.fleet.run()))
+        if self.channels.feeds:
+            tasks.append(asyncio.ensure_future(self.channels.run()))
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self.stop()
+            ended = await asyncio.gather(*tasks, return_exceptions=True)
+        for error in ended:
+            if isinstance(error, BaseException):
+                raise error
+
     def follow(self, tickers: Iterable[str]) -> None:
         """From now on records these markets and no others."""
         wanted = dict.fromkeys(tickers)
         carried = self.fleet.tickers
         self.fleet.add(wanted)
         self.fleet.remove(carried - wanted.keys())
+        self.channels.add(wanted)
+        self.channels.remove(carried - wanted.keys())
 
     def stop(self) -> None:
         """Ends the feeds; what is buffered is delivered by ``close``."""
         self.fleet.stop()
+        self.channels.stop()
 
     def close(self) -> None:
         """Delivers everything buffered and closes the stores. Raises SinkError when one refused."""
+        self.recorder.look()
         self.recorder.seal()
         deadline = time.monotonic() + CLOSE_WAIT_S
         while not self.pool.pump() and time.monotonic() < deadline:  # what found no room so far
@@ -162,7 +193,7 @@ class Recording:
         counts = self.recorder.counts
         report = self.writer.report
         return {
-            "connections": self.fleet.connections,
+            "connections": self.fleet.connections + self.channels.connections,
             "markets": len(self.books.by_ticker),
             "frames_received": counts.frames,
             "events": counts.events,
@@ -173,6 +204,11 @@ class Recording:
             "frames_repeated": counts.repeated,
             "frames_foreign": counts.foreign,
             "frames_rejected": counts.rejected,
+            "trades": counts.trades,
+            "trades_repeated": counts.trades_repeated,
+            "trades_filled": counts.trades_filled,
+            "tickers": counts.tickers,
+            "lifecycle": counts.lifecycle,
             "handovers": counts.handovers,
             "blackout_us": counts.blackout_us,
             "unknown_types": counts.unknown_types.total(),

@@ -31,8 +31,8 @@ from kalshi_fast.journal import Journal, Position
 from kalshi_fast.report import Report, decode_settings
 from kalshi_fast.ring import Ring
 from kalshi_fast.sinks.clickhouse import ClickHouseSink, connect, embedded_directory, prepared
-from kalshi_fast.sinks.parquet import ParquetSink
-from kalshi_fast.sinks.rejects import RejectSink
+from kalshi_fast.sinks.ndjson import RawSink, RejectSink
+from kalshi_fast.sinks.parquet import HISTORIES, ParquetSink
 from kalshi_fast.status import figures
 from kalshi_fast.status.seen import Seen, histogram
 
@@ -90,6 +90,8 @@ class WriterProcess:
                 warning=warning,
                 floor_ns=self._journal.floor_ns,
                 query_url=front.url if front is not None else "",
+                late_trades=self._journal.late_trades.trades(),
+                trades_forgotten_us=self._journal.late_trades.forgotten_us,
             )
         )
         for delivery in self._deliveries:
@@ -134,6 +136,8 @@ class WriterProcess:
                     rejects=RejectSink(
                         settings.parquet_dir, self._journal, self._position("rejected", target)
                     ),
+                    raw=RawSink(settings.parquet_dir, self._journal, self._position("raw", target)),
+                    histories={table: self._position(f"parquet-{table}", target) for table in HISTORIES},
                 )
             )
         return sinks

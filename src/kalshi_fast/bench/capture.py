@@ -16,6 +16,7 @@ import random
 import sys
 import time
 import uuid
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -31,13 +32,16 @@ from kalshi_fast.bench.rig import BATCH_ROWS, WrongResultError
 from kalshi_fast.bench.sender import GO
 from kalshi_fast.bench.workload import tickers
 from kalshi_fast.books import Books
+from kalshi_fast.errors import TuningError
 from kalshi_fast.feed import tls_context
 from kalshi_fast.link import Link
 from kalshi_fast.pool import BatchPool
 from kalshi_fast.receiver import Receiver
 from kalshi_fast.recorder import Recorder
+from kalshi_fast.recording import READY_SLOTS
 from kalshi_fast.ring import Ring
 from kalshi_fast.session import Session
+from kalshi_fast.tuning.spin import Spinner
 
 if TYPE_CHECKING:
     from kalshi_fast.batch import Batch
@@ -85,11 +89,12 @@ class Probed(Receiver):
         super().__init__(link, pool)
         self.done = asyncio.Event()
         self._probe, self._task, self._going = probe, task, False
+        self._subscriptions = link.session.subscriptions
 
     def on_end_of_read(self) -> None:
         self._probe.end_of_read()
         super().on_end_of_read()
-        subscription = self._link.session.subscriptions.get(1)
+        subscription = self._subscriptions.get(1)
         if subscription is None:
             return
         if not self._going and subscription.next_seq > self._task.warm:
@@ -104,19 +109,16 @@ async def receive(task: Task, recorder: Recorder, pool: ProbedPool, probe: LagPr
     """Until the last frame; batches are sealed on time, as in a recording."""
     session = Session(tickers(), clock=time.monotonic_ns, rng=random.Random(1))  # noqa: S311
     link = Link(recorder, session)
+    link.path.every_read = True
     receiver = Probed(link, pool, probe, task)
     transport, _ = await picows.ws_connect(
-        lambda: FrameListener(link.path, receiver, every_read=True),
+        lambda: FrameListener(link.path, receiver),
         task.url,
         ssl_context=tls_context(Path(task.ca_file)) if task.ca_file is not None else None,
         enable_auto_ping=True,
         enable_auto_pong=False,
     )
-    loop = asyncio.get_running_loop()
-
-    def again() -> None:
-        if not receiver.done.is_set():
-            loop.call_soon(again)
+    spinner = Spinner(asyncio.get_running_loop())
 
     async def seal_on_time() -> None:
         while True:
@@ -127,10 +129,11 @@ async def receive(task: Task, recorder: Recorder, pool: ProbedPool, probe: LagPr
 
     sealing = asyncio.ensure_future(seal_on_time())
     if task.busy:
-        again()
+        spinner.start()
     try:
         await asyncio.wait_for(receiver.done.wait(), task.seconds + _MARGIN_S)
     finally:
+        spinner.stop()
         sealing.cancel()
         transport.disconnect(graceful=False)
         await transport.wait_disconnected()
@@ -141,6 +144,8 @@ def run(task: Task) -> dict[str, Any]:
     """The figures."""
     books, probe = Books(), LagProbe(task.warm + task.frames)
     ring = Ring.create(BATCH_ROWS, SLOTS, uuid.uuid4())
+    with suppress(TuningError):  # as a recording: where it can be done
+        ring.populate(READY_SLOTS)
     writer = None
     if task.directory is None:
         pool = ProbedPool(ring, books.tickers, books.ids, ring.release)

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 RATE: Final = 50_000
 PERCENTILES: Final = {"p50": 50.0, "p90": 90.0, "p99": 99.0, "p999": 99.9, "p9999": 99.99, "max": 100.0}
 BUCKETS: Final = 1.2  # so many times is a bound of the histogram above the one before
+SHARED_GROUP: Final = 2  # frames of one instant: for a sleep before each of them there is no time on a core
 SKIP_S: Final = 0.5  # at the beginning: pages and caches are touched for the first time
 
 
@@ -59,9 +60,10 @@ def measured(
     """Percentiles in us, the histogram, and how late the sender was."""
     frames = round(seconds * RATE)
     sender_core, core = cores if cores is not None else (None, None)
-    # With the writer on its core the sender sleeps between frames, or nothing would be written; it has
+    # With the writer on its core the sender sleeps between instants, or nothing would be written; it has
     # real-time priority then, where it is allowed to: it is the clock of the measurement.
-    play = Play(N_MARKETS, frames, RATE, sleeps=int(variant.sinks))
+    group = SHARED_GROUP if variant.sinks else 1
+    play = Play(N_MARKETS, frames, RATE, group=group, sleeps=int(variant.sinks))
     with tempfile.TemporaryDirectory(prefix="kalshi-fast-bench-") as name:
         directory = Path(name)
         task = Task(
@@ -90,10 +92,15 @@ def measured(
         )
     return {
         "rate": RATE,
+        "group": group,
         **percentiles(lags_ns),
         "histogram": histogram(lags_ns),
         "from_sent": percentiles(lags_ns - late_ns),
-        "sender_late": {**percentiles(late_ns), "realtime": said["realtime"]},
+        "sender_late": {
+            **percentiles(late_ns),
+            "realtime": said["realtime"],
+            "cpu": round(said["cpu_s"] / seconds, 2),
+        },
         "capture": json.loads(done.stdout.splitlines()[-1]),
     }
 

@@ -91,12 +91,13 @@ async def kalshi_fast(sending: Sending, play: Play) -> Sample:
                     done.set_result(self.watch.stop(play.frames))
             elif self.watch is None and subscription.next_seq > play.warm:
                 recorder.seal()
-                listener.every_read = play.frames % BATCH_ROWS != 0
+                rig.link.path.every_read = play.frames % BATCH_ROWS != 0
                 self.watch = Stopwatch()
                 assert self._transport is not None  # noqa: S101 - it has just brought us a frame
                 self._transport.send(picows.WSMsgType.TEXT, GO)
 
-    listener = FrameListener(rig.link.path, Counting(rig.link, rig.pool), every_read=True)
+    rig.link.path.every_read = True
+    listener = FrameListener(rig.link.path, Counting(rig.link, rig.pool))
     transport = await _connected(sending, play, listener)
     sample = await asyncio.wait_for(done, TIMEOUT_S)
     rig.check(1 + play.warm + play.frames)

@@ -22,25 +22,27 @@ import sys
 import threading
 import time
 from array import array
-from contextlib import suppress
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import numpy as np
 
+from kalshi_fast._bench import overslept_ns, pace
 from kalshi_fast.bench.cpus import pin
 from kalshi_fast.bench.workload import SUBSCRIBED, on_the_wire, stream, time_of, untimed_wire
 from kalshi_fast.errors import SimulatorError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+
+    from numpy.typing import NDArray
 
 GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 GO: Final = b"go"
 CHUNK_BYTES: Final = 256 * 1024
-_SPIN_NS: Final = 4_000  # a sleep may take so much longer than it should
 _LEAD_US: Final = 20_000  # before the first instant of a paced play
 
 
@@ -60,14 +62,15 @@ class Play:
     """``/?warm=W&frames=N&rate=R``: after the answer to one subscribe command W frames at once, "go", N
     frames.
 
-    ``rate`` 0: as fast as the socket takes them. ``go`` 0: nobody is waited for. ``sleeps`` 1: between two
-    frames the sender sleeps, for those who share its core.
+    ``rate`` 0: as fast as the socket takes them. ``group``: so many share an instant. ``go`` 0: nobody is
+    waited for. ``sleeps`` 1: between two instants the sender sleeps, for those who share its core.
     """
 
     warm: int
     frames: int
     rate: int = 0
     go: int = 1
+    group: int = 1
     sleeps: int = 0
 
     @classmethod
@@ -77,7 +80,7 @@ class Play:
 
     @property
     def path(self) -> str:
-        return f"/?warm={self.warm}&frames={self.frames}&rate={self.rate}&go={self.go}&sleeps={self.sleeps}"
+        return "/?" + urlencode(asdict(self))
 
 
 class Plain:
@@ -85,6 +88,7 @@ class Plain:
 
     def __init__(self, sock: socket.socket) -> None:
         self.sendall = sock.sendall
+        self.fd = sock.fileno()
         self._sock = sock
 
     def recv(self) -> bytes:
@@ -203,38 +207,53 @@ class Sender:
             untimed_wire(bytes(self._all[self._ends[n - 1] : self._ends[n]]))
             for n in range(first, first + play.frames)
         ]
-        late_ns = array("q", bytes(8 * play.frames))
-        clock, send, sleep, encoded = time.time_ns, wire.sendall, time.sleep, wire.encoded
-        gc.collect()
-        gc.disable()
-        realtime = bool(play.sleeps) and _ask_for_realtime()
-        start_us = clock() // 1000 + _LEAD_US
-        for i, head in enumerate(heads):
-            due_us = start_us + i * 1_000_000 // play.rate
-            frame = encoded(head + time_of(due_us))
-            due = due_us * 1000
-            now = clock()
-            if play.sleeps and now < due - _SPIN_NS:
-                sleep((due - _SPIN_NS - now) / 1e9)
-                now = clock()
-            while now < due:
-                now = clock()
-            send(frame)
-            late_ns[i] = now - due
-        gc.enable()
-        if realtime:
-            os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+        late_ns = np.zeros(play.frames, np.int64)
+        with _undisturbed(realtime=bool(play.sleeps)) as realtime:
+            margin_ns = overslept_ns() if play.sleeps else -1
+            cpu, start_us = time.process_time(), time.time_ns() // 1000 + _LEAD_US
+            if isinstance(wire, Encrypted):
+                _paced_encrypted(wire, heads, start_us, play.rate, late_ns)
+            else:
+                pace(wire.fd, heads, start_us, play.rate, play.group, late_ns, margin_ns)
+            cpu = time.process_time() - cpu
         self._late_file.write_bytes(late_ns.tobytes())
-        return {"realtime": realtime, "late_file": str(self._late_file)}
+        return {"realtime": realtime, "cpu_s": cpu, "late_file": str(self._late_file)}
 
 
-def _ask_for_realtime() -> bool:
-    """The sender is the clock of the measurement: on a core that it shares it must run when it is time."""
+def _paced_encrypted(
+    wire: Encrypted, heads: list[bytes], start_us: int, rate: int, late_ns: NDArray[np.int64]
+) -> None:
+    """As ``pace``; each frame is encrypted while its instant has not come. It never sleeps."""
+    clock, send, encoded = time.time_ns, wire.sendall, wire.encoded
+    for i, head in enumerate(heads):
+        due_us = start_us + i * 1_000_000 // rate
+        frame, due = encoded(head + time_of(due_us)), due_us * 1000
+        now = clock()
+        while now < due:
+            now = clock()
+        send(frame)
+        late_ns[i] = now - due
+
+
+@contextmanager
+def _undisturbed(*, realtime: bool) -> Iterator[bool]:
+    """No garbage collector; real-time priority, if that is asked for. Gives whether it was granted.
+
+    The sender is the clock of the measurement: on a core that it shares it must run when it is time.
+    """
+    granted = False
+    if realtime:
+        with suppress(AttributeError, OSError):
+            os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+            granted = True
+    gc.collect()
+    gc.disable()
     try:
-        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
-    except (AttributeError, OSError):
-        return False
-    return True
+        yield granted
+    finally:
+        gc.enable()
+        if granted:
+            os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
 
 
 def _at_once(wire: Plain, content: memoryview) -> dict[str, Any]:

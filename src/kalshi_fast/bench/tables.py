@@ -97,7 +97,7 @@ def _promise(made: dict[str, Any], key: str, what: str) -> str:
 
 def markdown(results: Results) -> str:
     """The table of the README: the in-process pipeline and both sockets."""
-    lines = ["| ns per frame | median | least-most | |", "|---|---:|---:|---:|"]
+    lines = ["| ns per frame | median | least-most | of ours |", "|---|---:|---:|---:|"]
     for group, rows in _groups(results):
         if group in ("book", "columns"):
             continue

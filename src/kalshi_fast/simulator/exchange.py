@@ -15,20 +15,26 @@ from collections import defaultdict
 from email.utils import formatdate
 from random import Random
 from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
 
 import picows
 
 from kalshi_fast.errors import SimulatorError
+from kalshi_fast.simulator import rest
 from kalshi_fast.simulator.agenda import Agenda
 from kalshi_fast.simulator.checkpoints import Checkpoints
 from kalshi_fast.simulator.client import Client
 from kalshi_fast.simulator.dialect import Dialect
+from kalshi_fast.simulator.express import Express
 from kalshi_fast.simulator.handshake import PATH, refusal
 from kalshi_fast.simulator.inject import Injector
+from kalshi_fast.simulator.life import Life
 from kalshi_fast.simulator.pace import MAX_BURST, Pace
+from kalshi_fast.simulator.recorded import RecordedMarkets
 from kalshi_fast.simulator.source import Change, Source, on_yes_scale
 from kalshi_fast.simulator.state import Conditions, Stats
-from kalshi_fast.simulator.subscription import BOOKS, Subscription
+from kalshi_fast.simulator.subscription import BOOKS, Subscription, key
+from kalshi_fast.simulator.tape import Tape
 
 if TYPE_CHECKING:
     import ssl
@@ -73,6 +79,7 @@ class Exchange:
         directory: Path | None = None,
         max_subscriptions: int | None = None,
         unique_sids: bool = False,
+        life_every_s: float | None = None,
     ) -> None:
         self.source = source
         self.seed = seed
@@ -88,6 +95,7 @@ class Exchange:
         self.host = host
         self.port = port
         self.played = 0
+        self.carried = 0  # grows whenever who carries what changes
         self._keys = keys
         self._ssl_context = ssl_context
         self._pace = Pace(rate, speed, seconds)
@@ -98,6 +106,10 @@ class Exchange:
         self._connections = 0
         self._agenda = Agenda()
         self._injector = Injector(self, faults, self._agenda)
+        self.tape = Tape(self)
+        self.life = Life(self, self._agenda)
+        if life_every_s is not None:
+            self.life.plan(life_every_s)
         self._checkpoints: Checkpoints | None = None
         if checkpoint_every_s is not None:
             if directory is None:
@@ -105,8 +117,17 @@ class Exchange:
             self._checkpoints = Checkpoints(directory)
             self._plan_checkpoint(checkpoint_every_s)
         self._carriers: defaultdict[str, list[tuple[Client, Subscription]]] = defaultdict(list)
+        self._express: Express | None = None
+        disturbed = faults or drop_every or checkpoint_every_s is not None or not self._pace.waits
+        if isinstance(source, RecordedMarkets) and source.form == "current" and not disturbed:
+            self._express = Express(self, source)
         self._server: asyncio.Server | None = None
         self._tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def rest_url(self) -> str:
+        """Of the REST interface: on the same port."""
+        return f"http{urlsplit(self.url)._replace(path=rest.ROOT).geturl().removeprefix('ws')}"
 
     @property
     def url(self) -> str:
@@ -162,7 +183,10 @@ class Exchange:
     def _upgrade(
         self, request: picows.WSUpgradeRequest
     ) -> Client | picows.WSUpgradeResponseWithListener | None:
-        if request.path.partition(b"?")[0] != PATH.encode():
+        path = request.path.decode("ascii", "replace")
+        if request.method == b"GET" and path.startswith(f"{rest.ROOT}/"):
+            return _response(*rest.answer(self, path, request.headers, self._keys))
+        if path.partition("?")[0] != PATH:
             return None
         if self.conditions.refusal is not None:
             status, code, message = self.conditions.refusal
@@ -172,10 +196,7 @@ class Exchange:
             self._connections += 1
             return Client(self, self._connections)
         self.stats.handshakes_refused += 1
-        body = json.dumps({"error": {"code": code, "message": message}}).encode()
-        headers = {"Content-Type": "application/json", "Date": formatdate(usegmt=True)}
-        response = picows.WSUpgradeResponse.create_error_response(status, body, headers)
-        return picows.WSUpgradeResponseWithListener(response, None)
+        return _response(status, json.dumps({"error": {"code": code, "message": message}}).encode())
 
     # --- who gets what ----------------------------------------------------------------------------
 
@@ -190,28 +211,35 @@ class Exchange:
         return self._last_sid if self._unique_sids else last_of_connection + 1
 
     def carry(self, client: Client, subscription: Subscription, keys: Iterable[str]) -> None:
-        for key in keys:
-            self._carriers[key].append((client, subscription))
+        self.carried += 1
+        for name in keys:
+            self._carriers[name].append((client, subscription))
 
     def drop(self, client: Client, subscription: Subscription, keys: Iterable[str]) -> None:
-        for key in keys:
-            self._carriers[key] = [
+        self.carried += 1
+        for name in keys:
+            self._carriers[name] = [
                 (other, carried)
-                for other, carried in self._carriers[key]
+                for other, carried in self._carriers[name]
                 if other is not client or carried is not subscription
             ]
 
-    def carriers(self, key: str) -> list[tuple[Client, Subscription]]:
+    def carriers(self, name: str) -> list[tuple[Client, Subscription]]:
         """Of a market; or of the events of a channel without markets, by its name."""
-        return self._carriers.get(key, [])
+        return self._carriers.get(name, [])
 
     def forget(self, client: Client) -> None:
+        self.carried += 1
         self.clients.discard(client)
         self.paused.discard(client)
         for subscription in client.subscriptions.values():
             self.drop(client, subscription, subscription.keys)
         client.subscriptions.clear()
         self.wake.set()
+
+    def heard_by(self, channel: str, ticker: str) -> list[tuple[Client, Subscription]]:
+        """Those who have this market of a channel, or all of them."""
+        return [*self.carriers(channel), *self.carriers(key(channel, ticker))]
 
     def publish(self, change: Change, *, drop: bool = False) -> None:
         """A change that the books have already made goes to all who carry its market."""
@@ -262,9 +290,13 @@ class Exchange:
         now_ns = time.time_ns()
         until_s = self._pace.recorded_until_s(elapsed_s)
         planned = self._pace.frames_until(self._agenda.next_s)
-        for _ in range(frames):
+        end = self.played + frames
+        while self.played < end:
             if self.paused or self.source.next_at_s > until_s:
                 return True
+            if self._express is not None and (many := self._express.play(end - self.played)):
+                self.played += many
+                continue
             if self.played >= planned:
                 self._agenda.run(self._pace.moment_s(self.played))
                 planned = self._pace.frames_until(self._agenda.next_s)
@@ -273,6 +305,7 @@ class Exchange:
                 return False
             self.played += 1
             self.publish(change, drop=self._drop_every > 0 and self.played % self._drop_every == 0)
+            self.tape.observe(change, now_ns)
         return True
 
     def _finish(self) -> None:
@@ -312,6 +345,16 @@ class Exchange:
         ]
         self._checkpoints.write(subscriptions, self.source.books)
         self.stats.checkpoints += 1
+
+
+def _response(status: int, body: bytes) -> picows.WSUpgradeResponseWithListener:
+    """A JSON answer that ends the connection."""
+    headers = {"Content-Type": "application/json", "Date": formatdate(usegmt=True), "Connection": "close"}
+    if status < 400:
+        response = picows.WSUpgradeResponse.create_ok_response(body, headers)
+    else:
+        response = picows.WSUpgradeResponse.create_error_response(status, body, headers)
+    return picows.WSUpgradeResponseWithListener(response, None)
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:

@@ -46,6 +46,11 @@ def _head(book: TrueBook) -> bytes:
     return b'{"market_ticker":"%b"%b' % (book.ticker.encode(), market_id)
 
 
+def delta_head(book: TrueBook) -> bytes:
+    """How the ``msg`` of an orderbook_delta begins."""
+    return _head(book)
+
+
 def snapshot_body(book: TrueBook, form: Form = "current", *, yes_scale: bool = False) -> bytes:
     """The ``msg`` of an orderbook_snapshot; a side without levels has no key.
 

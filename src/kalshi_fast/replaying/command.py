@@ -1,0 +1,52 @@
+"""``kalshi-fast replay``: options in, a report out, a progress bar meanwhile.
+
+Not here: the findings (``verify``).
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+from kalshi_fast.progress import ProgressLine, bar
+from kalshi_fast.replaying.replay import Replay
+from kalshi_fast.replaying.verify import describe, summarise, verify
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable
+
+    from kalshi_fast.config import Settings
+    from kalshi_fast.replaying.source import Source
+
+
+def replay(options: argparse.Namespace, credentials: Callable[[], Settings]) -> int:
+    """Reads the recording that the options name; 1 when an invariant does not hold.
+
+    ``credentials``: the settings, asked for only when a database is to be read.
+    """
+    more: dict[str, Any] = {"repair": options.repair}
+    if options.path.startswith(("chdb://", "http://", "https://")):
+        settings = credentials()
+        more["user"] = settings.clickhouse_user
+        more["password"] = settings.clickhouse_password
+        more["database"] = options.database or settings.clickhouse_database
+    markets = None
+    if options.markets is not None:
+        markets = [ticker.strip() for ticker in options.markets.split(",") if ticker.strip()]
+    recording = Replay(options.path, markets=markets, start=options.start, end=options.end, **more)
+    line = ProgressLine(quiet=options.quiet)
+
+    def progress(source: Source) -> None:
+        done = source.read / source.rows if source.rows else 0.0
+        line.show(f"{'verifying' if options.verify else 'reading'} {bar(done)} {source.read:,} rows")
+
+    try:
+        report = (verify if options.verify else summarise)(recording, progress)
+    finally:
+        line.end()
+    sys.stdout.write(describe(report) + "\n")
+    if options.json:
+        sys.stdout.write(json.dumps(report.figures()) + "\n")
+    return 1 if report.violations else 0

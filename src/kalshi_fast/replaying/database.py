@@ -1,0 +1,221 @@
+"""Events from ClickHouse: a server, the embedded engine, or the front of a recording that has it open.
+
+The table is not stored in time order, so it is read in stretches of time of so many rows, each sorted by the
+database: memory is bounded on both sides. The order of a market's events is that of sql/0006_views.sql. Not
+here: connecting (``sinks.clickhouse``).
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+import pyarrow as pa
+
+from kalshi_fast.errors import KalshiFastError, ReplayError
+from kalshi_fast.replaying.decoding import TABLE_NAMES, chunks_of
+from kalshi_fast.replaying.merge import ahead
+from kalshi_fast.replaying.source import Source
+from kalshi_fast.replaying.times import iso
+from kalshi_fast.sinks import clickhouse
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Iterator
+
+    from clickhouse_connect.driver.client import Client
+
+    from kalshi_fast.replaying.chunks import Chunk
+
+STRETCH_ROWS: Final = 400_000
+_SLOTS: Final = 500  # that a stretch with too many rows is divided into
+_TOLD_MARKETS: Final = 500  # a server bounds the length of a parameter; more are sorted out here
+_COLUMNS: Final = {
+    "type": "toInt8(CAST(type, 'Int8') - 1)",
+    "market_ix": "market_ticker",
+    "side": "toInt8(CAST(side, 'Int8') - 1)",
+    "price_e4": "price_e4",
+    "qty_e2": "qty_e2",
+    "ts_us": "toUnixTimestamp64Micro(ts)",
+    "ingest_ns": "toUnixTimestamp64Nano(ingest_ts)",
+    "conn_id": "conn_id",
+    "sid": "sid",
+    "seq": "seq",
+}
+# Within a frame as a recorder writes it: clear, the levels of yes and of no from the best on.
+_ORDER: Final = (
+    "{0}.ingest_ts, {0}.seq, {0}.sid, {0}.conn_id, {0}.market_ticker,"
+    " indexOf(['clear', 'snapshot', 'delta', 'gap'], CAST({0}.type, 'String')), {0}.side, {0}.price_e4 DESC"
+).format("orderbook_events")
+_SETTINGS: Final = {"output_format_arrow_low_cardinality_as_dictionary": 1}
+_MOMENT: Final = "fromUnixTimestamp64Nano({%s:Int64}, 'UTC')"
+
+
+TRADES_SCHEMA: Final = pa.schema(
+    [
+        pa.field("market", pa.dictionary(pa.int32(), pa.string()), nullable=False),
+        pa.field("ts", pa.timestamp("us", "UTC"), nullable=False),
+        pa.field("at", pa.timestamp("ns", "UTC"), nullable=False),
+        pa.field("taker_side", pa.string(), nullable=False),
+        pa.field("yes_price_e4", pa.int32(), nullable=False),
+        pa.field("qty_e2", pa.int64(), nullable=False),
+        pa.field("trade_id", pa.string(), nullable=False),
+    ]
+)
+
+
+class DatabaseSource(Source):
+    """``DatabaseSource(url)``. Raises KalshiFastError when it cannot be read."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        markets: Iterable[str] | None = None,
+        start_ns: int | None = None,
+        end_ns: int | None = None,
+        database: str = "kalshi",
+        user: str = "default",
+        password: str = "",
+    ) -> None:
+        super().__init__(markets=markets, start_ns=start_ns, end_ns=end_ns)
+        self._url = url
+        self._client: Client | None = clickhouse.open_reader(url, user=user, password=password)
+        self._client.database = database
+        self._named = self.wanted is not None and len(self.wanted) <= _TOLD_MARKETS
+
+    def close(self) -> None:
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+    def _chunks(self, columns: Collection[str], since_ns: int | None) -> Iterator[Chunk]:
+        return ahead(self._read(columns, since_ns))
+
+    def _read(self, columns: Collection[str], since_ns: int | None) -> Iterator[Chunk]:
+        found = self._ask(
+            "count(), toUnixTimestamp64Nano(min(ingest_ts)), toUnixTimestamp64Nano(max(ingest_ts))",
+            since_ns,
+            self.end_ns,
+        )
+        self.rows, first_ns, last_ns = found[0]
+        if not self.rows:
+            return
+        selected = ", ".join(f"{_COLUMNS[name]} AS {TABLE_NAMES.get(name, name)}" for name in columns)
+        for begin_ns, stop_ns in self._stretches(first_ns, last_ns + 1, self.rows):
+            table = self._fetch(selected, "orderbook_events", begin_ns, stop_ns, f"ORDER BY {_ORDER}")
+            yield from chunks_of(table, columns, self.number)
+            self.read += table.num_rows
+
+    def _stretches(self, first_ns: int, stop_ns: int, rows: int) -> Iterator[tuple[int, int]]:
+        """Stretches of time that together are the whole one, none with many more rows than are to be."""
+        if rows <= STRETCH_ROWS or stop_ns - first_ns <= 1:
+            yield first_ns, stop_ns
+            return
+        width_ns = -(-(stop_ns - first_ns) // _SLOTS)
+        slots = self._ask(
+            "intDiv(toUnixTimestamp64Nano(ingest_ts) - {since:Int64}, {width:Int64}) AS slot, count()",
+            first_ns,
+            stop_ns,
+            "GROUP BY slot ORDER BY slot",
+            width=width_ns,
+        )
+        begin_ns, gathered = first_ns, 0
+        for slot, count in slots:
+            slot_ns = first_ns + slot * width_ns
+            if gathered and gathered + count > STRETCH_ROWS:
+                yield begin_ns, slot_ns
+                begin_ns, gathered = slot_ns, 0
+            if count > STRETCH_ROWS:
+                after_ns = min(slot_ns + width_ns, stop_ns)
+                yield from self._stretches(slot_ns, after_ns, count)
+                begin_ns = after_ns
+            else:
+                gathered += count
+        if gathered:
+            yield begin_ns, stop_ns
+
+    def _known_since(self) -> int | None:
+        clears = self._ask(
+            "toUnixTimestamp64Nano(max(ingest_ts))",
+            None,
+            self.start_ns,
+            "AND type = 'clear' GROUP BY market_ticker",
+        )
+        return min((since_ns for (since_ns,) in clears), default=self.start_ns)
+
+    def trades(self) -> Iterator[pa.RecordBatch]:
+        """The trades of the source's markets and stretch of time, as batches of TRADES_SCHEMA."""
+        table = self._fetch(
+            "toString(market_ticker) AS market, ts, ingest_ts AS at,"
+            " CAST(trades.taker_side, 'String') AS taker_side,"
+            " toInt32(trades.yes_price_e4) AS yes_price_e4, qty_e2, toString(trades.trade_id) AS trade_id",
+            "trades",
+            self.start_ns,
+            self.end_ns,
+            "ORDER BY ingest_ts, market_ticker, trades.trade_id",
+        )
+        if self.wanted is not None and not self._named:
+            table = table.filter(pa.compute.is_in(table["market"], pa.array(sorted(self.wanted))))
+        yield from table.cast(TRADES_SCHEMA).to_batches()
+
+    # --- queries ----------------------------------------------------------------------------------
+
+    def _query(
+        self, selected: str, table: str, since_ns: int | None, until_ns: int | None, rest: str
+    ) -> tuple[str, dict[str, Any]]:
+        """A query for the wanted markets in a stretch of time, and its parameters.
+
+        Columns of the table are named with it: a bare name may be one of ``selected`` instead.
+        """
+        conditions = ["1"]
+        parameters: dict[str, Any] = {}
+        if since_ns is not None:
+            conditions.append(f"{table}.ingest_ts >= {_MOMENT % 'since'}")
+            parameters["since"] = since_ns
+        if until_ns is not None:
+            conditions.append(f"{table}.ingest_ts < {_MOMENT % 'until'}")
+            parameters["until"] = until_ns
+        if self._named and self.wanted is not None:
+            conditions.append(f"{table}.market_ticker IN {{markets:Array(String)}}")
+            parameters["markets"] = sorted(self.wanted)
+        where = " AND ".join(conditions)
+        # Nothing in it comes from outside: values are parameters.
+        return f"SELECT {selected} FROM {table} WHERE {where} {rest}", parameters  # noqa: S608
+
+    def _ask(
+        self,
+        selected: str,
+        since_ns: int | None,
+        until_ns: int | None,
+        rest: str = "",
+        **more: Any,  # noqa: ANN401
+    ) -> list[tuple[Any, ...]]:
+        query, parameters = self._query(selected, "orderbook_events", since_ns, until_ns, rest)
+        with self._reading():
+            found = self._open.query(query, parameters=parameters | more).result_rows
+        return [tuple(row) for row in found]
+
+    def _fetch(
+        self, selected: str, table: str, since_ns: int | None, until_ns: int | None, rest: str
+    ) -> pa.Table:
+        query, parameters = self._query(selected, table, since_ns, until_ns, rest)
+        with self._reading():
+            return self._open.query_arrow(query, parameters=parameters, settings=_SETTINGS, use_strings=True)
+
+    @property
+    def _open(self) -> Client:
+        if self._client is None:
+            raise ReplayError("it has been closed", self._url)
+        return self._client
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        try:
+            yield
+        except KalshiFastError:
+            raise
+        except Exception as error:
+            stretch = "" if self.start_ns is None else f" from {iso(self.start_ns)} on"
+            raise ReplayError(
+                f"events cannot be read{stretch}: {clickhouse.first_line(error)}", self._url
+            ) from error

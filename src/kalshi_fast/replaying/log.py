@@ -1,0 +1,113 @@
+"""Events from a recorder's journal, also while it is being written: what has not reached a store is there.
+
+What cannot be read of it becomes gaps, by the rules that its own readers have. Not here: those rules, and the
+records (``journal``).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from kalshi_fast.errors import ReplayError
+from kalshi_fast.journal import segments
+from kalshi_fast.journal.records import BATCH
+from kalshi_fast.journal.replay import DamagedError, Entry, ReadState, arrays, beginning, scan
+from kalshi_fast.replaying.chunks import Chunk, in_order, join, make_chunk
+from kalshi_fast.replaying.merge import ahead
+from kalshi_fast.replaying.source import Source
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Iterator
+    from pathlib import Path
+
+_CHUNK_ROWS: Final = 65_536
+
+
+class JournalSource(Source):
+    """``JournalSource(directory)``. Nothing in the directory is locked or changed."""
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        markets: Iterable[str] | None = None,
+        start_ns: int | None = None,
+        end_ns: int | None = None,
+    ) -> None:
+        super().__init__(markets=markets, start_ns=start_ns, end_ns=end_ns)
+        self._directory = directory
+
+    def _chunks(self, columns: Collection[str], since_ns: int | None) -> Iterator[Chunk]:
+        return ahead(self._read(columns))
+
+    def _read(self, columns: Collection[str]) -> Iterator[Chunk]:
+        pending: list[Chunk] = []
+        rows = last_ns = 0
+        for entry in self._entries():
+            chunk = self._chunk(entry, columns)
+            if chunk is None:
+                continue
+            chunk = in_order(chunk, last_ns)
+            last_ns = int(chunk.ingest_ns[-1])
+            over = False
+            if self.end_ns is not None and int(chunk.ingest_ns[-1]) >= self.end_ns:
+                over = True
+                chunk = chunk.slice(0, int(np.searchsorted(chunk.ingest_ns, self.end_ns)))
+            pending.append(chunk)
+            rows += len(chunk)
+            if over:
+                break
+            if rows >= _CHUNK_ROWS:
+                yield join(pending)
+                pending, rows = [], 0
+        if rows:
+            yield join(pending)
+
+    def _entries(self) -> Iterator[Entry]:
+        try:
+            found = segments.find(self._directory)
+        except OSError as error:
+            raise ReplayError(
+                f"the journal cannot be read: {error.strerror or error}", self._directory
+            ) from error
+        state = ReadState()
+        seq: int | None = None
+        for segment in found:
+            if seq is None and beginning(segment.path) is None:
+                continue  # whose rows they are stands at the beginning, and nobody has said it yet
+            try:
+                data = memoryview(segment.path.read_bytes())
+            except FileNotFoundError:
+                continue  # every store has it: its recorder has removed it meanwhile
+            except OSError as error:
+                raise ReplayError(f"cannot be read: {error.strerror or error}", segment.path) from error
+            for _, header, payload in scan(data):
+                if seq is not None and header.seq > seq:
+                    yield state.lost(seq, header.seq, "batches are damaged")
+                    seq = header.seq
+                try:
+                    entry = state.apply(header, payload)
+                except DamagedError:
+                    continue  # if it was a batch, the next number shows it
+                if header.kind == BATCH and entry is not None:
+                    yield entry
+                    seq = entry.end
+                elif seq is None:
+                    seq = header.seq
+
+    def _chunk(self, entry: Entry, columns: Collection[str]) -> Chunk | None:
+        """The rows of an entry, copied: the entry's memory is that of its whole segment."""
+        if entry.events is None or not entry.rows:
+            return None
+        stored = arrays(entry.events)
+        assert stored is not None  # noqa: S101 - there are rows
+        numbers = np.fromiter(map(self.number, entry.names.tickers), np.int32, len(entry.names.tickers))
+        found = {name: stored[name].copy() for name in columns if name != "market_ix"}
+        found["market_ix"] = numbers[stored["market_ix"]]
+        chunk = make_chunk(found)
+        unwanted = chunk.market_ix < 0
+        if unwanted.any():
+            chunk = chunk.take(~unwanted)
+        return chunk if len(chunk) else None

@@ -1,0 +1,115 @@
+"""Streams of chunks, each in time order, become one; and a stream is read ahead in a thread of its own.
+
+Not here: what is in the streams.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import numpy as np
+
+from kalshi_fast.replaying.chunks import Chunk, join
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+T = TypeVar("T")
+AHEAD: Final = 2  # chunks
+_LOOK_S: Final = 0.1
+
+
+@dataclass(slots=True)
+class Stream:
+    """``first_ns``: no row of it is earlier. ``open`` begins to read it."""
+
+    first_ns: int
+    open: Callable[[], Iterator[Chunk]]
+
+
+@dataclass(slots=True)
+class _Active:
+    rest: Iterator[Chunk]
+    rows: Chunk
+
+
+def merge(streams: Iterable[Stream]) -> Iterator[Chunk]:
+    """All rows in time order; equal times in the order of the streams. Streams come by ``first_ns``.
+
+    A stream is opened when its time has come, so those that do not overlap are read one after the other,
+    and their chunks come through untouched.
+    """
+    waiting = deque(streams)
+    active: list[_Active] = []
+    while waiting or active:
+        bound = min((int(one.rows.ingest_ns[-1]) for one in active), default=None)
+        while waiting and (bound is None or waiting[0].first_ns <= bound):
+            rest = waiting.popleft().open()
+            rows = next(rest, None)
+            if rows is not None:
+                active.append(_Active(rest, rows))
+                last_ns = int(rows.ingest_ns[-1])
+                bound = last_ns if bound is None else min(bound, last_ns)
+        if bound is None:
+            return
+        if len(active) == 1:
+            yield active[0].rows
+            stops = [len(active[0].rows)]
+        else:
+            stops = [int(np.searchsorted(one.rows.ingest_ns, bound, "right")) for one in active]
+            ready = [one.rows.slice(0, stop) for one, stop in zip(active, stops, strict=True) if stop]
+            rows = join(ready)
+            yield rows if len(ready) == 1 else rows.take(np.argsort(rows.ingest_ns, kind="stable"))
+        still = []
+        for one, stop in zip(active, stops, strict=True):
+            left = one.rows.slice(stop, len(one.rows)) if stop < len(one.rows) else next(one.rest, None)
+            if left is not None:
+                one.rows = left
+                still.append(one)
+        active = still
+
+
+def ahead(items: Iterator[T], depth: int = AHEAD) -> Iterator[T]:
+    """The same items, made in a thread of their own while the last one is being used.
+
+    What the other thread raises is raised here, in its place. Closing this iterator ends the thread.
+    """
+    ready: queue.Queue[tuple[T | None, BaseException | None]] = queue.Queue(depth)
+    over = threading.Event()
+
+    def put(item: T | None, error: BaseException | None) -> bool:
+        while not over.is_set():
+            try:
+                ready.put((item, error), timeout=_LOOK_S)
+            except queue.Full:
+                continue
+            return True
+        return False
+
+    def work() -> None:
+        try:
+            for item in items:
+                if not put(item, None):
+                    return
+        except BaseException as error:
+            put(None, error)
+        else:
+            put(None, None)
+
+    thread = threading.Thread(target=work, name="kalshi-fast-read-ahead", daemon=True)
+    thread.start()
+    try:
+        while True:
+            item, error = ready.get()
+            if error is not None:
+                raise error
+            if item is None:
+                return
+            yield item
+    finally:
+        over.set()
+        thread.join()
