@@ -56,6 +56,7 @@ class Exchange:
             "PROD_KEYFILE": ready["key_file"],
             "WS_URL": ready["url"],
             "WS_CAFILE": ready["ca_file"] or "",
+            "REST_URL": ready["rest_url"],
             "WS_BACKOFF_SECS": "0.1",
         }
 

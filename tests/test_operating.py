@@ -92,7 +92,7 @@ def test_every_metric_is_there_and_tells_what_happened(recorder: Recorder) -> No
     def value(name: str, *labels: str) -> float:
         return found[f"kalshi_fast_{name}"][labels]
 
-    assert value("connects_total") == value("reconnects_total") + 1
+    assert value("connects_total") == value("reconnects_total") + len(found["kalshi_fast_connections"])
     assert value("markets_wanted") == MARKETS
     assert value("markets_unknown") == 0
     assert value("gap_events_total") >= MARKETS, "the close alone made all of them unknown"
@@ -134,7 +134,7 @@ def test_alerts_and_dashboard_use_metrics_that_there_are(recorder: Recorder) -> 
     # Everything is on the dashboard but what other panels say better.
     assert left_out <= {
         *("snapshots_total", "deltas_total", "connects_total", "blackout_max_seconds"),
-        *("last_frame_timestamp_seconds", "batches_total", "queue_slots"),
+        *("last_frame_timestamp_seconds", "batches_total", "queue_slots", "trades_repeated_total"),
     }
 
 
@@ -290,6 +290,8 @@ def test_watch_on_a_terminal(recorder: Recorder, exchange: Exchange) -> None:
         longest = max(levels, key=lambda level: float(level[2].replace(",", "")))
         assert len(longest[3]) == max(len(bar) for *_, bar in levels)
         eventually("it is redrawn", lambda: screen() != shown)
+        trade = r"^  \d\d:\d\d:\d\d\.\d{3}  \d\.\d{4} +[\d,]+\.\d\d  (yes|no) taker$"
+        eventually("trades are shown", lambda: re.search(trade, screen(), re.MULTILINE))
 
 
 def test_watch_prints_lines_and_logs_every_event(
@@ -399,7 +401,7 @@ def test_without_the_exchange_it_is_not_well(recorder: Recorder, exchange: Excha
     exchange.stop()
     eventually("it is told", lambda: recorder.health() == (503, {"connection"}))
     found = metrics(recorder)
-    assert found["kalshi_fast_connections_up"][()] == 0
+    assert found["kalshi_fast_connections_up"] == {("books",): 0, ("channels",): 0}
     assert found["kalshi_fast_markets_known"][()] == 0
     assert found["kalshi_fast_unhealthy"][("connection",)] == 1
 

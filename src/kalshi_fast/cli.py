@@ -86,6 +86,8 @@ def parser() -> argparse.ArgumentParser:
     simulator_options.add_options(simulate)
     simulate.add_argument("--quiet", action="store_true", help="no progress")
 
+    _add_views(commands)
+
     replay = commands.add_parser(
         "replay",
         help="what a recording holds, and whether it is right",
@@ -102,7 +104,6 @@ def parser() -> argparse.ArgumentParser:
     replay.add_argument("--repair", action="store_true", help="leave out what is damaged, and say so")
     replay.add_argument("--database", help="of a ClickHouse URL (as configured)")
     _add_output(replay)
-    _add_views(commands)
 
     query = commands.add_parser("query", help="ask ClickHouse", description="Runs one SQL statement.")
     query.add_argument("sql", help="the statement")
@@ -407,15 +408,6 @@ def _simulate(options: argparse.Namespace) -> int:
     return 0
 
 
-def _replay(options: argparse.Namespace) -> int:
-    from kalshi_fast.replaying.command import replay
-
-    def credentials() -> Settings:
-        return load({}, environ=os.environ, env_file=Path(".env"), toml_file=None).settings
-
-    return replay(options, credentials)
-
-
 def _watch(options: argparse.Namespace) -> int:
     from kalshi_fast.watch import WatchOptions
 
@@ -459,6 +451,15 @@ def _top(options: argparse.Namespace) -> int:
         )
     )
     return 0
+
+
+def _replay(options: argparse.Namespace) -> int:
+    from kalshi_fast.replaying.command import replay
+
+    def credentials() -> Settings:
+        return load({}, environ=os.environ, env_file=Path(".env"), toml_file=None).settings
+
+    return replay(options, credentials)
 
 
 def _query(options: argparse.Namespace) -> int:

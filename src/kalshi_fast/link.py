@@ -35,8 +35,8 @@ class Link:
     def __init__(self, recorder: Recorder, session: Session) -> None:
         self.session = session
         self.conn_id = 0
-        self.watched = False
         self.up = False
+        self.watched = False
         self._requests = 0
         self._decoded = 0  # frames that went the long way
         self.replicas: dict[str, Replica] = {}

@@ -88,6 +88,11 @@ class ChannelFeeds:
         return sum(feed.connections for feed in self.feeds)
 
     @property
+    def reconnects(self) -> int:
+        """How many of them came after a loss."""
+        return sum(max(feed.connections - 1, 0) for feed in self.feeds)
+
+    @property
     def idle(self) -> bool:
         """Nothing that was missed is waited for."""
         return self.backfill is None or self.backfill.idle

@@ -53,6 +53,7 @@ class ChannelLink:
     def __init__(self, streams: Streams, session: ChannelSession, *, raw: Iterable[str] = ()) -> None:
         self.session = session
         self.conn_id = 0
+        self.up = False
         self.path = DeltaPath({})  # nothing here is for the fast path, but the listener looks
         self.path.every_read = True
         self._streams = streams
@@ -64,12 +65,14 @@ class ChannelLink:
     def on_connected(self, conn_id: int, now_ns: int) -> None:
         """A new connection is up; what to send waits in the session's outbox."""
         self.conn_id = conn_id
+        self.up = True
         self.session.opened()
         detail = f"for the channels {', '.join(self.session.channels)}"
         self._streams.recorder.health(now_ns, self, "connect", detail=detail)
 
     def on_disconnected(self, now_ns: int, reason: str) -> None:
         """The connection is gone: what comes now is missed here."""
+        self.up = False
         self._streams.recorder.health(now_ns, self, "disconnect", detail=reason)
         self.session.closed()
         self._streams.follow(self, now_ns)
@@ -91,6 +94,7 @@ class ChannelLink:
         """One text frame, and the time it was read from the socket."""
         recorder = self._streams.recorder
         recorder.counters.frames += 1
+        self.path.last_frame_ns = ingest_ns
         try:
             self._take(wire.decode(payload), payload, ingest_ns)
         except FieldError as error:

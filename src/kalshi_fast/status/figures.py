@@ -17,11 +17,12 @@ MARKETS_PER_DATAGRAM: Final = 300
 
 
 class Connection(msgspec.Struct, array_like=True):
-    """One connection to the exchange."""
+    """One connection to the exchange. ``carries``: books, or the other channels."""
 
     up: bool
     markets: int  # that it is to carry
     last_frame_ns: int  # receive time; 0: none yet
+    carries: str = "books"
 
 
 class Capture(msgspec.Struct, tag="capture"):
@@ -47,6 +48,12 @@ class Capture(msgspec.Struct, tag="capture"):
     unknown_types: int = 0
     unknown_keys: int = 0
     handovers: int = 0
+    trades: int = 0
+    trades_repeated: int = 0
+    trades_filled: int = 0
+    tickers: int = 0
+    lifecycle: int = 0
+    raw: int = 0
     blackout_us: int = 0
     connects: int = 0
     reconnects: int = 0

@@ -18,7 +18,7 @@ REASONS: Final = {
     "starting": "the recorder has not said anything yet",
     "capture": f"the capture process has said nothing for {SILENT_S:.0f} s",
     "closing": "the recording is ending; what is buffered is being delivered",
-    "connection": "no connection to the exchange is up",
+    "connection": "no connection to the exchange is up, for books or for the other channels",
     "books": f"books have been unknown for {UNKNOWN_S:.0f} s",
     "paused": "the buffers are full: reading from the exchange pauses",
     "writer": f"the writer process is dead or has said nothing for {SILENT_S:.0f} s",
@@ -46,7 +46,11 @@ def reasons(state: State) -> list[Reason]:
             found.append(Reason("closing", REASONS["closing"]))
         elif silent_s > SILENT_S:
             found.append(Reason("capture", f"the capture process has said nothing for {silent_s:.0f} s"))
-        if not any(connection.up for connection in capture.connections) and not capture.closing:
+        for carries in dict.fromkeys(connection.carries for connection in capture.connections):
+            up = any(one.up for one in capture.connections if one.carries == carries)
+            if not up and not capture.closing:
+                found.append(Reason("connection", f"no connection for {carries} is up"))
+        if not capture.connections and not capture.closing:
             found.append(Reason("connection", REASONS["connection"]))
         unknown = state.unknown_for_long()
         if unknown and not capture.closing:

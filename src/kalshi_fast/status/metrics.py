@@ -17,7 +17,7 @@ from kalshi_fast.status.health import REASONS, reasons
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from kalshi_fast.status.figures import Capture, Histogram, Writing
+    from kalshi_fast.status.figures import Capture, Connection, Histogram, Writing
     from kalshi_fast.status.state import State
     from kalshi_fast.status.usage import Usage
 
@@ -66,6 +66,14 @@ def _lag(name: str, text: str) -> Metric:
         return [] if found is None else [({}, found)]
 
     return Metric(f"kalshi_fast_{name}_seconds", "histogram", text, read)
+
+
+def _by_carries(capture: Capture, counts: Callable[[Connection], bool]) -> list[tuple[Labels, Value]]:
+    kinds = dict.fromkeys(one.carries for one in capture.connections)
+    return [
+        ({"carries": kind}, sum(counts(one) for one in capture.connections if one.carries == kind))
+        for kind in kinds
+    ]
 
 
 METRICS: Final = (
@@ -130,10 +138,29 @@ METRICS: Final = (
         "keys, in sampled frames, that are not known",
         lambda c: c.unknown_keys,
     ),
-    # --- connections and markets
-    _capture("connections", "gauge", "connections that there should be", lambda c: len(c.connections)),
+    # --- the channels beside the books
+    _capture("trades_total", "counter", "trades recorded", lambda c: c.trades),
+    _capture("trades_repeated_total", "counter", "trades that had come already", lambda c: c.trades_repeated),
     _capture(
-        "connections_up", "gauge", "connections that are up", lambda c: sum(one.up for one in c.connections)
+        "trades_filled_total", "counter", "trades fetched by REST after a loss", lambda c: c.trades_filled
+    ),
+    _capture("tickers_total", "counter", "ticker messages recorded", lambda c: c.tickers),
+    _capture("lifecycle_total", "counter", "life-cycle messages recorded", lambda c: c.lifecycle),
+    _capture("raw_frames_total", "counter", "frames of other channels kept as they came", lambda c: c.raw),
+    # --- connections and markets
+    Metric(
+        "kalshi_fast_connections",
+        "gauge",
+        "connections that there should be, by what they carry (books, channels)",
+        lambda view: _by_carries(view.capture, lambda one: True),
+        ("carries",),
+    ),
+    Metric(
+        "kalshi_fast_connections_up",
+        "gauge",
+        "connections that are up",
+        lambda view: _by_carries(view.capture, lambda one: one.up),
+        ("carries",),
     ),
     _capture("connects_total", "counter", "connections made", lambda c: c.connects),
     _capture("reconnects_total", "counter", "connections made after a loss", lambda c: c.reconnects),

@@ -21,7 +21,7 @@ import msgspec
 
 from kalshi_fast import __version__
 from kalshi_fast._book import NO, YES
-from kalshi_fast.config import is_loopback
+from kalshi_fast.config import BOOKS, is_loopback
 from kalshi_fast.errors import ConfigError, TuningError, reason
 from kalshi_fast.status.figures import (
     BUFFER_BYTES,
@@ -36,7 +36,10 @@ from kalshi_fast.status.figures import (
 from kalshi_fast.tuning import capture
 
 if TYPE_CHECKING:
+    from kalshi_fast.channels.link import ChannelLink
     from kalshi_fast.config import Settings
+    from kalshi_fast.feed import Feed
+    from kalshi_fast.link import Link
     from kalshi_fast.recording import Recording
 
 PUBLISH_S: Final = 0.5
@@ -140,12 +143,9 @@ class Publisher:
         self._publish_us = (time.perf_counter_ns() - began) // 1000
 
     def _figures(self, recording: Recording) -> Capture:
-        counts, pool, fleet, writer = (
-            recording.recorder.counts,
-            recording.pool,
-            recording.fleet,
-            recording.writer,
-        )
+        counts, pool, writer = recording.recorder.counts, recording.pool, recording.writer
+        fleet, channels = recording.fleet, recording.channels
+        with_books = BOOKS in self._settings.channels
         return Capture(
             pid=os.getpid(),
             at_ns=time.time_ns(),
@@ -168,13 +168,19 @@ class Publisher:
             unknown_keys=counts.unknown_keys.total(),
             handovers=counts.handovers,
             blackout_us=counts.blackout_us,
-            connects=fleet.connections,
-            reconnects=fleet.reconnects,
+            trades=counts.trades,
+            trades_repeated=counts.trades_repeated,
+            trades_filled=counts.trades_filled,
+            tickers=counts.tickers,
+            lifecycle=counts.lifecycle,
+            raw=counts.raw,
+            connects=fleet.connections + channels.connections,
+            reconnects=fleet.reconnects + channels.reconnects,
             connections=[
-                Connection(feed.link.up, len(feed.link.session.tickers), feed.link.path.last_frame_ns)
-                for feed in fleet.feeds
+                *(_connection(feed, "books") for feed in fleet.feeds if with_books),
+                *(_connection(feed, "channels") for feed in channels.feeds),
             ],
-            markets_wanted=fleet.wanted,
+            markets_wanted=fleet.wanted if with_books else 0,
             markets_known=counts.known,
             markets_refused=len(fleet.unknown_tickers),
             batches=counts.batches,
@@ -196,6 +202,11 @@ class Publisher:
                 return
             if isinstance(asked, AskLadder):
                 say(self._ours, ladder(recording, asked.ticker))
+
+
+def _connection(feed: Feed[Link] | Feed[ChannelLink], carries: str) -> Connection:
+    link = feed.link
+    return Connection(link.up, len(link.session.tickers), link.path.last_frame_ns, carries)
 
 
 def ladder(recording: Recording, ticker: str) -> Ladder:
