@@ -14,6 +14,7 @@ import pytest
 
 import frames
 import replay_model
+import test_journal_damage
 from kalshi_fast._columns import DELTA, GAP
 from kalshi_fast.cli import main
 from kalshi_fast.errors import ReplayError
@@ -364,6 +365,30 @@ def test_a_database_is_read_as_files_are(
     wrong = Replay(engine_url, database="nowhere")
     with pytest.raises(ReplayError, match="events cannot be read"):
         list(wrong.events())
+
+
+@pytest.mark.parametrize("place", [0.0, 0.3, 0.5, 0.8])
+def test_a_damaged_journal_is_read_as_its_own_readers_do(tmp_path: Path, place: float) -> None:
+    """Nothing is passed over in silence: what cannot be read is a gap for every book that was known."""
+    paths = test_journal_damage.SEGMENTED.put(tmp_path)
+    path = paths[len(paths) // 2]
+    data = bytearray(path.read_bytes())
+    if place:
+        data[int(len(data) * place)] ^= 0xFF
+        path.write_bytes(data)
+
+    with open_source(tmp_path) as source:
+        found = rows_of(source.chunks(), source.tickers)
+    journal = test_journal_damage.opened(tmp_path)
+    expected = []
+    for entry in test_journal_damage.read(journal):
+        if entry.events is not None:
+            names = ("market_ix", "type", "side", "price_e4", "qty_e2")
+            for market, *rest in zip(*(entry.events.column(n).to_pylist() for n in names), strict=True):
+                expected.append((entry.names.tickers[market], *rest))
+    journal.close()
+    assert found == expected
+    assert len(found) > 30
 
 
 # --- the command --------------------------------------------------------------------------------------
