@@ -80,7 +80,9 @@ def _books(rows: list[replay_model.Row]) -> list[replay_model.ReferenceBook]:
     return books
 
 
-def test_a_damaged_page_is_named_by_file_and_row_group(tmp_path: Path) -> None:
+def test_a_damaged_page_is_named_by_file_and_row_group(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = write(tmp_path / NAME, table_of(ROWS), row_group=300)
     group = pq.read_metadata(path).row_group(2)
     data = bytearray(path.read_bytes())
@@ -98,6 +100,11 @@ def test_a_damaged_page_is_named_by_file_and_row_group(tmp_path: Path) -> None:
     known = sum(book.levels is not None for book in _books(ROWS[:600]))
     assert len(kinds) == len(ROWS) - 300 + known
     assert kinds[600 : 600 + known] == [GAP] * known
+    with pytest.warns(ReplayWarning, match="row group 2"):
+        later = types(tmp_path, repair=True, start=table_of(ROWS)["ingest_ts"][1000].value)
+    assert 0 < len(later) < len(kinds)
+    assert main(["replay", str(tmp_path), "--quiet", "--repair"]) == 0
+    assert "row group 2" in capsys.readouterr().err
 
 
 def test_other_columns_or_another_version_are_refused(tmp_path: Path) -> None:

@@ -100,7 +100,10 @@ class Recorder:
                     replica.market.activate(others[0])
 
     def attach(self, strategy: Strategy) -> Driver:
-        """From now on this strategy sees every event, at the end of the read that brought it."""
+        """From now on this strategy sees every event, at the end of the read that brought it.
+
+        Books are unknown to it until their next snapshot: best attached before the first connection.
+        """
         self._driver = Driver(strategy, self.books.tickers)
         for link in self._links:
             link.watched = True
