@@ -2,13 +2,11 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := pyproject.toml setup.py $(wildcard sql/*.sql) \
-	$(wildcard src/kalshi_fast/*.py src/kalshi_fast/*.pyx src/kalshi_fast/*.pxd src/kalshi_fast/*.pyi) \
-	$(wildcard src/kalshi_fast/compact/*.py src/kalshi_fast/front/*.py src/kalshi_fast/journal/*.py src/kalshi_fast/replaying/*.py) \
-	$(wildcard src/kalshi_fast/sinks/*.py src/kalshi_fast/simulator/*.py src/kalshi_fast/importing/*.py) \
-	$(wildcard src/kalshi_fast/exporting/*.py)
+SOURCES := pyproject.toml setup.py $(wildcard sql/*.sql src/kalshi_fast/*.py src/kalshi_fast/*/*.py) \
+	$(wildcard src/kalshi_fast/*.pyx src/kalshi_fast/*.pxd src/kalshi_fast/*.h src/kalshi_fast/*.pyi)
 DEMO_ARGS ?=
 TEST_ARGS ?=
+BENCH_ARGS ?=
 FUZZ_EXAMPLES ?= 200000
 
 .PHONY: install demo test sanitize fuzz lint bench clean
@@ -20,7 +18,7 @@ $(VENV)/.installed: $(SOURCES)
 		|| { echo "kalshi-fast needs Python 3.11, 3.12 or 3.13; try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing kalshi-fast and what it needs into $(VENV) …"
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check '.[embedded,backtest,plot,dev]'
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check '.[embedded,dev]'
 	@touch $@
 
 demo: install
@@ -42,8 +40,9 @@ lint: install
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
+# Everything side by side, some minutes; BENCH_ARGS=--quick: within 45 seconds.
 bench: install
-	@$(BIN)/python -m pytest benchmarks --benchmark-sort=mean --benchmark-columns=min,median,stddev,rounds
+	@$(BIN)/kalshi-fast bench --json $(BENCH_ARGS)
 
 clean:
 	rm -rf $(VENV) build demo-data src/*.egg-info src/kalshi_fast/*.c src/kalshi_fast/*.so

@@ -21,7 +21,8 @@ from urllib.request import urlopen
 
 import pyarrow.dataset as ds
 
-from benchmarks.sender import SUBSCRIBED, on_the_wire, upgrade
+from kalshi_fast.bench.sender import upgrade_response
+from kalshi_fast.bench.workload import SUBSCRIBED, on_the_wire
 from kalshi_fast.simulator.tls import make_key
 
 MARKETS = 500
@@ -80,7 +81,7 @@ class Sender:
         self.done = asyncio.Event()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await upgrade(reader, writer)
+        writer.write(upgrade_response(await reader.readuntil(b"\r\n\r\n")))
         for frame in (SUBSCRIBED, *snapshots()):
             writer.write(on_the_wire(frame))
             await writer.drain()

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks.conftest import N_MARKETS
 from kalshi_fast import wire
 from kalshi_fast.arrow import EVENT_SCHEMA, STORED_EVENTS, Names, stored
 from kalshi_fast.batch import Batch
+from kalshi_fast.bench.workload import N_MARKETS
 from kalshi_fast.books import NIL_ID, Books
 from kalshi_fast.link import Link
 from kalshi_fast.pool import LocalPool

@@ -205,11 +205,25 @@ def test_a_snapshot_that_is_no_pairs_leaves_the_book_stale_and_whole() -> None:
 
 
 def test_memory_follows_the_grid() -> None:
-    assert OrderBook(LINEAR_CENT).nbytes == 2 * 101 * 8
-    assert OrderBook(TAPERED_DECI_CENT).nbytes == 2 * 281 * 8
-    assert OrderBook(DECI_CENT).nbytes == 2 * 1001 * 8
-    assert OrderBook(FINEST).nbytes == 2 * 10_001 * 8
+    for grid, ticks in ((LINEAR_CENT, 101), (TAPERED_DECI_CENT, 281), (DECI_CENT, 1001), (FINEST, 10_001)):
+        assert OrderBook(grid).nbytes == 2 * 8 * (ticks + -(-ticks // 64))  # a size and a bit for each
     assert sys.getsizeof(OrderBook()) < 2000
+
+
+def test_the_best_is_found_however_far_it_is() -> None:
+    slots = [0, 1, 62, 63, 64, 65, 4095, 4096, 4097, 8191, 8192, 9999, 10_000]
+    for above in slots:
+        for below in slots:
+            if below < above:
+                book = OrderBook(FINEST)
+                for price in (below, above):
+                    book.apply_delta(NO, price, 5)
+                assert book.best_bid(NO) == above
+                book.apply_delta(NO, above, -5)
+                assert book.best_bid(NO) == below
+                assert book.ladder(NO)[0].tolist() == [below]
+                book.apply_delta(NO, below, -5)
+                assert book.best_bid(NO) is None
 
 
 def test_grids_are_the_exchange_s() -> None:

@@ -378,7 +378,7 @@ def test_config_shows_values_sources_and_no_secrets(tmp_path: Path) -> None:
 
 def test_help_and_version(tmp_path: Path) -> None:
     assert __version__ in run("--version", cwd=tmp_path).stdout
-    for command in ("run", "demo", "query", "config"):
+    for command in ("run", "demo", "query", "bench", "config"):
         assert "usage: kalshi-fast " + command in run(command, "--help", cwd=tmp_path).stdout
     assert "COMMAND" in run(cwd=tmp_path, code=2).stderr
 

@@ -115,12 +115,13 @@ def test_levels_keep_the_last_state_and_a_growing_version(rows: list[tuple[int, 
 
 
 def test_levels_start_afresh_in_every_batch_even_when_the_generations_wrap() -> None:
-    columns = LevelColumns(4)
-    for _ in range(70_000):
+    columns = LevelColumns(1 << 20)  # 4,095 generations
+    for turn in range(10_000):
         columns.begin()
         assert columns.set(1, 1, 1, 5000, 7, 0, 0)
-        assert columns.n == 1
-    assert columns.version == 70_000
+        assert columns.set(turn, 1, 0, 5000, 7, 0, 0)
+        assert columns.n == 2
+    assert columns.version == 20_000
 
 
 def test_arrow_shares_the_memory_of_the_columns() -> None:

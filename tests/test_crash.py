@@ -41,6 +41,7 @@ class Recorder:
     """The command, as a user runs it."""
 
     def __init__(self, directory: Path, simulator: Simulator) -> None:
+        self.opened_before = times_opened(directory)
         self.process = record(
             directory,
             simulator,
@@ -162,13 +163,20 @@ async def play(directory: Path, rng: random.Random) -> None:
 
 
 async def started(directory: Path, recorder: Recorder) -> None:
-    """Until it writes into its journal."""
-    before = journal_bytes(directory)
+    """Until it has opened its stores, which it says, and writes into its journal."""
+    before = 0
     deadline = time.monotonic() + 60
-    while journal_bytes(directory) <= before:
+    while not before or journal_bytes(directory) <= before:
+        if not before and times_opened(directory) > recorder.opened_before:
+            before = journal_bytes(directory)
         assert recorder.recording, (directory / "stderr").read_text()
         assert time.monotonic() < deadline, (directory / "stderr").read_text()
         await asyncio.sleep(0.02)
+
+
+def times_opened(directory: Path) -> int:
+    stderr = directory / "stderr"
+    return stderr.read_text().count("queries are answered at") if stderr.exists() else 0
 
 
 def journal_bytes(directory: Path) -> int:

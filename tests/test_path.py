@@ -244,6 +244,45 @@ def test_a_hundred_thousand_mutations_of_one_frame_are_the_same_on_both_ways() -
         assert fast.state() == slow.state()
 
 
+def test_every_beginning_of_a_frame_is_the_same_on_both_ways() -> None:
+    for times in ("", ',"ts":"2026-11-25T01:02:03Z","ts_ms":1795000050500', ',"ts_ms":1795000050500'):
+        whole = usual(4, price="0.4000", side="no", times=times)
+        same([usual(3, times=times), *(whole[:length] for length in range(len(whole))), whole])
+
+
+def test_times_beyond_all_bounds_are_the_same_on_both_ways() -> None:
+    before = ',"ts":"2026-11-25T01:02:03Z","ts_ms":'
+    same(
+        usual(seq, times=before + ms)
+        for seq, ms in enumerate(
+            (
+                "1795000050500",
+                "9999999999999",
+                "1795000050501",
+                "9223372036854",
+                "9223372036855",
+                "0000000000001",
+            ),
+            3,
+        )
+    )
+
+
+def test_sequence_numbers_of_every_length_are_counted_on() -> None:
+    rig = Rig(fast=True)
+    subscription = rig.link.session.subscriptions[1]
+    for start in (9, 99, 99_999_998, 999_999_999_999_998, 9_999_999_999_999_990):
+        subscription.next_seq = start
+        taken = [rig.link.path.take(usual(start + n), rig.now) for n in range(5)]
+        assert taken == [1] * 5, start
+        assert subscription.next_seq == start + 5
+        assert rig.link.path.take(usual(start + 4), rig.now) == 0
+    subscription.next_seq = 10**16  # longer than the fast path knows: the long way has it
+    assert rig.link.path.take(usual(10**16), rig.now) == 0
+    rig.feed(usual(10**16))
+    assert subscription.next_seq == 10**16 + 1
+
+
 def test_many_markets_are_told_apart() -> None:
     books, pool = Books(), LocalPool(10_000, 4)
     recorder = Recorder(books, pool, pool.release, seal_rows=10_000)

@@ -415,7 +415,7 @@ def test_snapshots_split_between_chunks_are_one_event() -> None:
 def test_the_public_names_are_there() -> None:
     assert kalshi_fast.replay is replay
     with pytest.raises(AttributeError, match="no attribute"):
-        kalshi_fast.nothing  # noqa: B018
+        kalshi_fast.nothing  # type: ignore[attr-defined]  # noqa: B018
 
 
 def test_nothing_there_is_said_so(tmp_path: Path) -> None:

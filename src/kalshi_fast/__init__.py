@@ -7,29 +7,30 @@
 (4500, 4700, 29950)
 
 Prices are ``price_e4`` (1/10,000 dollar), sizes ``qty_e2`` (1/100 contract), always integers.
+
+A name is imported when it is first asked for: ``import kalshi_fast`` alone costs next to nothing.
 """
 
-from importlib.metadata import version as _version
 from typing import TYPE_CHECKING
 
-from kalshi_fast._book import (
-    DECI_CENT,
-    FINEST,
-    GRIDS,
-    LINEAR_CENT,
-    NO,
-    TAPERED_DECI_CENT,
-    YES,
-    Grid,
-    OrderBook,
-)
-from kalshi_fast.errors import BookError, KalshiFastError
-
 if TYPE_CHECKING:
+    from kalshi_fast._book import (
+        DECI_CENT,
+        FINEST,
+        GRIDS,
+        LINEAR_CENT,
+        NO,
+        TAPERED_DECI_CENT,
+        YES,
+        Grid,
+        OrderBook,
+    )
+    from kalshi_fast.errors import BookError, KalshiFastError
     from kalshi_fast.replaying.replay import Replay, replay
     from kalshi_fast.strategy import Strategy
 
-__version__ = _version("kalshi-fast")
+    __version__: str
+
 __all__ = [
     "DECI_CENT",
     "FINEST",
@@ -47,17 +48,27 @@ __all__ = [
     "__version__",
     "replay",
 ]
-_LAZY = {
-    "Replay": "kalshi_fast.replaying.replay",
-    "Strategy": "kalshi_fast.strategy",
-    "replay": "kalshi_fast.replaying.replay",
-}
 
+if not TYPE_CHECKING:  # a type checker has to find the names above, and no others
+    _MODULES = {
+        "BookError": "errors",
+        "KalshiFastError": "errors",
+        "Replay": "replaying.replay",
+        "Strategy": "strategy",
+        "replay": "replaying.replay",
+    }  # of the others it is the book's
 
-def __getattr__(name: str) -> object:
-    """Arrow is imported by those who replay, not by those who want a book."""
-    if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
+    def __getattr__(name: str) -> object:
+        from importlib import import_module
 
-    return getattr(import_module(_LAZY[name]), name)
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        if name == "__version__":
+            value: object = import_module("importlib.metadata").version("kalshi-fast")
+        else:
+            value = getattr(import_module(f"kalshi_fast.{_MODULES.get(name, '_book')}"), name)
+        globals()[name] = value
+        return value
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

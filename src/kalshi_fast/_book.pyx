@@ -13,8 +13,6 @@ from libc.stdint cimport int64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy, memset
 
-import numpy as np
-
 from kalshi_fast._decode cimport PRICE_MAX_E4, QTY_LIMIT_E2
 from kalshi_fast.errors import (
     BookError,
@@ -28,6 +26,18 @@ from kalshi_fast.errors import (
 YES = 0
 NO = 1
 SIDES = ("yes", "no")
+
+cdef object numpy_module = None
+
+
+cdef _numpy():
+    """Imported when an array is first asked for: it costs more than everything else here."""
+    global numpy_module
+    if numpy_module is None:
+        import numpy
+
+        numpy_module = numpy
+    return numpy_module
 
 
 cdef class Grid:
@@ -62,6 +72,7 @@ cdef class Grid:
     @property
     def prices(self):
         """All prices, ascending: numpy uint16 of shape (n_ticks,)."""
+        np = _numpy()
         return np.array([self.price_of[slot] for slot in range(self.n_ticks)], dtype=np.uint16)
 
     def __eq__(self, other):
@@ -89,6 +100,11 @@ FINEST = Grid("finest", [(0, 10000, 1)])
 GRIDS = {grid.name: grid for grid in (LINEAR_CENT, TAPERED_DECI_CENT, DECI_CENT, FINEST)}
 
 
+cdef Py_ssize_t _words(Grid grid) noexcept:
+    """Words of bits of one side."""
+    return (grid.n_ticks + 63) // 64
+
+
 cdef inline int _side(int side) except -1:
     if side != 0 and side != 1:
         raise FieldError("side", side, "0 (YES) or 1 (NO)")
@@ -99,57 +115,53 @@ cdef class OrderBook:
     """``OrderBook(grid=LINEAR_CENT, *, stale=False)``: an empty book."""
 
     def __cinit__(self, Grid grid not None=LINEAR_CENT, *, bint stale=False):
+        cdef Levels* levels = &self.levels
+        cdef Py_ssize_t words = _words(grid)
         self.grid = grid
-        self.stale = stale
-        self.qty[0] = <int64_t*>calloc(2 * grid.n_ticks, sizeof(int64_t))
-        if self.qty[0] == NULL:
+        levels.slot_of = grid.slot_of
+        levels.stale = stale
+        levels.best[0] = levels.best[1] = -1
+        levels.qty[0] = <int64_t*>calloc(2 * (grid.n_ticks + words), sizeof(int64_t))
+        if levels.qty[0] == NULL:
             raise MemoryError
-        self.qty[1] = self.qty[0] + grid.n_ticks
-        self.best[0] = self.best[1] = -1
+        levels.qty[1] = levels.qty[0] + grid.n_ticks
+        levels.bits[0] = <uint64_t*>(levels.qty[1] + grid.n_ticks)
+        levels.bits[1] = levels.bits[0] + words
 
     def __dealloc__(self):
-        free(self.qty[0])
+        free(self.levels.qty[0])
+
+    @property
+    def stale(self):
+        """Whether the book is unknown; its last known levels stay readable."""
+        return bool(self.levels.stale)
+
+    @property
+    def updates(self):
+        """How many deltas have been applied since the book was made: how busy the market is."""
+        return self.levels.updates
 
     # --- updates --------------------------------------------------------------------------------
 
-    cdef void put(self, int side, int slot, int64_t qty_e2) noexcept nogil:
-        """Sets one level; keeps the best bid, the depth and the total true."""
-        cdef int64_t* levels = self.qty[side]
-        cdef int64_t before = levels[slot]
-        cdef int best = self.best[side]
-        levels[slot] = qty_e2
-        self.updates += 1
-        self.sum[side] += qty_e2 - before
-        if qty_e2 != 0:
-            if before == 0:
-                self.levels[side] += 1
-                if slot > best:
-                    self.best[side] = slot
-        elif before != 0:
-            self.levels[side] -= 1
-            if slot == best:
-                while best >= 0 and levels[best] == 0:
-                    best -= 1
-                self.best[side] = best
-
     cdef Status add(self, int side, int64_t price_e4, int64_t delta_e2, int64_t* after_e2) noexcept nogil:
         """The delta in C: APPLIED and the level's new size, or why not (and the book is stale then)."""
+        cdef Levels* levels = &self.levels
         cdef int slot
         cdef int64_t after
-        if self.stale:
+        if levels.stale:
             return STALE
-        if price_e4 < 0 or price_e4 > PRICE_MAX_E4 or self.grid.slot_of[price_e4] < 0:
-            self.stale = True
+        if price_e4 < 0 or price_e4 > PRICE_MAX_E4 or levels.slot_of[price_e4] < 0:
+            levels.stale = True
             return OFF_GRID
-        slot = self.grid.slot_of[price_e4]
+        slot = levels.slot_of[price_e4]
         if delta_e2 < -QTY_LIMIT_E2 or delta_e2 > QTY_LIMIT_E2:
-            self.stale = True
+            levels.stale = True
             return LIMIT
-        after = self.qty[side][slot] + delta_e2
+        after = levels.qty[side][slot] + delta_e2
         if after < 0 or after > QTY_LIMIT_E2:
-            self.stale = True
+            levels.stale = True
             return NEGATIVE if after < 0 else LIMIT
-        self.put(side, slot, after)
+        put(levels, side, slot, after)
         after_e2[0] = after
         return APPLIED
 
@@ -197,12 +209,12 @@ cdef class OrderBook:
                     if price in seen:
                         raise DuplicateLevelError("price_e4", price, f"each {SIDES[side]} price once")
                     seen.add(price)
-                    fresh.put(side, self.grid.slot_of[price], qty)
+                    put(&fresh.levels, side, self.grid.slot_of[price], qty)
         except BaseException:
-            self.stale = True
+            self.levels.stale = True
             raise
         self._take(fresh)
-        self.stale = False
+        self.levels.stale = False
 
     def change_grid(self, Grid grid not None):
         """Moves every level to another grid: the market's price_level_structure changed.
@@ -212,39 +224,37 @@ cdef class OrderBook:
         cdef OrderBook fresh = OrderBook.__new__(OrderBook, grid)
         cdef int side, slot, price
         for side in range(2):
-            for slot in range(self.grid.n_ticks):
-                if self.qty[side][slot] == 0:
-                    continue
+            slot = self.levels.best[side]
+            while slot >= 0:
                 price = self.grid.price_of[slot]
                 if grid.slot_of[price] < 0:
-                    self.stale = True
+                    self.levels.stale = True
                     raise PriceOffGridError("price_e4", price, f"a tick of the {grid.name} grid")
-                fresh.put(side, grid.slot_of[price], self.qty[side][slot])
+                put(&fresh.levels, side, grid.slot_of[price], self.levels.qty[side][slot])
+                slot = slot_below(&self.levels, side, slot)
         self._take(fresh)
 
     cdef void _take(self, OrderBook other) noexcept:
         """Swaps grids and levels with another book, which keeps what this one had."""
+        cdef Levels mine = self.levels
         self.grid, other.grid = other.grid, self.grid
-        for side in range(2):
-            self.qty[side], other.qty[side] = other.qty[side], self.qty[side]
-            self.best[side], other.best[side] = other.best[side], self.best[side]
-            self.levels[side], other.levels[side] = other.levels[side], self.levels[side]
-            self.sum[side], other.sum[side] = other.sum[side], self.sum[side]
+        self.levels, other.levels = other.levels, mine
+        self.levels.stale, self.levels.updates = mine.stale, mine.updates
 
     def mark_stale(self):
         """From now on unknown, until the next snapshot. The last known levels stay readable."""
-        self.stale = True
+        self.levels.stale = True
 
     # --- questions ------------------------------------------------------------------------------
 
     def best_bid(self, int side):
         """Best bid in price_e4, None when the side is empty."""
-        cdef int slot = self.best[_side(side)]
+        cdef int slot = self.levels.best[_side(side)]
         return None if slot < 0 else self.grid.price_of[slot]
 
     def best_ask(self, int side):
         """Best ask in price_e4: 10000 minus the other side's best bid; None when that side is empty."""
-        cdef int slot = self.best[1 - _side(side)]
+        cdef int slot = self.levels.best[1 - _side(side)]
         return None if slot < 0 else PRICE_MAX_E4 - self.grid.price_of[slot]
 
     def size_at(self, int side, int64_t price_e4):
@@ -252,48 +262,47 @@ cdef class OrderBook:
         if price_e4 < 0 or price_e4 > PRICE_MAX_E4:
             raise FieldError("price_e4", price_e4, "a price from 0 to 10000")
         cdef int slot = self.grid.slot_of[price_e4]
-        return 0 if slot < 0 else self.qty[_side(side)][slot]
+        return 0 if slot < 0 else self.levels.qty[_side(side)][slot]
 
     def depth(self, int side):
         """How many prices of the side have a size."""
-        return self.levels[_side(side)]
+        return self.levels.depth[_side(side)]
 
     def total(self, int side):
         """Sum of all sizes of the side in qty_e2."""
-        return self.sum[_side(side)]
+        return self.levels.sum[_side(side)]
 
     @property
     def spread_e4(self):
         """Best yes ask minus best yes bid in price_e4 (negative: crossed); None without both sides."""
-        if self.best[0] < 0 or self.best[1] < 0:
+        if self.levels.best[0] < 0 or self.levels.best[1] < 0:
             return None
-        return PRICE_MAX_E4 - self.grid.price_of[self.best[1]] - self.grid.price_of[self.best[0]]
+        return PRICE_MAX_E4 - self.grid.price_of[self.levels.best[1]] - self.grid.price_of[self.levels.best[0]]
 
     @property
     def mid_half_e4(self):
         """Mid of the yes price in half price_e4, exact: best yes bid plus best yes ask; None as above."""
-        if self.best[0] < 0 or self.best[1] < 0:
+        if self.levels.best[0] < 0 or self.levels.best[1] < 0:
             return None
-        return PRICE_MAX_E4 - self.grid.price_of[self.best[1]] + self.grid.price_of[self.best[0]]
+        return PRICE_MAX_E4 - self.grid.price_of[self.levels.best[1]] + self.grid.price_of[self.levels.best[0]]
 
     def ladder(self, int side, max_levels=None):
         """The side's levels, best first: (price_e4 uint16, qty_e2 int64), two numpy arrays of one length."""
-        cdef int n = self.levels[_side(side)]
+        cdef int n = self.levels.depth[_side(side)]
         if max_levels is not None:
             if max_levels < 0:
                 raise FieldError("max_levels", max_levels, "0 or more")
             n = min(n, max_levels)
+        np = _numpy()
         prices = np.empty(n, dtype=np.uint16)
         sizes = np.empty(n, dtype=np.int64)
         cdef uint16_t[::1] price_view = prices
         cdef int64_t[::1] size_view = sizes
-        cdef int slot = self.best[side], i = 0
-        while i < n:
-            if self.qty[side][slot] != 0:
-                price_view[i] = self.grid.price_of[slot]
-                size_view[i] = self.qty[side][slot]
-                i += 1
-            slot -= 1
+        cdef int slot = self.levels.best[side], i
+        for i in range(n):
+            price_view[i] = self.grid.price_of[slot]
+            size_view[i] = self.levels.qty[side][slot]
+            slot = slot_below(&self.levels, side, slot)
         return prices, sizes
 
     def ladders(self):
@@ -304,20 +313,21 @@ cdef class OrderBook:
 
     @property
     def nbytes(self):
-        """Bytes of both level arrays (the grid is shared and not counted)."""
-        return 2 * self.grid.n_ticks * sizeof(int64_t)
+        """Bytes of both sides' sizes and bits (the grid is shared and not counted)."""
+        return 2 * (self.grid.n_ticks + _words(self.grid)) * sizeof(int64_t)
 
     def __sizeof__(self):
         return object.__sizeof__(self) + self.nbytes
 
     def copy(self):
         """An independent book with the same grid, levels and stale flag."""
-        cdef OrderBook twin = OrderBook.__new__(OrderBook, self.grid, stale=self.stale)
-        memcpy(twin.qty[0], self.qty[0], self.nbytes)
+        cdef OrderBook twin = OrderBook.__new__(OrderBook, self.grid)
+        cdef Levels own = twin.levels
+        memcpy(own.qty[0], self.levels.qty[0], self.nbytes)
+        twin.levels = self.levels
+        twin.levels.updates = 0
         for side in range(2):
-            twin.best[side] = self.best[side]
-            twin.levels[side] = self.levels[side]
-            twin.sum[side] = self.sum[side]
+            twin.levels.qty[side], twin.levels.bits[side] = own.qty[side], own.bits[side]
         return twin
 
     __copy__ = copy
@@ -333,17 +343,20 @@ cdef class OrderBook:
         if not isinstance(other, OrderBook):
             return NotImplemented
         cdef OrderBook twin = other
+        cdef const Levels* mine = &self.levels
+        cdef const Levels* theirs = &twin.levels
         cdef int side, slot, there
-        if self.stale != twin.stale:
+        if mine.stale != theirs.stale:
             return False
         for side in range(2):
-            if self.levels[side] != twin.levels[side] or self.sum[side] != twin.sum[side]:
+            if mine.depth[side] != theirs.depth[side] or mine.sum[side] != theirs.sum[side]:
                 return False
-            for slot in range(self.grid.n_ticks):
-                if self.qty[side][slot] != 0:
-                    there = twin.grid.slot_of[self.grid.price_of[slot]]
-                    if there < 0 or twin.qty[side][there] != self.qty[side][slot]:
-                        return False
+            slot = mine.best[side]
+            while slot >= 0:
+                there = theirs.slot_of[self.grid.price_of[slot]]
+                if there < 0 or theirs.qty[side][there] != mine.qty[side][slot]:
+                    return False
+                slot = slot_below(mine, side, slot)
         return True
 
     __hash__ = None
@@ -353,7 +366,7 @@ cdef class OrderBook:
         shown = ["-" if price is None else f"{price // 10000}.{price % 10000:04d}" for price in (bid, ask)]
         return (
             f"<OrderBook {self.grid.name} yes {shown[0]}/{shown[1]}"
-            f" depth {self.levels[0]}+{self.levels[1]}{' STALE' if self.stale else ''}>"
+            f" depth {self.levels.depth[0]}+{self.levels.depth[1]}{' STALE' if self.stale else ''}>"
         )
 
 

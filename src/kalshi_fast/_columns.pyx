@@ -102,58 +102,48 @@ cdef class EventColumns:
     ``event_bytes(capacity)`` that is given."""
 
     def __cinit__(self, Py_ssize_t capacity, memory=None):
-        self.capacity = _checked(capacity)
+        cdef EventRows* rows = &self.rows
+        rows.capacity = _checked(capacity)
         if memory is None:
             memory = bytearray(event_bytes(capacity))
         self.arrays = _writable(event_arrays(memory, capacity))
-        self.type = <int8_t*>_address(self.arrays["type"])
-        self.conn_id = <uint64_t*>_address(self.arrays["conn_id"])
-        self.sid = <uint32_t*>_address(self.arrays["sid"])
-        self.seq = <uint64_t*>_address(self.arrays["seq"])
-        self.market_ix = <int32_t*>_address(self.arrays["market_ix"])
-        self.id_ix = <int32_t*>_address(self.arrays["id_ix"])
-        self.side = <int8_t*>_address(self.arrays["side"])
-        self.price_e4 = <uint16_t*>_address(self.arrays["price_e4"])
-        self.qty_e2 = <int64_t*>_address(self.arrays["qty_e2"])
-        self.ts_us = <int64_t*>_address(self.arrays["ts_us"])
-        self.ingest_ns = <int64_t*>_address(self.arrays["ingest_ns"])
+        rows.type = <int8_t*>_address(self.arrays["type"])
+        rows.conn_id = <uint64_t*>_address(self.arrays["conn_id"])
+        rows.sid = <uint32_t*>_address(self.arrays["sid"])
+        rows.seq = <uint64_t*>_address(self.arrays["seq"])
+        rows.market_ix = <int32_t*>_address(self.arrays["market_ix"])
+        rows.id_ix = <int32_t*>_address(self.arrays["id_ix"])
+        rows.side = <int8_t*>_address(self.arrays["side"])
+        rows.price_e4 = <uint16_t*>_address(self.arrays["price_e4"])
+        rows.qty_e2 = <int64_t*>_address(self.arrays["qty_e2"])
+        rows.ts_us = <int64_t*>_address(self.arrays["ts_us"])
+        rows.ingest_ns = <int64_t*>_address(self.arrays["ingest_ns"])
 
-    cdef bint append(
-        self, int8_t type, uint64_t conn_id, uint32_t sid, uint64_t seq, int32_t market_ix, int32_t id_ix,
-        int8_t side, uint16_t price_e4, int64_t qty_e2, int64_t ts_us, int64_t ingest_ns,
-    ) noexcept nogil:
-        cdef Py_ssize_t row = self.n
-        if row == self.capacity:
-            return False
-        self.type[row] = type
-        self.conn_id[row] = conn_id
-        self.sid[row] = sid
-        self.seq[row] = seq
-        self.market_ix[row] = market_ix
-        self.id_ix[row] = id_ix
-        self.side[row] = side
-        self.price_e4[row] = price_e4
-        self.qty_e2[row] = qty_e2
-        self.ts_us[row] = ts_us
-        self.ingest_ns[row] = ingest_ns
-        self.n = row + 1
-        return True
+    @property
+    def capacity(self):
+        """Room for so many rows."""
+        return self.rows.capacity
+
+    @property
+    def n(self):
+        """Rows that are there."""
+        return self.rows.n
 
     def add(
         self, int8_t type, uint64_t conn_id, uint32_t sid, uint64_t seq, int32_t market_ix, int32_t id_ix,
         int8_t side, uint16_t price_e4, int64_t qty_e2, int64_t ts_us, int64_t ingest_ns,
     ):
         """Appends one event; False when the buffer is full (nothing written)."""
-        return self.append(
-            type, conn_id, sid, seq, market_ix, id_ix, side, price_e4, qty_e2, ts_us, ingest_ns
-        )
+        return bool(append_event(
+            &self.rows, type, conn_id, sid, seq, market_ix, id_ix, side, price_e4, qty_e2, ts_us, ingest_ns
+        ))
 
     def begin(self):
         """Empties the buffer for its next use."""
-        self.n = 0
+        self.rows.n = 0
 
     def __len__(self):
-        return self.n
+        return self.rows.n
 
 
 cdef class LevelColumns:
@@ -166,79 +156,65 @@ cdef class LevelColumns:
     """
 
     def __cinit__(self, Py_ssize_t capacity, memory=None):
-        self.capacity = _checked(capacity)
+        cdef LevelRows* rows = &self.rows
+        cdef uint64_t places = 4
+        rows.capacity = _checked(capacity)
         if memory is None:
             memory = bytearray(level_bytes(capacity))
         self.arrays = _writable(level_arrays(memory, capacity))
-        self.market_ix = <int32_t*>_address(self.arrays["market_ix"])
-        self.id_ix = <int32_t*>_address(self.arrays["id_ix"])
-        self.side = <int8_t*>_address(self.arrays["side"])
-        self.price_e4 = <uint16_t*>_address(self.arrays["price_e4"])
-        self.size_e2 = <int64_t*>_address(self.arrays["size_e2"])
-        self.ts_us = <int64_t*>_address(self.arrays["ts_us"])
-        self.ingest_ns = <int64_t*>_address(self.arrays["ingest_ns"])
-        self.version_column = <uint64_t*>_address(self.arrays["version"])
-        cdef uint64_t slots = 4
-        while slots < <uint64_t>(2 * capacity):
-            slots *= 2
-        self.mask = slots - 1
-        self.generation = 1
-        self.keys = <uint64_t*>calloc(slots, sizeof(uint64_t))
-        self.rows = <int32_t*>calloc(slots, sizeof(int32_t))
-        if self.keys == NULL or self.rows == NULL:
+        rows.market_ix = <int32_t*>_address(self.arrays["market_ix"])
+        rows.id_ix = <int32_t*>_address(self.arrays["id_ix"])
+        rows.side = <int8_t*>_address(self.arrays["side"])
+        rows.price_e4 = <uint16_t*>_address(self.arrays["price_e4"])
+        rows.size_e2 = <int64_t*>_address(self.arrays["size_e2"])
+        rows.ts_us = <int64_t*>_address(self.arrays["ts_us"])
+        rows.ingest_ns = <int64_t*>_address(self.arrays["ingest_ns"])
+        rows.version_column = <uint64_t*>_address(self.arrays["version"])
+        while places < <uint64_t>(2 * capacity):
+            places *= 2
+        rows.mask = places - 1
+        rows.step = 1
+        while rows.step < <uint32_t>capacity:
+            rows.step *= 2
+        rows.generation = rows.step
+        rows.places = <uint32_t*>calloc(places, sizeof(uint32_t))
+        if rows.places == NULL:
             raise MemoryError
 
     def __dealloc__(self):
-        free(self.keys)
-        free(self.rows)
+        free(self.rows.places)
 
-    cdef bint append(
-        self, int32_t market_ix, int32_t id_ix, int8_t side, uint16_t price_e4, int64_t size_e2,
-        int64_t ts_us, int64_t ingest_ns,
-    ) noexcept nogil:
-        # 31 bits market, 1 bit side, 14 bits price; the 16 bits above hold the generation.
-        cdef uint64_t key = (
-            (self.generation << 48) | (<uint64_t>market_ix << 16) | (<uint64_t>side << 15) | price_e4
-        )
-        cdef uint64_t slot = ((key * <uint64_t>0x9E3779B97F4A7C15) >> 20) & self.mask
-        cdef Py_ssize_t row
-        while self.keys[slot] != key and self.keys[slot] >> 48 == self.generation:
-            slot = (slot + 1) & self.mask
-        if self.keys[slot] == key:
-            row = self.rows[slot]
-        else:
-            row = self.n
-            if row == self.capacity:
-                return False
-            self.keys[slot] = key
-            self.rows[slot] = <int32_t>row
-            self.market_ix[row] = market_ix
-            self.side[row] = side
-            self.price_e4[row] = price_e4
-            self.n = row + 1
-        self.version = ingest_ns if ingest_ns > self.version else self.version + 1
-        self.id_ix[row] = id_ix
-        self.size_e2[row] = size_e2
-        self.ts_us[row] = ts_us
-        self.ingest_ns[row] = ingest_ns
-        self.version_column[row] = self.version
-        return True
+    @property
+    def capacity(self):
+        """Room for so many levels."""
+        return self.rows.capacity
+
+    @property
+    def n(self):
+        """Levels that are there."""
+        return self.rows.n
+
+    @property
+    def version(self):
+        """The last version that was given."""
+        return self.rows.version
 
     def set(
         self, int32_t market_ix, int32_t id_ix, int8_t side, uint16_t price_e4, int64_t size_e2,
         int64_t ts_us, int64_t ingest_ns,
     ):
         """Writes the state of one level; False when the buffer is full (nothing written)."""
-        return self.append(market_ix, id_ix, side, price_e4, size_e2, ts_us, ingest_ns)
+        return bool(append_level(&self.rows, market_ix, id_ix, side, price_e4, size_e2, ts_us, ingest_ns))
 
     def begin(self, int64_t version=0):
         """Empties the buffer for its next use; versions go on after the given one."""
-        self.n = 0
-        self.version = max(self.version, version)
-        self.generation += 1
-        if self.generation >> 16:
-            memset(self.keys, 0, (self.mask + 1) * sizeof(uint64_t))
-            self.generation = 1
+        cdef LevelRows* rows = &self.rows
+        rows.n = 0
+        rows.version = max(rows.version, version)
+        rows.generation += rows.step
+        if rows.generation == 0:  # once round
+            memset(rows.places, 0, (rows.mask + 1) * sizeof(uint32_t))
+            rows.generation = rows.step
 
     def __len__(self):
-        return self.n
+        return self.rows.n

@@ -11,7 +11,7 @@ from libc.stdint cimport int8_t, int32_t, int64_t, uint16_t
 
 import numpy as np
 
-from kalshi_fast._book cimport OrderBook
+from kalshi_fast._book cimport OrderBook, slot_below
 from kalshi_fast._replay cimport BookTable, Columns
 
 from kalshi_fast.errors import FieldError
@@ -159,7 +159,7 @@ cdef class DepthUpdates:
         cdef State* state = &self.states[market]
         cdef OrderBook book = <OrderBook>self.table.table[market]
         cdef int kind = columns.type[row], side = columns.side[row], price = columns.price_e4[row]
-        if book.stale:
+        if book.levels.stale:
             if state.known:
                 state.known = False
                 state.high_bid = state.low_ask = NOT_CROSSED
@@ -179,16 +179,16 @@ cdef class DepthUpdates:
             side == 1,
             price if side == 0 else TOP_E4 - price,
             market,
-            book.qty[side][book.grid.slot_of[price]],
+            book.levels.qty[side][book.levels.slot_of[price]],
             row,
         )
         self._look_at(state, book, market, row)
 
     cdef _look_at(self, State* state, OrderBook book, int32_t market, Py_ssize_t row):
         cdef int bid, ask
-        if book.best[0] >= 0 and book.best[1] >= 0:
-            bid = book.grid.price_of[book.best[0]]
-            ask = TOP_E4 - book.grid.price_of[book.best[1]]
+        if book.levels.best[0] >= 0 and book.levels.best[1] >= 0:
+            bid = book.grid.price_of[book.levels.best[0]]
+            ask = TOP_E4 - book.grid.price_of[book.levels.best[1]]
             if bid >= ask:
                 self.crossed += 1
                 if state.high_bid == NOT_CROSSED:
@@ -203,14 +203,13 @@ cdef class DepthUpdates:
 
     cdef _say_again(self, OrderBook book, int side, int from_e4, int32_t market, Py_ssize_t row):
         """The levels of a side from its best down to a price."""
-        cdef int slot = book.best[side]
+        cdef int slot = book.levels.best[side]
         cdef int price
-        self._make_room(self.n + book.levels[side] + 2)
+        self._make_room(self.n + book.levels.depth[side] + 2)
         while slot >= 0 and book.grid.price_of[slot] >= from_e4:
-            if book.qty[side][slot]:
-                price = book.grid.price_of[slot]
-                self._put(C_SET, side, price if side == 0 else TOP_E4 - price, market, book.qty[side][slot], row)
-            slot -= 1
+            price = book.grid.price_of[slot]
+            self._put(C_SET, side, price if side == 0 else TOP_E4 - price, market, book.levels.qty[side][slot], row)
+            slot = slot_below(&book.levels, side, slot)
 
     def levels(self, Py_ssize_t market_ix, Py_ssize_t row=-1):
         """The whole book of a market as CLEARED and its levels; nothing when it is unknown."""
@@ -218,10 +217,10 @@ cdef class DepthUpdates:
         if market_ix >= self.table.n:
             return np.empty(0, UPDATE)
         book = <OrderBook>self.table.table[market_ix]
-        if book.stale:
+        if book.levels.stale:
             return np.empty(0, UPDATE)
         self.n = 0
-        self._make_room(book.levels[0] + book.levels[1] + 3)
+        self._make_room(book.levels.depth[0] + book.levels.depth[1] + 3)
         self._put(C_CLEARED, 0, 0, market_ix, 0, row)
         self._say_again(book, 0, 0, market_ix, row)
         self._say_again(book, 1, 0, market_ix, row)

@@ -87,17 +87,17 @@ cdef class Features:
         cdef int32_t bid, ask
         self.market_ix[row] = market_ix
         self.at_ns[row] = at_ns
-        self.known[row] = not book.stale
+        self.known[row] = not book.levels.stale
         for side in range(2):
             total[side] = 0
             level = 0
-            slot = -1 if book.stale else book.best[side]
+            slot = -1 if book.levels.stale else book.levels.best[side]
             while level < self.depth and slot >= 0:
-                if book.qty[side][slot] != 0:
+                if book.levels.qty[side][slot] != 0:
                     price = book.grid.price_of[slot]
                     self.price[side][at + level] = price if side == 0 else PRICE_MAX_E4 - price
-                    self.qty[side][at + level] = book.qty[side][slot]
-                    total[side] += book.qty[side][slot]
+                    self.qty[side][at + level] = book.levels.qty[side][slot]
+                    total[side] += book.levels.qty[side][slot]
                     level += 1
                 slot -= 1
             while level < self.depth:
@@ -196,15 +196,15 @@ cdef class Collector:
         cdef int64_t* seen = &self.seen[market, 0]
         cdef int64_t price, qty
         cdef int side
-        cdef bint changed = seen[4] != book.stale
-        if book.stale and seen[4] == -2:
+        cdef bint changed = seen[4] != book.levels.stale
+        if book.levels.stale and seen[4] == -2:
             return False  # it has never been known: nothing to tell yet
-        seen[4] = book.stale
-        if book.stale:
+        seen[4] = book.levels.stale
+        if book.levels.stale:
             return changed
         for side in range(2):
-            price = -1 if book.best[side] < 0 else book.grid.price_of[book.best[side]]
-            qty = 0 if book.best[side] < 0 else book.qty[side][book.best[side]]
+            price = -1 if book.levels.best[side] < 0 else book.grid.price_of[book.levels.best[side]]
+            qty = 0 if book.levels.best[side] < 0 else book.levels.qty[side][book.levels.best[side]]
             if seen[2 * side] != price or seen[2 * side + 1] != qty:
                 seen[2 * side] = price
                 seen[2 * side + 1] = qty
@@ -245,7 +245,7 @@ cdef class Collector:
         cdef void* book
         while self.market < self.table.n:
             book = self.table.table[self.market]
-            if not (<OrderBook>book).stale:
+            if not (<OrderBook>book).levels.stale:
                 if self.features.n >= self.features.capacity:
                     return False
                 self.features.write(<OrderBook>book, <int32_t>self.market, self.next_ns)
@@ -343,12 +343,12 @@ cdef class Bars:
         cdef int bid, ask
         self._pass(state, at_ns)
         state[FRAMES] += 1
-        state[KNOWN_NOW] = not book.stale
+        state[KNOWN_NOW] = not book.levels.stale
         state[MID_NOW] = -1
-        if book.stale or book.best[0] < 0 or book.best[1] < 0:
+        if book.levels.stale or book.levels.best[0] < 0 or book.levels.best[1] < 0:
             return
-        bid = book.grid.price_of[book.best[0]]
-        ask = PRICE_MAX_E4 - book.grid.price_of[book.best[1]]
+        bid = book.grid.price_of[book.levels.best[0]]
+        ask = PRICE_MAX_E4 - book.grid.price_of[book.levels.best[1]]
         state[MID_NOW] = bid + ask
         state[SPREAD_NOW] = ask - bid
         _count(state)

@@ -2,10 +2,12 @@
 read buffer, and no Python object is made for it when it is a usual delta.
 
 The receive time is taken once per read from the socket. Everything else (frames that the fast path leaves
-alone, control frames, what is due at the end of a read) goes to ``rest``, a ``receiver.Receiver``.
+alone, control frames, what is due at the end of a read) goes to ``rest``, a ``receiver.Receiver``. At the end of
+a read something can be due only when there is something to send or a batch has been sealed (or somebody wants to
+know of ``every_read``).
 """
 
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uint64_t
 
 from picows.picows cimport WSFrame, WSListener, WSMsgType, WSTransport
 
@@ -18,11 +20,14 @@ cdef class FrameListener(WSListener):
 
     cdef DeltaPath path
     cdef object rest
+    cdef list outbox
     cdef int64_t read_ns  # of the read that is being handled, 0 between two reads
+    cdef uint64_t turns  # of the path, when the end of a read was last told
 
     def __init__(self, DeltaPath path not None, rest not None):
         self.path = path
         self.rest = rest
+        self.outbox = rest.outbox
 
     cpdef on_ws_connected(self, WSTransport transport):
         self.rest.on_connected(transport)
@@ -40,7 +45,12 @@ cdef class FrameListener(WSListener):
         else:
             self.rest.on_other(transport, frame, self.read_ns)
         if frame.last_in_buffer:
-            self.read_ns = 0
+            self._end_of_read()
+
+    cdef _end_of_read(self):
+        self.read_ns = 0
+        if self.path.every_read or self.path.turns != self.turns or len(self.outbox) > 0:
+            self.turns = self.path.turns
             self.rest.on_end_of_read()
 
     cpdef is_user_specific_pong(self, WSFrame frame):
@@ -48,8 +58,7 @@ cdef class FrameListener(WSListener):
         if frame.msg_type != WSMsgType.PONG:
             return False
         if frame.last_in_buffer:
-            self.read_ns = 0
-            self.rest.on_end_of_read()
+            self._end_of_read()
         return True
 
     cpdef on_ws_disconnected(self, WSTransport transport):

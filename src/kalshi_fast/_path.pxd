@@ -2,7 +2,7 @@
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
-from kalshi_fast._columns cimport EventColumns, LevelColumns
+from kalshi_fast._columns cimport EventColumns, EventRows, LevelColumns, LevelRows
 from kalshi_fast._state cimport Sequence
 
 cdef enum Taken:
@@ -10,10 +10,21 @@ cdef enum Taken:
     TAKEN = 1
     TAKEN_AND_FULL = 2
 
+cdef enum:
+    MAX_HEAD = 64
+    MAX_TIMES = 96
+    SEQ_DIGITS = 16
+
+cdef struct Head:
+    char text[MAX_HEAD]
+    Py_ssize_t length  # 0: not known
+    uint64_t seq  # the number that comes next, as it will be written
+    int digits
+    char seq_text[SEQ_DIGITS]
+    char seq_mask[SEQ_DIGITS]
+
 cdef struct Entry:
-    uint64_t hash
-    const char* name  # of a bytes object in ``names``
-    Py_ssize_t length
+    uint64_t hash  # of the ticker
     void* state  # a BookState in ``states``, not counted; NULL: empty
 
 cdef class DeltaPath:
@@ -22,18 +33,29 @@ cdef class DeltaPath:
     cdef Entry* table
     cdef uint64_t mask
     cdef Py_ssize_t used
-    cdef list names
     cdef list states
-    cdef Sequence last  # the subscription of the frame before
-    cdef uint32_t last_sid
-    cdef EventColumns events
-    cdef LevelColumns levels
+    # The frame before had this subscription, and began so, up to its number.
+    cdef Sequence last
+    cdef uint32_t sid
+    cdef Head head
+    # Its times, from the comma to the last digit but three of ts_ms; and what time those digits are.
+    cdef char times[MAX_TIMES]
+    cdef Py_ssize_t times_length
+    cdef int64_t second_us
+    cdef EventColumns event_columns  # owners of the rows
+    cdef LevelColumns level_columns
+    cdef EventRows* events
+    cdef LevelRows* levels
     cdef Py_ssize_t seal_rows
     cdef uint64_t conn_id
+    cdef uint64_t turns  # how often the rows were to go somewhere else
+    cdef public bint every_read  # the end of each read is to be told, whether something is due or not
     cdef public int64_t taken
     cdef public int64_t written
     cdef public int64_t last_frame_ns
 
     cdef Taken scan(self, const char* text, Py_ssize_t length, int64_t ingest_ns)
-    cdef void* _find(self, uint64_t hash, const char* name, Py_ssize_t length) noexcept nogil
+    cdef bint _turn_to(self, const char* text, const char* end)
+    cdef int64_t _times(self, const char* at, const char* end, int64_t ingest_ns) noexcept nogil
+    cdef void _keep_times(self, const char* times, Py_ssize_t length, int64_t ts_us) noexcept nogil
     cdef void _insert(self, Entry entry) noexcept nogil

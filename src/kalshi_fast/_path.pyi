@@ -3,6 +3,7 @@ from kalshi_fast._state import BookState
 from kalshi_fast.subscription import Subscription
 
 class DeltaPath:
+    every_read: bool
     taken: int
     written: int
     last_frame_ns: int

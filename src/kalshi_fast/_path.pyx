@@ -1,41 +1,86 @@
 """The usual delta in one step: bytes → fields → sequence → book → columns, with no Python object made.
 
-The scanner bets on the order of keys in which the exchange writes an orderbook_delta and on JSON without
-spaces, and verifies every byte of that bet. ``take`` either does all of it or nothing at all: whatever is not
+The scanner bets on the order of keys in which the exchange writes an orderbook_delta, on JSON without spaces, and
+on what the frame before had (its subscription, the number after its own, its second), and verifies every byte
+of that bet. A market's names are compared as one text. ``take`` either does all of it or nothing at all: whatever is not
 plain (another layout, a gap, a market that is not known, legacy fields, a price off the grid, a full buffer,
 a value that is wrong) it leaves untouched to the link's own path, which decodes with msgspec, knows what to
-do and what to say. Values are parsed by the same functions on both ways (``_decode``).
+do and what to say. Values in their usual form are read by ``_scan.h``, others as on the long way (``_decode``).
 """
 
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcmp
+from libc.string cimport memcmp, memcpy, memset
 
-from kalshi_fast._book cimport OrderBook
-from kalshi_fast._columns cimport EventColumns, LevelColumns
+from kalshi_fast._book cimport Levels, put
+from kalshi_fast._columns cimport EventColumns, LevelColumns, append_event, append_level
 from kalshi_fast._decode cimport BAD, PRICE_MAX_E4, QTY_LIMIT_E2, parse_price_e4, parse_qty_e2, parse_rfc3339_us
-from kalshi_fast._state cimport ID_CHARS, BookState, Sequence
+from kalshi_fast._state cimport BookState, Sequence
 
 from kalshi_fast._columns import DELTA as _DELTA
+from kalshi_fast.errors import FieldError
+
+cdef extern from "_scan.h" nogil:
+    uint64_t scan_hash(const char* text, const char* end_of_text) noexcept
+    bint scan_same(const char* one, const char* other, Py_ssize_t length) noexcept
+    bint scan_masked(const char* at, const char* expected, const char* mask) noexcept
+    const char* scan_price(const char* at, int64_t* price_e4) noexcept
+    const char* scan_size(const char* at, int64_t* qty_e2) noexcept
+    int scan_side(const char* at) noexcept
+    const char* scan_plain_text(const char* at, const char* end) noexcept
+    const char* scan_quote(const char* at, const char* end) noexcept
+    int scan_last_three(const char* end) noexcept
+    bint scan_last_ms(const char* at, const char* end, uint64_t* value) noexcept
+
+cdef extern from *:
+    void prefetch "__builtin_prefetch" (const void*) noexcept nogil
 
 cdef int DELTA = _DELTA
 
-cdef int64_t _MAX_TS_MS = 9_223_372_036_854  # as in wire.UnixMs: what int64 nanoseconds hold
-cdef int _MAX_TEXT = 64
-cdef int _MAX_TICKER = 128
+cdef uint64_t _MAX_SID = 0xFFFFFFFF
+cdef uint64_t _MAX_TS_MS = 9_223_372_036_854  # as in wire.UnixMs: what int64 nanoseconds hold
 
 
-# FNV-1a, computed while the ticker is read.
-cdef uint64_t _HASH_SEED = 14695981039346656037ULL
-cdef uint64_t _HASH_PRIME = 1099511628211ULL
+# A frame begins so; its sid follows.
+cdef const char* _HEAD = b'{"type":"orderbook_delta","sid":'
+cdef enum:
+    _HEAD_LENGTH = 32
+    _SHORTEST = 128  # more than is read before the length of the market's key is known
+    _FROM_PRICE = 32  # read of price and size in the usual form, and of what stands between them
+    _FROM_QUOTE = 26  # the same from the quote behind a price
+    _TO_SIDE = 13
 
 
-cdef uint64_t _hash(const char* name, Py_ssize_t length) noexcept nogil:
-    cdef uint64_t hash = _HASH_SEED
-    cdef Py_ssize_t i
-    for i in range(length):
-        hash = (hash ^ <unsigned char>name[i]) * _HASH_PRIME
-    return hash
+cdef inline void expect_seq(Head* head, uint64_t seq) noexcept nogil:
+    """The next frame of the sequence has this number."""
+    cdef uint64_t rest = seq
+    cdef int digits = 1
+    while rest >= 10:
+        rest //= 10
+        digits += 1
+    head.seq = seq
+    head.digits = digits
+    memset(head.seq_mask, 0, SEQ_DIGITS)
+    memset(head.seq_text, 0, SEQ_DIGITS)
+    if digits > SEQ_DIGITS:  # no frame fits
+        head.seq_mask[0] = -1
+        head.digits = 0
+        return
+    while digits > 0:
+        digits -= 1
+        head.seq_text[digits] = <char>(c'0' + <int>(seq % 10))
+        head.seq_mask[digits] = -1
+        seq //= 10
+
+
+cdef inline void count_on(Head* head) noexcept nogil:
+    """The next number."""
+    cdef char* last = &head.seq_text[head.digits - 1]
+    if last[0] == c'9':
+        expect_seq(head, head.seq + 1)
+    else:
+        last[0] += 1
+        head.seq += 1
 
 
 cdef inline const char* _expect(
@@ -45,37 +90,6 @@ cdef inline const char* _expect(
     if at == NULL or end - at < length or memcmp(at, literal, length) != 0:
         return NULL
     return at + length
-
-
-cdef inline const char* _number(const char* at, const char* end, uint64_t* value) noexcept nogil:
-    """Behind a JSON integer of 1 to 18 digits without sign, NULL when there is none."""
-    cdef const char* start = at
-    cdef uint64_t found = 0
-    if at == NULL:
-        return NULL
-    while at < end and b"0" <= at[0] <= b"9":
-        found = found * 10 + <uint64_t>(at[0] - c'0')
-        at += 1
-        if at - start > 18:
-            return NULL
-    if at == start or (start[0] == b"0" and at - start > 1):
-        return NULL
-    value[0] = found
-    return at
-
-
-cdef inline const char* _quote(const char* at, const char* end, Py_ssize_t most) noexcept nogil:
-    """The quote that ends a text of plain ASCII without escapes, NULL when it is another or a long one."""
-    cdef const char* start = at
-    if at == NULL:
-        return NULL
-    while at < end and at - start <= most:
-        if at[0] == c'"':
-            return at
-        if at[0] < 32 or at[0] > 126 or at[0] == c'\\':
-            return NULL
-        at += 1
-    return NULL
 
 
 cdef class DeltaPath:
@@ -88,7 +102,6 @@ cdef class DeltaPath:
     def __cinit__(self, dict subscriptions not None, bint no_on_yes_scale=False):
         self.subscriptions = subscriptions
         self.no_on_yes_scale = no_on_yes_scale
-        self.names = []
         self.states = []
         self.mask = 1023
         self.table = <Entry*>calloc(self.mask + 1, sizeof(Entry))
@@ -100,11 +113,13 @@ cdef class DeltaPath:
 
     def add(self, str ticker not None, BookState state not None):
         """Frames of this market are for this book, from now on and for good."""
-        cdef bytes name = ticker.encode()
         cdef Entry entry
         cdef Entry* old = self.table
         cdef uint64_t slot, size = self.mask + 1
-        if 2 * <uint64_t>self.used >= size:
+        cdef bytes name = ticker.encode()
+        if not 0 < len(name) <= 128:
+            raise FieldError("market_ticker", ticker, "1 to 128 characters")
+        if 4 * <uint64_t>self.used >= size:
             self.table = <Entry*>calloc(2 * size, sizeof(Entry))
             if self.table == NULL:
                 self.table = old
@@ -114,11 +129,8 @@ cdef class DeltaPath:
                 if old[slot].state != NULL:
                     self._insert(old[slot])
             free(old)
-        self.names.append(name)
         self.states.append(state)
-        entry.name = name
-        entry.length = len(name)
-        entry.hash = _hash(entry.name, entry.length)
+        entry.hash = scan_hash(state.key, state.key + len(name))
         entry.state = <void*>state
         self._insert(entry)
         self.used += 1
@@ -129,140 +141,196 @@ cdef class DeltaPath:
             slot = (slot + 1) & self.mask
         self.table[slot] = entry
 
-    cdef void* _find(self, uint64_t hash, const char* name, Py_ssize_t length) noexcept nogil:
-        cdef uint64_t slot = hash & self.mask
-        cdef Entry* entry
-        while True:
-            entry = &self.table[slot]
-            if entry.state == NULL:
-                return NULL
-            if entry.hash == hash and entry.length == length and memcmp(entry.name, name, length) == 0:
-                return entry.state
-            slot = (slot + 1) & self.mask
-
     def aim(
         self, uint64_t conn_id, EventColumns events not None, LevelColumns levels not None, Py_ssize_t seal_rows
     ):
         """Where the rows go from now on, of which connection they are, and with how many it is time to seal."""
+        self.turns += 1
         self.conn_id = conn_id
-        self.events = events
-        self.levels = levels
+        self.event_columns, self.events = events, &events.rows
+        self.level_columns, self.levels = levels, &levels.rows
         self.seal_rows = seal_rows
         self.last = None
+        self.head.length = 0
 
     def take(self, bytes payload not None, int64_t ingest_ns):
         """One frame. 0: not taken. 1: dealt with. 2: dealt with, and it is time to seal."""
         return self.scan(payload, len(payload), ingest_ns)
 
+    cdef bint _turn_to(self, const char* text, const char* end):
+        """Another subscription than that of the frame before: its head from now on. False when it is none of
+        ours, or written in another way."""
+        cdef const char* at = text + _HEAD_LENGTH
+        cdef uint64_t sid = 0
+        self.last = None
+        self.head.length = 0
+        while at < end and c'0' <= at[0] <= c'9' and sid <= _MAX_SID:
+            sid = sid * 10 + <uint64_t>(at[0] - c'0')
+            at += 1
+        text += _HEAD_LENGTH
+        if at == text or sid > _MAX_SID or (text[0] == c'0' and at - text > 1):
+            return False
+        self.last = self.subscriptions.get(sid)
+        if self.last is None:
+            return False
+        head = b'{"type":"orderbook_delta","sid":%d,"seq":' % sid
+        memcpy(self.head.text, <const char*>head, len(head))
+        self.head.length = len(head)
+        self.sid = <uint32_t>sid
+        expect_seq(&self.head, self.last.next_seq)
+        return True
+
+    cdef void _keep_times(self, const char* times, Py_ssize_t length, int64_t ts_us) noexcept nogil:
+        """The next frame may well have the same second."""
+        self.second_us = ts_us // 1_000_000 * 1_000_000
+        self.times_length = length if 16 <= length <= MAX_TIMES else 0
+        memcpy(self.times, times, self.times_length)
+
     cdef Taken scan(self, const char* text, Py_ssize_t length, int64_t ingest_ns):
+        cdef Head* head = &self.head
         cdef const char* at
         cdef const char* start
         cdef const char* end = text + length
-        cdef uint64_t sid, seq, hash, ts_ms = 0
+        cdef uint64_t hash, slot
         cdef int64_t price, change, after, ts_us
-        cdef int side, slot
-        cdef Sequence subscription
-        cdef BookState state
-        cdef void* found
-        cdef OrderBook book
+        cdef int side, tick, ms
+        cdef int32_t ix, id_ix
+        cdef Entry* entry
+        cdef void* state
+        cdef Levels* book
 
-        at = _expect(text, end, b'{"type":"orderbook_delta","sid":', 32)
-        at = _number(at, end, &sid)
-        at = _expect(at, end, b',"seq":', 7)
-        at = _number(at, end, &seq)
-        at = _expect(at, end, b',"msg":{"market_ticker":"', 25)
-        if at == NULL or sid > 0xFFFFFFFF:
+        # A bound for all that is read up to the side: what stands between the fields is longer than any field.
+        if length < _SHORTEST:
             return NOT_TAKEN
-        subscription = self.last
-        if subscription is None or self.last_sid != sid:
-            subscription = self.subscriptions.get(sid)
-            if subscription is None:
+        if head.length == 0 or not scan_same(text, head.text, head.length):
+            if not scan_same(text, _HEAD, _HEAD_LENGTH) or not self._turn_to(text, end):
                 return NOT_TAKEN
-            self.last = subscription
-            self.last_sid = <uint32_t>sid
-        if subscription.ended or seq != subscription.next_seq:
+            if not scan_same(text, head.text, head.length):
+                return NOT_TAKEN
+        if self.last.ended:
+            return NOT_TAKEN
+        if self.last.next_seq != head.seq:
+            expect_seq(head, self.last.next_seq)
+        at = text + head.length
+        if not scan_masked(at, head.seq_text, head.seq_mask):
+            return NOT_TAKEN
+        start = at + head.digits
+        if memcmp(start, b',"msg":{"market_ticker":"', 25) != 0:
             return NOT_TAKEN
 
-        start = at
-        hash = _HASH_SEED
-        while at < end and at[0] != c'"':
-            hash = (hash ^ <unsigned char>at[0]) * _HASH_PRIME
-            at += 1
-            if at - start > _MAX_TICKER:
-                return NOT_TAKEN
-        found = self._find(hash, start, at - start)
-        if found == NULL:
-            return NOT_TAKEN
-        state = <BookState>found
-        book = state.book
-        if state.subscription is not subscription or book.stale or not state.id_known:
-            return NOT_TAKEN
-        at = _expect(at, end, b'","market_id":"', 15)
-        at = _expect(at, end, state.market_id, ID_CHARS)
-        start = _expect(at, end, b'","price_dollars":"', 19)
-        at = _quote(start, end, _MAX_TEXT)
+        start += 25
+        at = scan_quote(start, end)
         if at == NULL:
             return NOT_TAKEN
-        price = parse_price_e4(start, at - start)
-        start = _expect(at, end, b'","delta_fp":"', 14)
-        at = _quote(start, end, _MAX_TEXT)
-        if at == NULL or price == BAD:
+        hash = scan_hash(start, at)
+        slot = hash & self.mask
+        while True:
+            entry = &self.table[slot]
+            state = entry.state
+            if state == NULL:
+                return NOT_TAKEN
+            if entry.hash == hash:
+                book = (<BookState>state).levels
+                prefetch(book)
+                prefetch(&book.sum[1])
+                length = (<BookState>state).key_length
+                if 0 < length <= end - start - _FROM_PRICE and scan_same(start, (<BookState>state).key, length):
+                    break
+            slot = (slot + 1) & self.mask
+        if <void*>(<BookState>state).subscription != <void*>self.last or book.stale:
             return NOT_TAKEN
-        change = parse_qty_e2(start, at - start)
-        at = _expect(at, end, b'","side":"', 10)
-        if at == NULL or change == BAD:
+
+        start += length
+        at = scan_price(start, &price)
+        if at == NULL:
+            at = scan_plain_text(start, end)
+            if at == NULL or end - at < _FROM_QUOTE:
+                return NOT_TAKEN
+            price = parse_price_e4(start, at - start)
+            if price == BAD or memcmp(at, b'",', 2) != 0:
+                return NOT_TAKEN
+            at += 2
+        if not self.no_on_yes_scale:
+            tick = book.slot_of[price]  # on its way while the rest is read; the side will tell which
+            prefetch(&book.qty[0][tick])
+            prefetch(&book.qty[1][tick])
+        if memcmp(at, b'"delta_fp":"', 12) != 0:
             return NOT_TAKEN
-        if end - at > 4 and memcmp(at, b'yes"', 4) == 0:
-            side = 0
-            at += 4
-        elif end - at > 3 and memcmp(at, b'no"', 3) == 0:
-            side = 1
-            at += 3
-        else:
-            return NOT_TAKEN
-        ts_us = ingest_ns // 1000
-        start = _expect(at, end, b',"ts":"', 7)
-        if start != NULL:
-            at = _quote(start, end, _MAX_TEXT)
+        start = at + 12
+        at = scan_size(start, &change)
+        if at == NULL:
+            at = scan_plain_text(start, end)
             if at == NULL:
                 return NOT_TAKEN
-            ts_us = BAD  # read only if no ts_ms follows
-        else:
-            at -= 1  # the two cases go on alike: behind a text
-        if _expect(at, end, b'","ts_ms":', 10) != NULL:
-            at = _number(at + 10, end, &ts_ms)
-            if at == NULL or ts_ms > <uint64_t>_MAX_TS_MS:
+            change = parse_qty_e2(start, at - start)
+            if change == BAD:
                 return NOT_TAKEN
-            ts_us = <int64_t>ts_ms * 1000
-        else:
-            if start != NULL:
-                ts_us = parse_rfc3339_us(start, at - start)
-                if ts_us == BAD:
-                    return NOT_TAKEN
             at += 1
-        if end - at != 2 or at[0] != c'}' or at[1] != c'}':
+        if end - at < _TO_SIDE or memcmp(at, b',"side":"', 9) != 0:
             return NOT_TAKEN
+        side = scan_side(at + 9)
+        if side > 1:
+            return NOT_TAKEN
+        at += 13 - side
 
-        if side == 1 and self.no_on_yes_scale:
+        length = self.times_length
+        if (
+            length == 0 or end - at != length + 5 or not scan_same(at, self.times, length)
+            or (ms := scan_last_three(end)) < 0
+        ):
+            ts_us = self._times(at, end, ingest_ns)
+            if ts_us == BAD:
+                return NOT_TAKEN
+        else:
+            ts_us = self.second_us + 1000 * ms
+
+        if self.no_on_yes_scale and side == 1:
             price = PRICE_MAX_E4 - price
-        slot = book.grid.slot_of[price]
-        if slot < 0:
+        tick = book.slot_of[price]
+        if tick < 0:
             return NOT_TAKEN
-        after = book.qty[side][slot] + change
+        after = book.qty[side][tick] + change
         if after < 0 or after > QTY_LIMIT_E2:
             return NOT_TAKEN
-        if self.events.n >= self.events.capacity or self.levels.n >= self.levels.capacity:
+        if self.events == NULL or self.events.n >= self.events.capacity or self.levels.n >= self.levels.capacity:
             return NOT_TAKEN
 
-        subscription.next_seq = seq + 1
+        self.last.next_seq = head.seq + 1
         self.last_frame_ns = ingest_ns
-        book.put(side, slot, after)
+        put(book, side, tick, after)
         self.taken += 1
-        if not state.active:
-            return TAKEN
-        self.events.append(
-            DELTA, self.conn_id, <uint32_t>sid, seq, state.ix, state.id_ix, side, price, change, ts_us, ingest_ns
-        )
-        self.levels.append(state.ix, state.id_ix, side, price, after, ts_us, ingest_ns)
-        self.written += 1
-        return TAKEN_AND_FULL if self.events.n >= self.seal_rows else TAKEN
+        if (<BookState>state).active:
+            ix, id_ix = (<BookState>state).ix, (<BookState>state).id_ix
+            append_event(
+                self.events, DELTA, self.conn_id, self.sid, head.seq, ix, id_ix, side, price, change, ts_us,
+                ingest_ns,
+            )
+            append_level(self.levels, ix, id_ix, side, price, after, ts_us, ingest_ns)
+            self.written += 1
+        count_on(head)
+        if self.events.n >= self.seal_rows and (<BookState>state).active:
+            return TAKEN_AND_FULL
+        return TAKEN
+
+    cdef int64_t _times(self, const char* at, const char* end, int64_t ingest_ns) noexcept nogil:
+        """The exchange's time of a frame whose end begins here, in microseconds; BAD when the end is not in one of
+        the usual forms."""
+        cdef const char* before = at
+        cdef const char* start = _expect(at, end, b',"ts":"', 7)
+        cdef int64_t ts_us
+        cdef uint64_t ts_ms = 0
+        if start != NULL:
+            at = scan_plain_text(start, end)
+            if at == NULL:
+                return BAD
+            at += 1
+        if _expect(at, end, b',"ts_ms":', 9) != NULL:
+            at += 9
+            if not scan_last_ms(at, end, &ts_ms) or ts_ms > _MAX_TS_MS:
+                return BAD
+            if ts_ms < _MAX_TS_MS - 1000:  # all of its second is within the bound
+                self._keep_times(before, at + 10 - before, <int64_t>ts_ms * 1000)
+            return <int64_t>ts_ms * 1000
+        if end - at != 2 or at[0] != c'}' or at[1] != c'}':
+            return BAD
+        return ingest_ns // 1000 if start == NULL else parse_rfc3339_us(start, at - 1 - start)

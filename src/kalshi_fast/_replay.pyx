@@ -12,7 +12,7 @@ from libc.string cimport memset
 
 import numpy as np
 
-from kalshi_fast._book cimport OrderBook
+from kalshi_fast._book cimport OrderBook, clear, put, slot_below
 from kalshi_fast._decode cimport PRICE_MAX_E4, QTY_LIMIT_E2
 
 from kalshi_fast._book import DECI_CENT, FINEST, LINEAR_CENT, TAPERED_DECI_CENT
@@ -43,12 +43,8 @@ OUTCOMES = (
 
 
 cdef inline void _clear(OrderBook book) noexcept nogil:
-    if book.levels[0] or book.levels[1]:
-        memset(book.qty[0], 0, 2 * book.grid.n_ticks * sizeof(int64_t))
-        book.levels[0] = book.levels[1] = 0
-        book.best[0] = book.best[1] = -1
-        book.sum[0] = book.sum[1] = 0
-    book.stale = False
+    clear(&book.levels)
+    book.levels.stale = False
 
 
 cdef void _widen(OrderBook book, int price) noexcept with gil:
@@ -67,34 +63,34 @@ cdef inline Outcome _step(OrderBook book, int kind, int side, int price, int64_t
         if kind == CLEAR:
             _clear(book)
         elif kind == GAP:
-            book.stale = True
+            book.levels.stale = True
         else:
             return NO_CODE
         return DONE
-    if book.stale:
+    if book.levels.stale:
         return SKIPPED
     if price > PRICE_MAX_E4 or side & ~1 or kind < 0:
-        book.stale = True
+        book.levels.stale = True
         return NO_PRICE if price > PRICE_MAX_E4 else NO_CODE
-    slot = book.grid.slot_of[price]
+    slot = book.levels.slot_of[price]
     if slot < 0:
         _widen(book, price)
-        slot = book.grid.slot_of[price]
-    after = book.qty[side][slot]
+        slot = book.levels.slot_of[price]
+    after = book.levels.qty[side][slot]
     if kind == SNAPSHOT:
         if after != 0 or qty <= 0:
-            book.stale = True
+            book.levels.stale = True
             return TWICE if after != 0 else NO_SIZE
         after = qty
     else:
         if qty > QTY_LIMIT_E2 or qty < -QTY_LIMIT_E2:
-            book.stale = True
+            book.levels.stale = True
             return TOO_LARGE
         after += qty
     if after < 0 or after > QTY_LIMIT_E2:
-        book.stale = True
+        book.levels.stale = True
         return NEGATIVE if after < 0 else TOO_LARGE
-    book.put(side, slot, after)
+    put(&book.levels, side, slot, after)
     return DONE
 
 
@@ -202,8 +198,8 @@ cdef class BookTable:
                 if price <= PRICE_MAX_E4:
                     book = self.table[columns.market_ix[i + AHEAD]]
                     KF_PREFETCH(
-                        (<OrderBook>book).qty[columns.side[i + AHEAD] & 1]
-                        + (<OrderBook>book).grid.slot_of[price]
+                        (<OrderBook>book).levels.qty[columns.side[i + AHEAD] & 1]
+                        + (<OrderBook>book).levels.slot_of[price]
                     )
             outcome = _step(
                 <OrderBook>self.table[columns.market_ix[i]],
@@ -230,8 +226,8 @@ cdef class BookTable:
         cdef OrderBook book
         for market in range(self.n):
             book = self.books[market]
-            if not book.stale:
-                length += 1 + book.levels[0] + book.levels[1]
+            if not book.levels.stale:
+                length += 1 + book.levels.depth[0] + book.levels.depth[1]
         columns = {
             "type": np.zeros(length, np.int8),
             "market_ix": np.zeros(length, np.int32),
@@ -246,20 +242,21 @@ cdef class BookTable:
         cdef int64_t[::1] sizes = columns["qty_e2"]
         for market in range(self.n):
             book = self.books[market]
-            if book.stale:
+            if book.levels.stale:
                 continue
             types[row] = CLEAR
             markets[row] = market
             row += 1
             for side in range(2):
-                for slot in range(book.best[side], -1, -1):
-                    if book.qty[side][slot] != 0:
-                        types[row] = SNAPSHOT
-                        markets[row] = market
-                        sides[row] = side
-                        prices[row] = book.grid.price_of[slot]
-                        sizes[row] = book.qty[side][slot]
-                        row += 1
+                slot = book.levels.best[side]
+                while slot >= 0:
+                    types[row] = SNAPSHOT
+                    markets[row] = market
+                    sides[row] = side
+                    prices[row] = book.grid.price_of[slot]
+                    sizes[row] = book.levels.qty[side][slot]
+                    row += 1
+                    slot = slot_below(&book.levels, side, slot)
         return columns
 
 
@@ -341,7 +338,7 @@ cdef class Event:
 
     @property
     def known(self):
-        return not self.book.stale
+        return not self.book.levels.stale
 
     def copy(self):
         """An event that stays as it is; its book is a copy too."""
@@ -433,7 +430,7 @@ cdef class EventReader:
                     on_snapshot(event)
             elif on_gap is not None:
                 on_gap(event)
-            if on_book is not None and event.kind != GAP and not event.book.stale:
+            if on_book is not None and event.kind != GAP and not event.book.levels.stale:
                 on_book(event)
         return events
 

@@ -6,6 +6,10 @@
 
 from libc.string cimport memcpy
 
+cdef bytes _BEFORE = b'"market_ticker":"'
+cdef bytes _BETWEEN = b'","market_id":"'
+cdef bytes _BEHIND = b'","price_dollars":"'
+
 
 cdef class Sequence:
     """``next_seq``: number of the next frame. ``ended``: no frame of this sid is to be used any more."""
@@ -24,11 +28,22 @@ cdef class BookState:
     def __cinit__(self, *args, **kwargs):
         self.book = OrderBook(stale=True)
 
-    def name(self, int32_t ix, int32_t id_ix, str market_id not None):
-        """The market's numbers, and its id as the exchange writes it (anything but 36 characters: not known)."""
-        cdef bytes text = market_id.encode()
+    @property
+    def book(self):
+        """The market's book as one connection has it."""
+        return self._book
+
+    @book.setter
+    def book(self, OrderBook book not None):
+        self._book = book
+        self.levels = &book.levels
+
+    def name(self, int32_t ix, int32_t id_ix, str ticker not None, str market_id not None):
+        """The market's numbers, and its names as the exchange writes them (an empty id: not known yet)."""
+        cdef bytes key = ticker.encode() + _BETWEEN + market_id.encode() + _BEHIND
+        cdef bytes text = _BEFORE + key
         self.ix = ix
         self.id_ix = id_ix
-        self.id_known = len(text) == ID_CHARS
-        if self.id_known:
-            memcpy(self.market_id, <const char*>text, ID_CHARS)
+        self.key = self.text + len(_BEFORE)
+        self.key_length = <int>len(key) if market_id and len(text) <= MAX_KEY else 0
+        memcpy(self.text, <const char*>text, min(len(text), MAX_KEY))

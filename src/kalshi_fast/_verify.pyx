@@ -104,7 +104,7 @@ cdef class Verifier:
             kind = rows.columns.type[row]
             market = rows.columns.market_ix[row]
             book = <OrderBook>table.table[market]
-            was_known = not book.stale
+            was_known = not book.levels.stale
             conn, sid, seq = rows.conn_id[row], rows.sid[row], rows.seq[row]
             before = None
             self._count_number(kind, conn, sid, seq)
@@ -124,13 +124,13 @@ cdef class Verifier:
             if table.faults > faults:
                 self._violation(rows, row, IMPOSSIBLE, OUTCOMES[table.fault])
             self.counts[market, SKIPPED_DELTAS] += table.skipped - skipped
-            if not book.stale:
+            if not book.levels.stale:
                 self.origin[market, 0], self.origin[market, 1], self.origin[market, 2] = conn, sid, seq
                 if before is not None and before != book:
                     self._violation(rows, row, DIFFERING, f"{before!r} was, {book!r} came")
                 if (
-                    book.best[0] >= 0 and book.best[1] >= 0
-                    and book.grid.price_of[book.best[0]] + book.grid.price_of[book.best[1]] >= PRICE_MAX_E4
+                    book.levels.best[0] >= 0 and book.levels.best[1] >= 0
+                    and book.grid.price_of[book.levels.best[0]] + book.grid.price_of[book.levels.best[1]] >= PRICE_MAX_E4
                 ):
                     self.counts[market, CROSSED] += 1
             row += 1

@@ -40,7 +40,7 @@ class Replica(BookState):
         self.link = link
         self.active = not market.replicas
         market.replicas.append(self)
-        self.name(market.ix, market.id_ix, market.market_id)
+        self.name(market.ix, market.id_ix, market.ticker, market.market_id)
 
     def book_for_snapshot(self) -> OrderBook:
         """The book that a snapshot is to fill: this one, or one on the grid that has been declared since."""
@@ -116,7 +116,7 @@ class Books:
             market.id_ix = id_ix
             market.market_id = market_id
             for replica in market.replicas:
-                replica.name(market.ix, market.id_ix, market_id)
+                replica.name(market.ix, market.id_ix, ticker, market_id)
         return market or self._new(ticker)
 
     def _new(self, ticker: str) -> Market:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kalshi_fast import __version__
+from kalshi_fast.bench import options as bench_options
 from kalshi_fast.config import SETTINGS, Loaded, describe, load
 from kalshi_fast.errors import ConfigError, KalshiFastError, SimulatorError
 from kalshi_fast.simulator import options as simulator_options
@@ -180,6 +181,24 @@ def parser() -> argparse.ArgumentParser:
     _add_settings(sql)
     sql.add_argument("--cluster", dest="CLICKHOUSE_CLUSTER", metavar="NAME", help="as --clickhouse-cluster")
 
+    check = commands.add_parser(
+        "check",
+        help="whether a recording would work here, and what could be better",
+        description="Key, exchange, clock, stores, disk and host, one line each: ok, warning or failure, and"
+        " the remedy. Writes and changes nothing. Ends with 1 when there is a failure.",
+    )
+    check.add_argument("--limit", type=_positive, default=10, help="seconds that a check may take (10)")
+    check.add_argument("--json", action="store_true", help="as one JSON object")
+    check.add_argument("--quiet", action="store_true", help="no progress")
+    _add_settings(check)
+    bench = commands.add_parser(
+        "bench",
+        help="measure everything, beside other libraries",
+        description="Runs the whole benchmark suite in one process tree and prints a table.",
+    )
+    bench_options.add_options(bench)
+    _add_output(bench)
+
     config = commands.add_parser("config", help="show every setting and where it comes from")
     config.add_argument("--json", action="store_true", help="as one JSON object")
     _add_settings(config)
@@ -235,7 +254,8 @@ def _add_settings(command: argparse.ArgumentParser) -> None:
     for setting in SETTINGS:
         # A password on the command line is seen by every process of the machine.
         if not setting.secret or setting.name == "PROD_KEYID":
-            group.add_argument(setting.flag, dest=setting.name, metavar="VALUE", help=setting.help)
+            names = [setting.flag, *filter(None, [setting.alias])]
+            group.add_argument(*names, dest=setting.name, metavar="VALUE", help=setting.help)
     group.add_argument("--env-file", type=Path, default=Path(".env"), help="instead of .env")
     group.add_argument("--toml", type=Path, help="instead of kalshi-fast.toml")
 
@@ -492,6 +512,30 @@ def _sql(options: argparse.Namespace) -> int:
     return 0
 
 
+def _check(options: argparse.Namespace) -> int:
+    from kalshi_fast.check.run import all_checks, exit_code, figures, run_checks
+    from kalshi_fast.progress import ProgressLine
+
+    settings = _load(options).settings
+    line = ProgressLine(quiet=options.quiet)
+    findings = run_checks(
+        all_checks(settings), options.limit, lambda names: line.show(f"asking: {', '.join(names)} …")
+    )
+    line.end()
+    if options.json:
+        sys.stdout.write(json.dumps(figures(findings)) + "\n")
+    else:
+        width = max(len(finding.name) for finding in findings)
+        sys.stdout.write("".join(finding.line(width) + "\n" for finding in findings))
+    return exit_code(findings)
+
+
+def _bench(options: argparse.Namespace) -> int:
+    from kalshi_fast.bench.command import bench
+
+    return bench(options)
+
+
 def _config(options: argparse.Namespace) -> int:
     rows = describe(_load(options))
     if options.json:
@@ -520,6 +564,8 @@ _COMMANDS = {
     "export": _export,
     "plot": _plot,
     "sql": _sql,
+    "check": _check,
+    "bench": _bench,
     "config": _config,
 }
 

@@ -23,6 +23,7 @@ from urllib.parse import urlsplit
 from dotenv.parser import parse_stream
 
 from kalshi_fast.errors import ConfigError, excerpt, reason
+from kalshi_fast.tuning.cpus import MAX_CPU, parse_cpus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -74,6 +75,12 @@ class Settings:
     ws_backoff_max_ns: int = 30_000_000_000
     ws_refused_ns: int = 30_000_000_000
     query_listen: tuple[str, int] | None = None
+    capture_cpu: int | None = None
+    writer_cpus: tuple[int, ...] = ()
+    busy_poll: bool = False
+    capture_nice: int | None = None
+    capture_fifo: int | None = None
+    lock_memory: bool = False
     use_orjson: str | None = None
 
 
@@ -190,6 +197,27 @@ def _integer(low: int, high: int) -> Callable[[str], int]:
     return parse
 
 
+def _integer_or_off(low: int, high: int) -> Callable[[str], int | None]:
+    number = _integer(low, high)
+
+    def parse(text: str) -> int | None:
+        if text.lower() == OFF:
+            return None
+        try:
+            return number(text)
+        except _BadValueError as error:
+            raise _BadValueError(f"{error}, or off") from None
+
+    return parse
+
+
+def _cpus(text: str) -> tuple[int, ...]:
+    found = () if text.lower() == OFF else parse_cpus(text)
+    if found is None:
+        raise _BadValueError(f"cores such as 1-3,6 (0 to {MAX_CPU}), or off")
+    return found
+
+
 _SWITCHES: Final = {"on": True, "true": True, "yes": True, "1": True} | dict.fromkeys(
     (OFF, "false", "no", "0"), False
 )
@@ -227,6 +255,7 @@ class Setting:
     default: str
     help: str
     secret: bool = False
+    alias: str = ""  # a shorter flag beside the usual one
 
     @property
     def flag(self) -> str:
@@ -375,6 +404,45 @@ SETTINGS: Final = (
         "30",
         "the first wait after the exchange has refused the key, the signature or the clock",
     ),
+    Setting(
+        "CAPTURE_CPU",
+        "capture_cpu",
+        _integer_or_off(0, MAX_CPU),
+        "",
+        "core for the process that reads from the exchange (docs/tuning.md); the writer takes the others",
+        alias="--cpu",
+    ),
+    Setting("WRITER_CPUS", "writer_cpus", _cpus, "", "cores of the writer process, such as 1-3,6"),
+    Setting(
+        "BUSY_POLL",
+        "busy_poll",
+        _switch,
+        OFF,
+        "never sleep while waiting for frames: keeps the core of CAPTURE_CPU busy all the time",
+    ),
+    Setting(
+        "CAPTURE_NICE",
+        "capture_nice",
+        _integer_or_off(-20, 19),
+        "",
+        "nice value of the process that reads from the exchange, -20 the most favoured",
+        alias="--nice",
+    ),
+    Setting(
+        "CAPTURE_FIFO",
+        "capture_fifo",
+        _integer_or_off(1, 99),
+        "",
+        "real-time priority (SCHED_FIFO) of that process, instead of a nice value",
+        alias="--fifo",
+    ),
+    Setting(
+        "LOCK_MEMORY",
+        "lock_memory",
+        _switch,
+        OFF,
+        "keep that process in memory, and make its buffers ready before the first frame",
+    ),
     Setting("USE_ORJSON", "use_orjson", _text, "", "accepted for old .env files, without effect"),
 )
 assert {setting.attribute for setting in SETTINGS} == {f.name for f in fields(Settings)}  # noqa: S101
@@ -441,7 +509,31 @@ def load(
             "QUERY_LISTEN: expected an address of this machine only, or a CLICKHOUSE_PASSWORD, got"
             f" {excerpt(texts['QUERY_LISTEN'])} (from the {sources['QUERY_LISTEN']})"
         )
+    _check_tuning(settings, sources)
     return Loaded(settings, texts, sources)
+
+
+def _check_tuning(settings: Settings, sources: Mapping[str, str]) -> None:
+    if settings.busy_poll and settings.capture_cpu is None:
+        raise ConfigError(
+            f"BUSY_POLL: expected a CAPTURE_CPU of its own to keep busy, got none"
+            f" (on from the {sources['BUSY_POLL']})"
+        )
+    if settings.busy_poll and settings.capture_fifo is not None:
+        raise ConfigError(
+            "CAPTURE_FIFO: expected off beside BUSY_POLL (Linux stops a real-time program that never sleeps"
+            f" for 50 ms of each second), got {settings.capture_fifo} (from the {sources['CAPTURE_FIFO']})"
+        )
+    if settings.capture_nice is not None and settings.capture_fifo is not None:
+        raise ConfigError(
+            f"CAPTURE_NICE: expected off beside CAPTURE_FIFO {settings.capture_fifo}, got"
+            f" {settings.capture_nice} (from the {sources['CAPTURE_NICE']})"
+        )
+    if settings.capture_cpu in settings.writer_cpus:
+        raise ConfigError(
+            f"WRITER_CPUS: expected other cores than CAPTURE_CPU {settings.capture_cpu}, got it among them"
+            f" (from the {sources['WRITER_CPUS']})"
+        )
 
 
 def _read_file(path: Path, what: str) -> str | None:

@@ -34,6 +34,10 @@ class ConfigError(KalshiFastError):
     exit_code = 2
 
 
+class TuningError(ConfigError):
+    """This machine refuses a setting of its tuning (cores, priority, locked memory)."""
+
+
 class FieldError(KalshiFastError):
     """A value from outside is not what it must be: names the field, the value, the expectation."""
 

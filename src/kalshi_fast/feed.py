@@ -112,7 +112,14 @@ class Feed:
     async def _one_connection(self) -> str:
         """Runs one connection to its end and says why it ended."""
         receiver = Receiver(self.link, self._pool)
-        transport = await self._connect(lambda: FrameListener(self.link.path, receiver))
+        transport = await connect(
+            lambda: FrameListener(self.link.path, receiver),
+            self._url,
+            self._signer,
+            ssl_context=self._ssl_context,
+            hostname=self._hostname,
+            idle_s=self._idle_s,
+        )
         if not receiver.upgraded:
             transport.disconnect()
             raise ConnectError(f"WS_URL: {self._url} ended the connection before it became a WebSocket")
@@ -125,7 +132,7 @@ class Feed:
             elif self.link.session.closing is not None:
                 receiver.closed_here = self.link.session.closing
         finally:
-            await _hang_up(transport)
+            await hang_up(transport)
         return receiver.reason
 
     async def _until_over(self, transport: picows.WSTransport, receiver: Receiver) -> None:
@@ -153,43 +160,51 @@ class Feed:
             elif error is not None:
                 raise error  # of our own making
 
-    async def _connect(self, factory: Callable[[], picows.WSListener]) -> picows.WSTransport:
-        target = urlsplit(self._url)
-        host = target.hostname or self._url
-        port = target.port or (443 if target.scheme == "wss" else 80)
-        try:
-            transport, _ = await picows.ws_connect(
-                factory,
-                target._replace(netloc=f"{self._hostname or host}:{port}").geturl(),
-                socket_factory=lambda _: _dial(host, port),
-                ssl_context=self._ssl_context,
-                disconnect_on_exception=True,
-                websocket_handshake_timeout=HANDSHAKE_TIMEOUT_S,
-                enable_auto_ping=True,
-                enable_auto_pong=False,  # the listener answers: it has to see every end of a read
-                auto_ping_idle_timeout=self._idle_s,
-                auto_ping_reply_timeout=self._idle_s,
-                max_frame_size=MAX_FRAME_BYTES,
-                max_redirects=0,
-                extra_headers=self._signer.headers(time.time_ns() // 1_000_000),
-            )
-        except picows.WSHandshakeError as error:
-            raise _refusal(host, error) from error
-        except ssl.SSLCertVerificationError as error:
-            raise ConnectError(
-                f"WS_URL: the certificate of {host} is not valid: {error.verify_message}"
-            ) from error
-        except ssl.SSLError as error:
-            raise ConnectError(f"WS_URL: no TLS with {host}: {error.reason or error}") from error
-        except socket.gaierror as error:
-            raise ConnectError(f"WS_URL: the host {host} cannot be resolved: {error.strerror}") from error
-        except TimeoutError as error:
-            raise ConnectError(
-                f"WS_URL: {host} does not answer within {HANDSHAKE_TIMEOUT_S:.0f} s"
-            ) from error
-        except OSError as error:
-            raise ConnectError(f"WS_URL: {host} cannot be reached: {error.strerror or error}") from error
-        return transport
+
+async def connect(
+    factory: Callable[[], picows.WSListener],
+    url: str,
+    signer: Signer,
+    *,
+    ssl_context: ssl.SSLContext | None,
+    hostname: str | None = None,
+    idle_s: float = IDLE_S,
+) -> picows.WSTransport:
+    """One signed handshake. Raises ConnectError or RefusedError with what is wrong."""
+    target = urlsplit(url)
+    host = target.hostname or url
+    port = target.port or (443 if target.scheme == "wss" else 80)
+    try:
+        transport, _ = await picows.ws_connect(
+            factory,
+            target._replace(netloc=f"{hostname or host}:{port}").geturl(),
+            socket_factory=lambda _: _dial(host, port),
+            ssl_context=ssl_context,
+            disconnect_on_exception=True,
+            websocket_handshake_timeout=HANDSHAKE_TIMEOUT_S,
+            enable_auto_ping=True,
+            enable_auto_pong=False,  # the listener answers: it has to see every end of a read
+            auto_ping_idle_timeout=idle_s,
+            auto_ping_reply_timeout=idle_s,
+            max_frame_size=MAX_FRAME_BYTES,
+            max_redirects=0,
+            extra_headers=signer.headers(time.time_ns() // 1_000_000),
+        )
+    except picows.WSHandshakeError as error:
+        raise _refusal(host, error) from error
+    except ssl.SSLCertVerificationError as error:
+        raise ConnectError(
+            f"WS_URL: the certificate of {host} is not valid: {error.verify_message}"
+        ) from error
+    except ssl.SSLError as error:
+        raise ConnectError(f"WS_URL: no TLS with {host}: {error.reason or error}") from error
+    except socket.gaierror as error:
+        raise ConnectError(f"WS_URL: the host {host} cannot be resolved: {error.strerror}") from error
+    except TimeoutError as error:
+        raise ConnectError(f"WS_URL: {host} does not answer within {HANDSHAKE_TIMEOUT_S:.0f} s") from error
+    except OSError as error:
+        raise ConnectError(f"WS_URL: {host} cannot be reached: {error.strerror or error}") from error
+    return transport
 
 
 def _refusal(host: str, error: picows.WSHandshakeError) -> ConnectError:
@@ -232,7 +247,7 @@ def _is_reset(transport: picows.WSTransport) -> bool:
         return False  # closed already, which others see to
 
 
-async def _hang_up(transport: picows.WSTransport) -> None:
+async def hang_up(transport: picows.WSTransport) -> None:
     """Ends a connection; one whose other end does not take part is cut off."""
     transport.disconnect()
     try:

@@ -34,7 +34,7 @@ class Link:
     def __init__(self, recorder: Recorder, session: Session) -> None:
         self.session = session
         self.conn_id = 0
-        self.watched = False  # a strategy wants to see the rows of every read
+        self.watched = False
         self._requests = 0
         self._decoded = 0  # frames that went the long way
         self.replicas: dict[str, Replica] = {}
@@ -84,6 +84,10 @@ class Link:
     def on_full(self) -> None:
         """The fast path has filled a batch."""
         self._recorder.seal()
+
+    def watch(self) -> None:
+        """A strategy wants to see the rows of every read."""
+        self.watched = self.path.every_read = True
 
     def look(self) -> None:
         """The strategy sees what has been written so far."""

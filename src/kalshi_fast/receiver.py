@@ -50,6 +50,11 @@ class Receiver:
         self._parts_bytes = 0
         self._paused = False
 
+    @property
+    def outbox(self) -> list[bytes]:
+        """What the session wants to say: always the same list."""
+        return self._link.session.outbox
+
     def on_connected(self, transport: picows.WSTransport) -> None:
         self._transport = transport
         self.upgraded = True
@@ -83,7 +88,7 @@ class Receiver:
             transport.disconnect()
 
     def on_end_of_read(self) -> None:
-        """Nothing more has come with this read."""
+        """Nothing more has come with this read, and a batch has been sealed or there is something to send."""
         if self._link.watched:
             self._link.look()
         self.flush()
@@ -107,7 +112,7 @@ class Receiver:
 
     def flush(self) -> None:
         """Sends what the session wants to say."""
-        outbox = self._link.session.outbox
+        outbox = self.outbox
         if outbox and self._transport is not None:
             for command in outbox:
                 self._transport.send(picows.WSMsgType.TEXT, command)

@@ -85,7 +85,8 @@ class Recorder:
     def join(self, link: Link) -> None:
         """One more connection writes rows."""
         self._links.append(link)
-        link.watched = self._driver is not None
+        if self._driver is not None:
+            link.watch()
         self.aim(link)
 
     def leave(self, link: Link) -> None:
@@ -103,7 +104,7 @@ class Recorder:
         """From now on this strategy sees every event, at the end of the read that brought it."""
         self._driver = Driver(strategy, self.books.tickers)
         for link in self._links:
-            link.watched = True
+            link.watch()
         return self._driver
 
     def look(self) -> None:

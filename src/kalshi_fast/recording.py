@@ -19,12 +19,14 @@ from kalshi_fast import _clock
 from kalshi_fast.auth import Signer
 from kalshi_fast.books import Books
 from kalshi_fast.config import Settings, require_live
-from kalshi_fast.errors import ConfigError
+from kalshi_fast.errors import ConfigError, TuningError
 from kalshi_fast.feed import tls_context
 from kalshi_fast.fleet import Fleet
 from kalshi_fast.pool import BatchPool
 from kalshi_fast.recorder import Recorder
 from kalshi_fast.ring import MAX_SLOTS, Ring
+from kalshi_fast.tuning import capture, collector
+from kalshi_fast.tuning.spin import Spinner
 from kalshi_fast.writer import Writer
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from kalshi_fast.strategy import Strategy
 
 PROGRESS_S = 0.5
+READY_SLOTS = 64  # of the ring at the start: it uses the first ones that are free, so mostly these
 CLOSE_WAIT_S = 30.0
 
 log = logging.getLogger("kalshi_fast.recording")
@@ -54,8 +57,9 @@ class Recording:
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def open(self) -> None:
-        """Reads the key, opens the stores. Raises ConfigError or SinkError."""
-        settings = self.settings
+        """Reads the key, opens the stores; the calling thread is the one that has to ``run``. Raises
+        ConfigError or SinkError."""
+        settings = self.settings = capture.prepare(self.settings)
         assert settings.prod_keyid is not None  # noqa: S101 - require_live has seen to it
         assert settings.prod_keyfile is not None  # noqa: S101
         signer = Signer.from_file(settings.prod_keyid, settings.prod_keyfile)
@@ -64,6 +68,7 @@ class Recording:
             raise ConfigError("CLICKHOUSE_URL and PARQUET_DIR are both off: nothing would be recorded")
         slots = min(max(4, settings.buffer_max_rows // settings.batch_rows), MAX_SLOTS)
         self._ring = Ring.create(settings.batch_rows, slots, self.id)
+        self._populate(MAX_SLOTS if settings.lock_memory else READY_SLOTS)
         self.writer = Writer(self._ring, settings)
         self.writer.start()
         if self.writer.warning:
@@ -76,6 +81,15 @@ class Recording:
         if self._strategy is not None:
             self.recorder.attach(self._strategy)
         self.fleet = Fleet(settings, signer, self.recorder, self.pool, context)
+        capture.apply(settings)  # last: what has been started above is not meant
+
+    def _populate(self, slots: int) -> None:
+        try:
+            self._ring.populate(slots)
+        except TuningError as error:
+            if self.settings.lock_memory:
+                raise
+            log.debug("%s", error)  # nobody has asked for it
 
     async def run(self, progress: Callable[[Recording], None] | None = None) -> None:
         """Records until ``stop``, a signal, or an error that no retry can mend."""
@@ -83,14 +97,20 @@ class Recording:
         self.started = time.monotonic()
         for signum in (signal.SIGINT, signal.SIGTERM):
             self._loop.add_signal_handler(signum, self.stop)
-        sealing = asyncio.ensure_future(self._seal_on_time())
-        showing = asyncio.ensure_future(self._show(progress)) if progress is not None else None
+        works = [self._seal_on_time(), self._collect_in_quiet()]
+        if progress is not None:
+            works.append(self._show(progress))
+        tasks = [asyncio.ensure_future(work) for work in works]
+        spinner = Spinner(self._loop)
+        if self.settings.busy_poll:
+            spinner.start()
         try:
             await self.fleet.run()
         finally:
-            for task in filter(None, (sealing, showing)):
+            spinner.stop()
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(*filter(None, (sealing, showing)), return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
             self._loop = None
 
     def follow(self, tickers: Iterable[str]) -> None:
@@ -119,6 +139,12 @@ class Recording:
             self.pool.pump()
             if not self.pool.pressed:  # else batches with little in them would take the last memory
                 self.recorder.seal()
+
+    async def _collect_in_quiet(self) -> None:
+        with collector.QuietCollector(lambda: self.recorder.counts.frames) as quiet:
+            while True:
+                await asyncio.sleep(collector.LOOK_S)
+                quiet.look()
 
     async def _show(self, progress: Callable[[Recording], None]) -> None:
         while True:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 from kalshi_fast._columns import event_arrays, event_bytes, level_arrays, level_bytes
 from kalshi_fast._shared import Cells
 from kalshi_fast.errors import FieldError
+from kalshi_fast.tuning.memory import populate
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -95,7 +96,8 @@ class Ring:
             os.ftruncate(fd, self.size_bytes)
         elif (there := os.fstat(fd).st_size) < self.size_bytes:
             raise FieldError("shared memory", f"{there} bytes", f"{self.size_bytes} bytes")
-        self._memory = memoryview(mmap.mmap(fd, self.size_bytes))
+        self._mapped = mmap.mmap(fd, self.size_bytes)
+        self._memory = memoryview(self._mapped)
         self._cells = Cells(self._memory, _CELLS)
         self._states = Cells(self._memory[self._states_at :], slots)
         self._order = Cells(self._memory[self._order_at :], slots)
@@ -141,6 +143,12 @@ class Ring:
         """The identity of the recorder whose batches these are."""
         high, low = (self._cells.get(at) + (1 << 63) for at in (_CELL_RECORDER_HIGH, _CELL_RECORDER_LOW))
         return uuid.UUID(int=high << 64 | low)
+
+    def populate(self, slots: int) -> None:
+        """The columns of the first so many slots are in memory from now on: their first use costs no page
+        fault. Raises TuningError."""
+        for slot in range(min(slots, self.slots)):
+            populate(self._mapped, self._slot_at(slot), self._extra_at)
 
     # --- the side that fills ----------------------------------------------------------------------
 

@@ -20,6 +20,7 @@ import msgspec
 
 from kalshi_fast.errors import ConfigError, SinkError
 from kalshi_fast.report import Report, encode_settings
+from kalshi_fast.tuning import capture
 
 if TYPE_CHECKING:
     from kalshi_fast.config import Settings
@@ -47,7 +48,7 @@ class Writer:
         self.query_url = ""
         self.restarts = 0
         self._ring = ring
-        self._settings = encode_settings(settings)
+        self._settings = settings
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: socket.socket | None = None
         self._closing = False
@@ -57,14 +58,15 @@ class Writer:
 
     def start(self) -> None:
         """Returns when the stores are open. Raises ConfigError or SinkError when they cannot be."""
-        self._spawn()
-        first = self._lines.next()
-        if first is None or first.failed:
-            self._end_process()
-            raise _error(first)
-        self.report, self.warning = first, first.warning
-        self.floor_ns, self.query_url = first.floor_ns, first.query_url
-        self._thread.start()
+        with capture.aside(self._settings):  # the thread, too, has to leave capture's core alone
+            self._spawn()
+            first = self._lines.next()
+            if first is None or first.failed:
+                self._end_process()
+                raise _error(first)
+            self.report, self.warning = first, first.warning
+            self.floor_ns, self.query_url = first.floor_ns, first.query_url
+            self._thread.start()
 
     def wake(self) -> None:
         """There is something to take."""
@@ -108,7 +110,7 @@ class Writer:
             )
         self._lines = _Lines(ours)
         try:
-            ours.sendall(self._settings)
+            ours.sendall(encode_settings(self._settings))
         except OSError as error:  # gone already: its end will be noticed
             log.debug("the writer process is gone at once: %s", error)
         self._channel = ours

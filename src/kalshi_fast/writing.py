@@ -371,14 +371,15 @@ class WriterProcess:
         return not failing or time.monotonic() < deadline
 
 
-def _lines(channel: socket.socket) -> bytes:
-    line = b""
-    while not line.endswith(b"\n"):
+def _first_line(channel: socket.socket) -> bytes:
+    """The settings. Wakes may have come behind them already; the first look at the ring is for those."""
+    received = b""
+    while b"\n" not in received:
         more = channel.recv(65_536)
         if not more:
             raise ConfigError("the capture process has ended before it said what to do")
-        line += more
-    return line
+        received += more
+    return received.partition(b"\n")[0]
 
 
 def main(arguments: list[str]) -> int:
@@ -391,7 +392,7 @@ def main(arguments: list[str]) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     channel = socket.socket(fileno=channel_fd)
-    process = WriterProcess(Ring.attach(ring_fd), channel, decode_settings(_lines(channel)))
+    process = WriterProcess(Ring.attach(ring_fd), channel, decode_settings(_first_line(channel)))
     try:
         process.run()
     except KalshiFastError as error:

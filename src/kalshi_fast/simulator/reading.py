@@ -12,11 +12,14 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from kalshi_fast.arrow import EVENT_SCHEMA
 from kalshi_fast.compact.swap import event_files
 from kalshi_fast.errors import SimulatorError, excerpt, reason
 from kalshi_fast.simulator.frames import SIDES, Levels
@@ -92,6 +95,10 @@ class Recording:
                 f"--recording: {file} is no recording: it has no column {', '.join(missing)} (or several)"
             )
         check, take = (_check_ours, self._take_ours) if ours else (_check_seeds, self._take_seeds)
+        if ours and _is_good(table):
+            for row in _rows(table, columns, file):
+                take(row)
+            return
         for number, row in enumerate(_rows(table, columns, file)):
             wrong = check(row)
             if wrong is not None:
@@ -167,6 +174,33 @@ def _rows(table: pa.Table, columns: tuple[str, ...], file: Path) -> Iterator[_Ro
     return zip(*arrays, strict=True)
 
 
+def _is_good(table: pa.Table) -> bool:
+    """Would every row of ours pass ``_check_ours``? Told by whole columns, in much less time, and only
+    where they have the types that we write."""
+    if any(table.schema.field(name).type != EVENT_SCHEMA.field(name).type for name in _OUR_COLUMNS):
+        return False
+    if any(table.column(name).null_count for name in _OUR_COLUMNS):
+        return False
+
+    def texts(name: str) -> list[str]:
+        column = table.column(name)
+        return [text for chunk in column.chunks for text in chunk.dictionary.to_pylist()]
+
+    sizes = pc.if_else(pc.equal(table.column("type").cast(pa.string()), "delta"), 0, table.column("qty_e2"))
+    moments = table.column("ts").cast(pa.int64())
+    return (
+        all(kind in ("snapshot", "delta", "clear", "gap") for kind in texts("type"))
+        and all(side in SIDES for side in texts("side"))
+        and all(_fits(_TICKER, ticker) for ticker in texts("market_ticker"))
+        and all(_fits(_MARKET_ID, market_id) for market_id in texts("market_id"))
+        and table.num_rows > 0
+        and pc.max(table.column("price_e4")).as_py() <= 10_000
+        and pc.min(sizes).as_py() >= 0
+        and pc.min(moments).as_py() >= 0
+        and pc.max(moments).as_py() < _END_US
+    )
+
+
 def _check_seeds(row: _Row) -> str | None:
     """The name of a column whose value cannot be."""
     kind, _, seq, market_id, ticker, side, price, qty, ts = row
@@ -217,4 +251,9 @@ def _moment_s(ts: str) -> float:
 
 def _rfc3339(unix_us: int) -> str:
     second, us = divmod(unix_us, 1_000_000)
-    return f"{datetime.fromtimestamp(second, UTC):%Y-%m-%dT%H:%M:%S}.{us:06d}Z"
+    return f"{_second_text(second)}.{us:06d}Z"
+
+
+@lru_cache(1024)
+def _second_text(second: int) -> str:
+    return f"{datetime.fromtimestamp(second, UTC):%Y-%m-%dT%H:%M:%S}"

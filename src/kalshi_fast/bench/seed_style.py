@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 Row = dict[str, Any]
-BATCH_ROWS = 2000
+BATCH_ROWS: Final = 2000
 
 
 class SeedStyleRecorder:
@@ -99,7 +99,7 @@ class SeedStyleRecorder:
         for rows in (self.events, self.levels, self.archive):
             if rows:
                 columns = {name: [row[name] for row in rows] for name in rows[0]}
-                assert len(columns["sid" if "sid" in columns else "size"]) == len(rows)
+                assert len(columns["sid" if "sid" in columns else "size"]) == len(rows)  # noqa: S101
         self.rows += len(self.events)
         self.events.clear()
         self.levels.clear()

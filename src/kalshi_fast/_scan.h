@@ -1,0 +1,192 @@
+/* Eight or sixteen bytes of a frame at a time: numbers and texts as the exchange usually writes them.
+ *
+ * A function that returns NULL (or 0) says "not in the usual form"; it never says "wrong": whoever called it
+ * goes the long way, which decides that. None reads at or behind `end`; those without it say how far they read. Not here: which field is where (_path).
+ */
+#ifndef KALSHI_FAST_SCAN_H
+#define KALSHI_FAST_SCAN_H
+
+#include <Python.h>
+#include <stdint.h>
+#include <string.h>
+
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
+
+static inline uint64_t scan_load8(const char *at) {
+    uint64_t word;
+    memcpy(&word, at, 8);
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+    word = __builtin_bswap64(word);
+#endif
+    return word;
+}
+
+/* The high bit of each byte that is no digit. */
+static inline uint64_t scan_other_than_digits(uint64_t word) {
+    const uint64_t value = word ^ 0x3030303030303030ULL;
+    return (((value & 0x7F7F7F7F7F7F7F7FULL) + 0x7676767676767676ULL) | value) & 0x8080808080808080ULL;
+}
+
+/* Eight digits to their number; the first byte in memory is the first digit. */
+static inline uint64_t scan_eight_digits(uint64_t word) {
+    word = (word & 0x0F0F0F0F0F0F0F0FULL) * 2561 >> 8;
+    word = (word & 0x00FF00FF00FF00FFULL) * 6553601 >> 16;
+    return (word & 0x0000FFFF0000FFFFULL) * 42949672960001ULL >> 32;
+}
+
+/* The number of the first `digits` (1 to 8) of a word of digits and what follows them. */
+static inline uint64_t scan_first_digits(uint64_t word, int digits) {
+    return scan_eight_digits(word << (64 - 8 * digits));  /* a byte 0 counts as the digit 0 */
+}
+
+/* Whether 16 or more bytes are the same. */
+static inline int scan_same(const char *one, const char *other, Py_ssize_t length) {
+    Py_ssize_t i;
+#if defined(__SSE2__)
+    __m128i same = _mm_cmpeq_epi8(
+        _mm_loadu_si128((const __m128i *)(one + length - 16)), _mm_loadu_si128((const __m128i *)(other + length - 16)));
+    for (i = 0; i < length - 16; i += 16)
+        same = _mm_and_si128(same, _mm_cmpeq_epi8(
+            _mm_loadu_si128((const __m128i *)(one + i)), _mm_loadu_si128((const __m128i *)(other + i))));
+    return _mm_movemask_epi8(same) == 0xFFFF;
+#else
+    uint64_t difference = scan_load8(one + length - 8) ^ scan_load8(other + length - 8);
+    for (i = 0; i < length - 8; i += 8)
+        difference |= scan_load8(one + i) ^ scan_load8(other + i);
+    return difference == 0;
+#endif
+}
+
+/* Whether 16 bytes are the expected ones where the mask says that it matters. */
+static inline int scan_masked(const char *at, const char *expected, const char *mask) {
+    return (((scan_load8(at) ^ scan_load8(expected)) & scan_load8(mask))
+        | ((scan_load8(at + 8) ^ scan_load8(expected + 8)) & scan_load8(mask + 8))) == 0;
+}
+
+/* Thirteen digits and "}}" up to the very end: how a frame with ts_ms ends. */
+static inline int scan_last_ms(const char *at, const char *end, uint64_t *value) {
+    uint64_t first, second;
+    if (end - at != 15 || at[13] != '}' || at[14] != '}' || at[0] == '0')
+        return 0;
+    first = scan_load8(at);
+    second = (scan_load8(at + 7) >> 8) << 24;  /* the last five digits, behind three bytes 0 */
+    if (scan_other_than_digits(first) != 0 || scan_other_than_digits(second | 0x303030) != 0)
+        return 0;
+    *value = scan_eight_digits(first) * 100000 + scan_eight_digits(second);
+    return 1;
+}
+
+/* The number of `ddd}}`, the last five bytes of a frame; -1 when they are others. */
+static inline int scan_last_three(const char *end) {
+    const unsigned first = (unsigned char)end[-5] - '0', second = (unsigned char)end[-4] - '0',
+                   third = (unsigned char)end[-3] - '0';
+    if (first > 9 || second > 9 || third > 9 || end[-2] != '}' || end[-1] != '}')
+        return -1;
+    return (int)(first * 100 + second * 10 + third);
+}
+
+/* Behind `0.dddd",`, the price in 1/10,000 dollar. Reads 8 bytes. */
+static inline const char *scan_price(const char *at, int64_t *price_e4) {
+    uint64_t word, digits;
+    word = scan_load8(at);
+    if ((word & 0xFFFF00000000FFFFULL) != 0x2C22000000002E30ULL)
+        return NULL;
+    digits = (word >> 16) << 32;
+    if (scan_other_than_digits(digits | 0x30303030) != 0)
+        return NULL;
+    *price_e4 = (int64_t)scan_eight_digits(digits);
+    return at + 8;
+}
+
+/* Behind `-ddd.dd"` with 1 to 7 digits before the point and an optional sign: a size in 1/100 contract.
+ * Reads 12 bytes. */
+static inline const char *scan_size(const char *at, int64_t *qty_e2) {
+    uint64_t word, others;
+    int64_t value;
+    int digits, negative;
+    negative = at[0] == '-';
+    at += negative;
+    word = scan_load8(at);
+    others = scan_other_than_digits(word);
+    if (others == 0)
+        return NULL;
+    digits = __builtin_ctzll(others) >> 3;
+    at += digits;
+    if (digits == 0 || at[0] != '.' || (unsigned char)(at[1] - '0') > 9 || (unsigned char)(at[2] - '0') > 9
+        || at[3] != '"')
+        return NULL;
+    value = (int64_t)scan_first_digits(word, digits) * 100 + (at[1] - '0') * 10 + (at[2] - '0');
+    *qty_e2 = (value ^ -(int64_t)negative) + negative;  /* no branch */
+    return at + 4;
+}
+
+/* 0 for `yes"`, 1 for `no"`, 2 for anything else. Reads 4 bytes. No branch: nobody can predict which. */
+static inline int scan_side(const char *at) {
+    uint32_t word;
+    int no;
+    memcpy(&word, at, 4);
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+    word = __builtin_bswap32(word);
+#endif
+    no = (word & 0xFFFFFF) == 0x226F6E;
+    return no | (no == (word == 0x22736579)) << 1;
+}
+
+/* At the quote that ends a text of at most 64 plain ASCII characters without escapes. */
+static inline const char *scan_plain_text(const char *at, const char *end) {
+    const char *start = at;
+#if defined(__SSE2__)
+    while (end - at >= 16 && at - start <= 48) {
+        const __m128i bytes = _mm_loadu_si128((const __m128i *)at);
+        const unsigned quotes = (unsigned)_mm_movemask_epi8(_mm_cmpeq_epi8(bytes, _mm_set1_epi8('"')));
+        /* signed: what has the high bit set is less than a space too */
+        const unsigned others = (unsigned)_mm_movemask_epi8(_mm_or_si128(
+            _mm_cmplt_epi8(bytes, _mm_set1_epi8(' ')),
+            _mm_or_si128(_mm_cmpeq_epi8(bytes, _mm_set1_epi8('\\')), _mm_cmpeq_epi8(bytes, _mm_set1_epi8(127)))));
+        if (quotes != 0)
+            return (others & (quotes ^ (quotes - 1))) != 0 ? NULL : at + __builtin_ctz(quotes);
+        if (others != 0)
+            return NULL;
+        at += 16;
+    }
+#endif
+    for (; at < end && at - start <= 64; at++) {
+        if (*at == '"')
+            return at;
+        if (*at < ' ' || *at > '~' || *at == '\\')
+            return NULL;
+    }
+    return NULL;
+}
+
+/* At the first quote, NULL when there is none among the first 129 bytes. */
+static inline const char *scan_quote(const char *at, const char *end) {
+    const char *start = at;
+#if defined(__SSE2__)
+    while (end - at >= 16 && at - start <= 112) {
+        const unsigned quotes = (unsigned)_mm_movemask_epi8(
+            _mm_cmpeq_epi8(_mm_loadu_si128((const __m128i *)at), _mm_set1_epi8('"')));
+        if (quotes != 0)
+            return at + __builtin_ctz(quotes);
+        at += 16;
+    }
+#endif
+    for (; at < end && at - start <= 128; at++) {
+        if (*at == '"')
+            return at;
+    }
+    return NULL;
+}
+
+/* A hash of the text before `end_of_text` that looks at its first 8 and its last 16 bytes. 16 bytes before and
+ * 8 behind the text must be readable, and be the same wherever the same text is to give the same hash. */
+static inline uint64_t scan_hash(const char *text, const char *end_of_text) {
+    const unsigned __int128 product =
+        (unsigned __int128)(scan_load8(text) ^ scan_load8(end_of_text - 16) ^ 0x9E3779B97F4A7C15ULL)
+        * (scan_load8(end_of_text - 8) ^ 0xC2B2AE3D27D4EB4FULL);
+    return (uint64_t)product ^ (uint64_t)(product >> 64);
+}
+
+#endif

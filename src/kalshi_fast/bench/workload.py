@@ -1,0 +1,86 @@
+"""The frames that everybody gets: 500 markets, snapshots first, then deltas of about 260 bytes; always the
+same.
+
+Not here: who reads them.
+"""
+
+from __future__ import annotations
+
+import struct
+import time
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from kalshi_fast.simulator.frames import snapshot_body
+from kalshi_fast.simulator.synthetic import SyntheticMarkets
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+N_MARKETS: Final = 500
+WARM_DELTAS: Final = 10_000  # before anything is measured: books, columns and caches are in use
+N_WARM: Final = N_MARKETS + WARM_DELTAS
+SUBSCRIBED: Final = b'{"id":1,"type":"subscribed","msg":{"channel":"orderbook_delta","sid":1}}'
+FIRST_TS_NS: Final = 1_795_000_000_000_000_000
+_STEP_NS: Final = 1_000_000
+
+
+def tickers() -> list[str]:
+    """The markets of the frames."""
+    return list(SyntheticMarkets(N_MARKETS, seed=1).books)
+
+
+def stream() -> Iterator[bytes]:
+    """Snapshots of all markets, then deltas without an end; one sid, numbered from 1."""
+    source = SyntheticMarkets(N_MARKETS, seed=1)
+    for seq, book in enumerate(source.books.values(), 1):
+        yield b'{"type":"orderbook_snapshot","sid":1,"seq":%d,"msg":%b}' % (seq, snapshot_body(book))
+    seq = N_MARKETS
+    while True:
+        seq += 1
+        change = source.step(FIRST_TS_NS + seq * _STEP_NS)
+        yield b'{"type":"orderbook_delta","sid":1,"seq":%d,"msg":%b}' % (seq, change.body)
+
+
+def made_frames(n_deltas: int) -> list[bytes]:
+    """All snapshots and so many deltas."""
+    frames = stream()
+    return [next(frames) for _ in range(N_MARKETS + n_deltas)]
+
+
+def untimed_wire(frame: bytes) -> bytes:
+    """A delta on the wire up to its time: ``time_of`` is the rest, and always as long."""
+    payload = frame[4:]
+    head = payload[: payload.rindex(b',"ts":')]
+    return on_the_wire(head + time_of(0))[: 4 + len(head)]
+
+
+def time_of(ts_us: int) -> bytes:
+    """The end of a delta that has its time in ``ts``, to the microsecond, and no ``ts_ms``."""
+    seconds, micros = divmod(ts_us, 1_000_000)
+    return b',"ts":"%b.%06dZ"}}' % (_second(seconds), micros)
+
+
+@lru_cache(8)
+def _second(seconds: int) -> bytes:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)).encode()
+
+
+def on_the_wire(payload: bytes) -> bytes:
+    """One unmasked text frame."""
+    length = len(payload)
+    if length < 126:
+        return struct.pack(">BB", 0x81, length) + payload
+    if length < 65_536:
+        return struct.pack(">BBH", 0x81, 126, length) + payload
+    return struct.pack(">BBQ", 0x81, 127, length) + payload
+
+
+def changes(n: int) -> tuple[list[int], list[int], list[int], list[int]]:
+    """(markets, sides, prices_e4, deltas_e2): additions to 500 cent markets in random order."""
+    rng = np.random.default_rng(1)
+    markets, sides = rng.integers(0, N_MARKETS, n), rng.integers(0, 2, n)
+    prices, deltas = rng.integers(1, 100, n) * 100, rng.integers(1, 99, n)
+    return markets.tolist(), sides.tolist(), prices.tolist(), deltas.tolist()
