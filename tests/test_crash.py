@@ -12,6 +12,7 @@ import os
 import random
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -24,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow.dataset as ds
 import pytest
 
+from kalshi_fast import writing
 from kalshi_fast.checkpoints import compare
 from kalshi_fast.journal import Cursor, Journal
 from kalshi_fast.simulator.process import Simulator
@@ -125,6 +127,14 @@ def in_clickhouse(directory: Path, query: str) -> list[list[str]]:
         timeout=120,
     )
     return [line.split("\t") for line in answer.stdout.decode().splitlines()]
+
+
+def test_a_writer_started_again_does_not_wait_for_wakes_that_came_before_it() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.sendall(b"{}\n" + 3 * b".")  # it is slow to start, and batches do not wait for it
+        theirs.settimeout(10)
+        assert writing._first_line(theirs) == b"{}"
 
 
 @pytest.mark.parametrize("seed", SEEDS)

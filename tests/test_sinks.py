@@ -19,8 +19,8 @@ from kalshi_fast.errors import ConfigError, SinkError, UnreachableError
 from kalshi_fast.journal import Journal, Point
 from kalshi_fast.sinks import clickhouse
 from kalshi_fast.sinks.clickhouse import ClickHouseSink
+from kalshi_fast.sinks.ndjson import RejectSink
 from kalshi_fast.sinks.parquet import ParquetSink
-from kalshi_fast.sinks.rejects import RejectSink
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -361,7 +361,7 @@ def test_a_crash_between_rename_and_position_writes_nothing_twice(tmp_path: Path
         source.now = 20_001 * DAY_NS - 8000
     source.feed(snapshot(1, "A"), *(delta(seq, "0.50", "1.00") for seq in range(2, 30)))
     sink = parquet(source, tmp_path)
-    before = sink._position.point
+    before = sink._events._position.point
     assert before is not None
     deliver(sink)
     sink.close()
@@ -435,7 +435,7 @@ def test_a_full_disk_is_waited_for_and_nothing_is_missing(tmp_path: Path) -> Non
             assert list(disk.rglob("*.tmp")) == [], "what was begun is taken away"
         assert sink.done_seq == 0
         ballast.unlink()
-        sink._max_bytes = 30_000
+        sink._events.max_bytes = 30_000
         deliver(sink)
         sink.close()
         assert stored(disk) == list(range(1, 6000))

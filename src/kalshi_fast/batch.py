@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from kalshi_fast.channels.rows import ChannelRows
+
 if TYPE_CHECKING:
     from kalshi_fast._columns import EventColumns, LevelColumns
+    from kalshi_fast.channels.rows import Row
 
 
 class HealthEvent(msgspec.Struct, frozen=True, array_like=True):
@@ -36,20 +39,42 @@ class RejectedFrame(msgspec.Struct, frozen=True, array_like=True):
     payload: bytes
 
 
+class RawFrame(msgspec.Struct, frozen=True, array_like=True):
+    """A frame of a channel that is kept as it comes."""
+
+    ingest_ns: int
+    conn_id: int
+    channel: str
+    payload: bytes
+
+
 class Extra(msgspec.Struct, array_like=True):
     """What a batch holds beside its columns."""
 
     health: list[HealthEvent] = []
     rejected: list[RejectedFrame] = []
+    channels: ChannelRows = msgspec.field(default_factory=ChannelRows)
+    raw: list[RawFrame] = []
+
+    @property
+    def rows(self) -> int:
+        """Records of all kinds."""
+        return len(self.health) + len(self.rejected) + len(self.channels) + len(self.raw)
 
 
 _ENCODER = msgspec.msgpack.Encoder()
 _DECODER = msgspec.msgpack.Decoder(Extra)
 
 
-def pack_extra(health: list[HealthEvent], rejected: list[RejectedFrame]) -> bytes:
+def pack_extra(
+    health: list[HealthEvent],
+    rejected: list[RejectedFrame],
+    channels: ChannelRows | None = None,
+    raw: list[RawFrame] | None = None,
+) -> bytes:
     """The records of a batch as bytes; none are no bytes."""
-    return _ENCODER.encode(Extra(health, rejected)) if health or rejected else b""
+    extra = Extra(health, rejected, channels or ChannelRows(), raw or [])
+    return _ENCODER.encode(extra) if extra.rows else b""
 
 
 def unpack_extra(packed: bytes) -> Extra:
@@ -73,17 +98,22 @@ class Batch:
     names: tuple[int, int] = (0, 0)
     health: list[HealthEvent] = field(default_factory=list)
     rejected: list[RejectedFrame] = field(default_factory=list)
+    channels: ChannelRows = field(default_factory=ChannelRows)
+    raw: list[RawFrame] = field(default_factory=list)
     extra_bytes: int = 0
 
     @property
     def empty(self) -> bool:
-        return not (self.events.n or self.levels.n or self.health or self.rejected)
+        return not (
+            self.events.n or self.levels.n or self.health or self.rejected or self.raw or self.channels
+        )
 
     def begin(self, version: int) -> None:
         """Empties it for its next use; the versions of its levels go on after ``version``."""
         self.events.begin()
         self.levels.begin(version)
-        self.health, self.rejected, self.extra_bytes = [], [], 0
+        self.health, self.rejected, self.raw = [], [], []
+        self.channels, self.extra_bytes = ChannelRows(), 0
 
     def add_health(self, event: HealthEvent) -> None:
         self.health.append(event)
@@ -92,3 +122,12 @@ class Batch:
     def add_rejected(self, frame: RejectedFrame) -> None:
         self.rejected.append(frame)
         self.extra_bytes += 100 + len(frame.reason) + len(frame.payload)
+
+    def add_row(self, table: str, row: Row, size_bytes: int) -> None:
+        """``size_bytes``: no less than what the row's texts come to."""
+        getattr(self.channels, table).append(row)
+        self.extra_bytes += 200 + size_bytes
+
+    def add_raw(self, frame: RawFrame) -> None:
+        self.raw.append(frame)
+        self.extra_bytes += 100 + len(frame.payload)

@@ -37,6 +37,10 @@ def for_cluster(statement: str, cluster: str) -> list[str]:
     if re.match(r"ALTER TABLE kalshi\.\w+\s+(ADD INDEX|MODIFY COLUMN \w+ CODEC)\b", statement):
         # Distributed tables have neither codecs nor indexes.
         return [re.sub(r"(ALTER TABLE kalshi\.\w+)", lambda m: f"{m[1]}{LOCAL} {on}", statement, count=1)]
+    if re.match(r"ALTER TABLE kalshi\.\w+\s+ADD COLUMN IF NOT EXISTS\b", statement):
+        table = re.match(r"ALTER TABLE kalshi\.\w+", statement)
+        assert table is not None  # noqa: S101 - it has matched just now
+        return [f"{table[0]}{which} {on}{statement[table.end() :]}" for which in (LOCAL, "")]
     for start in (
         r"CREATE DATABASE IF NOT EXISTS kalshi\b",
         r"CREATE (?:OR REPLACE )?VIEW (?:IF NOT EXISTS )?kalshi\.\w+",

@@ -30,10 +30,14 @@ if TYPE_CHECKING:
 
 DEFAULT_WS_URL: Final = "wss://external-api-ws.kalshi.com/trade-api/ws/v2"
 TOML_NAME: Final = "kalshi-fast.toml"
+DEFAULT_REST_URL: Final = "https://api.elections.kalshi.com/trade-api/v2"
+BOOKS: Final = "orderbook_delta"
+CHANNELS: Final = (BOOKS, "trade", "ticker", "market_lifecycle_v2", "multivariate_market_lifecycle")
 OFF: Final = "off"
 _MAX_FILE_BYTES: Final = 1024 * 1024
 _TICKER = re.compile(r"[A-Z0-9.-]{1,128}\Z")
 _CLUSTER = re.compile(r"([A-Za-z0-9_.-]{1,64}|\{[A-Za-z0-9_]{1,62}\})\Z")
+_CHANNEL = re.compile(r"[a-z0-9_]{1,64}\Z")
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}\Z")
 
 
@@ -74,6 +78,9 @@ class Settings:
     ws_backoff_ns: int = 500_000_000
     ws_backoff_max_ns: int = 30_000_000_000
     ws_refused_ns: int = 30_000_000_000
+    channels: tuple[str, ...] = (BOOKS,)
+    rest_url: str | None = None
+    raw: tuple[str, ...] = ()
     query_listen: tuple[str, int] | None = None
     capture_cpu: int | None = None
     writer_cpus: tuple[int, ...] = ()
@@ -167,6 +174,34 @@ def _url(text: str) -> Any:  # noqa: ANN401 - urlsplit's result
     if parts.username or parts.password:
         raise _BadValueError("an address without user and password in it")
     return parts
+
+
+def _rest_url(text: str) -> str | None:
+    if text.lower() == OFF:
+        return None
+    parts = _url(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        raise _BadValueError("http(s)://HOST[:PORT]/PATH or off")
+    return text
+
+
+def _channels(text: str) -> tuple[str, ...]:
+    found = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    unknown = [channel for channel in found if channel not in CHANNELS]
+    if unknown or not found:
+        raise _BadValueError(f"some of {', '.join(CHANNELS)}, with commas between")
+    return found
+
+
+def _raw_channels(text: str) -> tuple[str, ...]:
+    found = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    for channel in found:
+        if channel in CHANNELS or not _CHANNEL.match(channel):
+            raise _BadValueError(
+                f"names of channels that CHANNELS has no words for, with commas between, but"
+                f" {excerpt(channel)} is none"
+            )
+    return found
 
 
 def _directory(text: str) -> Path | None:
@@ -442,6 +477,27 @@ SETTINGS: Final = (
         _switch,
         OFF,
         "keep that process in memory, and make its buffers ready before the first frame",
+    ),
+    Setting(
+        "CHANNELS",
+        "channels",
+        _channels,
+        "orderbook_delta,trade,ticker,market_lifecycle_v2",
+        f"what to record, with commas between: {', '.join(CHANNELS)}",
+    ),
+    Setting(
+        "RAW",
+        "raw",
+        _raw_channels,
+        "",
+        "further channels, with commas between, whose frames are kept as they come (PARQUET_DIR/raw)",
+    ),
+    Setting(
+        "REST_URL",
+        "rest_url",
+        _rest_url,
+        DEFAULT_REST_URL,
+        "REST address of the exchange, asked for trades that were missed and for what markets are; or off",
     ),
     Setting("USE_ORJSON", "use_orjson", _text, "", "accepted for old .env files, without effect"),
 )

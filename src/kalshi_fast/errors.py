@@ -153,3 +153,7 @@ class ReplayError(KalshiFastError):
         super().__init__(where + text)
         self.path = path
         self.row_group = row_group
+
+
+class RestError(KalshiFastError):
+    """The exchange's REST interface does not answer, or not as it must."""

@@ -13,7 +13,7 @@ import logging
 import socket
 import ssl
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
 from urllib.parse import urlsplit
 
 import picows
@@ -29,10 +29,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from kalshi_fast.auth import Signer
+    from kalshi_fast.channels.link import ChannelLink
     from kalshi_fast.link import Link
     from kalshi_fast.pool import Pool
 
 log = logging.getLogger("kalshi_fast.feed")
+
+L = TypeVar("L", bound="Link | ChannelLink")
 
 HANDSHAKE_TIMEOUT_S: Final = 10.0
 IDLE_S: Final = 10.0  # the exchange pings every 10 s
@@ -48,7 +51,7 @@ def tls_context(cafile: Path | None) -> ssl.SSLContext:
     return ssl.create_default_context(cafile=str(cafile) if cafile is not None else None)
 
 
-class Feed:
+class Feed(Generic[L]):
     """``await run()`` keeps a link connected until ``stop`` is called.
 
     A first connection that fails ends it with ConnectError (or RefusedError): most likely the configuration
@@ -61,7 +64,7 @@ class Feed:
         self,
         url: str,
         signer: Signer,
-        link: Link,
+        link: L,
         pool: Pool,
         *,
         ssl_context: ssl.SSLContext | None,

@@ -52,9 +52,9 @@ class Fleet:
         pool: Pool,
         ssl_context: ssl.SSLContext | None,
     ) -> None:
-        self.feeds: list[Feed] = []
+        self.feeds: list[Feed[Link]] = []
         self._homeless: dict[str, tuple[int, int]] = {}  # how often no room was found, and when to try again
-        self._pairs: list[list[Feed]] = []  # a feed, and with a hot standby its twin
+        self._pairs: list[list[Feed[Link]]] = []  # a feed, and with a hot standby its twin
         self.unknown_tickers: list[str] = []
         self._settings = settings
         self._signer = signer
@@ -62,7 +62,7 @@ class Fleet:
         self._pool = pool
         self._ssl_context = ssl_context
         self._rng = random.Random()  # noqa: S311 - spreads reconnects, guards nothing
-        self._tasks: dict[asyncio.Task[None], Feed] = {}
+        self._tasks: dict[asyncio.Task[None], Feed[Link]] = {}
         self._copies = 2 if settings.hot_standby else 1
         self._stopped = False
         self._past_connections = 0
@@ -199,7 +199,7 @@ class Fleet:
                 self.feeds.append(pair[-1])
             self._pairs.append(pair)
 
-    def _feed(self, tickers: list[str], *, patient: bool) -> Feed:
+    def _feed(self, tickers: list[str], *, patient: bool) -> Feed[Link]:
         settings = self._settings
         session = Session(
             tickers,

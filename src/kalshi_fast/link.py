@@ -12,12 +12,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kalshi_fast import wire
-from kalshi_fast._book import GRIDS, NO, YES, Grid
+from kalshi_fast._book import NO, YES
 from kalshi_fast._clock import receive_ns
 from kalshi_fast._columns import DELTA
 from kalshi_fast._decode import MAX_PRICE_E4, cents_e4, contracts_e2, price_e4, qty_e2, rfc3339_us
 from kalshi_fast._path import DeltaPath
 from kalshi_fast.books import Replica
+from kalshi_fast.channels.grid import declared
 from kalshi_fast.errors import BookError, FieldError, FrameError
 from kalshi_fast.subscription import Subscription, Verdict
 
@@ -239,7 +240,7 @@ class Link:
     def _on_lifecycle(self, message: wire.MarketLifecycle, ingest_ns: int) -> None:
         """The exchange says which prices a market uses: its books move to that grid."""
         market = self._recorder.books.by_ticker.get(message.msg.market_ticker)
-        grid = _grid(message.msg)
+        grid = declared(message.msg)
         if market is None or grid is None:
             return
         market.declared_grid = grid
@@ -332,17 +333,6 @@ class Link:
             replica = self.replicas[ticker] = Replica(market, self)
             self.path.add(ticker, replica)
         return replica
-
-
-def _grid(body: wire.LifecycleBody) -> Grid | None:
-    """The grid that a lifecycle event declares: by ranges, else by name; None when it names none."""
-    if body.price_ranges:
-        ranges = [
-            (price_e4(r.start, "start"), price_e4(r.end, "end"), price_e4(r.step, "step"))
-            for r in body.price_ranges
-        ]
-        return Grid(body.price_level_structure or "declared", ranges)
-    return GRIDS.get(body.price_level_structure or "")
 
 
 def _given(field: str, value: int | None) -> int:

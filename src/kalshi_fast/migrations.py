@@ -36,6 +36,10 @@ _ELSE: Final = "set CLICKHOUSE_DATABASE to another name"
 # A string, a quoted name, a comment, or the end of a statement: whichever comes first.
 _LEXEME = re.compile(r"'(?:[^'\\]|\\.)*'|`(?:[^`\\]|\\.)*`|--[^\n]*|;", re.DOTALL)
 _TABLE = re.compile(r"CREATE TABLE IF NOT EXISTS kalshi\.(\w+)\s*\((.*)\)\s*ENGINE = (\w+)", re.DOTALL)
+_ADDED = re.compile(
+    r"ALTER TABLE kalshi\.(\w+)\s+ADD COLUMN IF NOT EXISTS (\w+)\s+(.*?)(?:\s+CODEC\(.*?\))?\s+AFTER \w+\Z",
+    re.DOTALL,
+)
 _VIEW = re.compile(r"CREATE (?:OR REPLACE )?VIEW (?:IF NOT EXISTS )?kalshi\.(\w+)")
 # The database's name in the code, wherever it can stand: before a dot, alone, or among an engine's arguments.
 _DATABASE = re.compile(r"\bkalshi\b(?=\.\w|, '|\s+ON CLUSTER|\Z)")
@@ -120,17 +124,35 @@ def rendered(migration: Migration, database: str, cluster: str = "") -> list[str
 @cache
 def tables() -> dict[str, Table]:
     """The tables that sql/ makes, as far as it says; a test holds this against the engine's own answer."""
-    found = {}
+    return {name: states[-1][1] for name, states in _histories().items()}
+
+
+@cache
+def _histories() -> dict[str, list[tuple[int, Table]]]:
+    """Every table as each statement about it leaves it, with the number of its file."""
+    found: dict[str, list[tuple[int, Table]]] = {}
     for migration in migrations():
         for statement in migration.statements:
+            if added := _ADDED.match(statement):
+                before = found[added[1]][-1][1]
+                after = Table(before.engine, {**before.columns, added[2]: added[3]})
+                found[added[1]].append((migration.number, after))
             if made := _TABLE.match(statement):
                 columns = {}
                 for definition in re.split(r",\s*\n", made[2]):
                     column = _COLUMN.match(definition.strip())
                     assert column is not None, definition  # noqa: S101 - our own file
                     columns[column[1]] = column[2]
-                found[made[1]] = Table(made[3], columns)
+                found[made[1]] = [(migration.number, Table(made[3], columns))]
     return found
+
+
+def _allowed(name: str, done: set[int]) -> list[dict[str, str]]:
+    """The columns that a table may have in a database that has had these files: another start may have been
+    cut off anywhere in those that follow, and a database made by hand says nothing of what it has had."""
+    states = _histories()[name]
+    least = max((at for at, (number, _) in enumerate(states) if number in done), default=0)
+    return [table.columns for _, table in states[least:]]
 
 
 def views() -> set[str]:
@@ -173,18 +195,19 @@ def _present(client: Client, database: str) -> tuple[dict[str, str], dict[str, d
 def check(client: Client, database: str, cluster: str = "") -> list[Migration]:
     """The files that the database lacks. Raises SchemaError when it is not ours, or a newer program's."""
     engines, columns = _present(client, database)
-    done = set()
+    done: set[int] = set()
     if _VERSIONS in engines:
-        _check_table(database, _VERSIONS, engines, columns, r"ReplacingMergeTree")
+        _check_table(database, _VERSIONS, engines, columns, "ReplacingMergeTree", _allowed(_VERSIONS, done))
         known = {migration.number: migration for migration in migrations()}
         for row in _applied(client, database):
             _check_row(database, row, known)
             done.add(row.number)
     for name, table in tables().items():
         if name in engines and name != _VERSIONS:
-            _check_table(database, name, engines, columns, "Distributed" if cluster else table.engine)
+            engine = "Distributed" if cluster else table.engine
+            _check_table(database, name, engines, columns, engine, _allowed(name, done))
         if cluster and name + LOCAL in engines:
-            _check_table(database, name + LOCAL, engines, columns, table.engine, like=name)
+            _check_table(database, name + LOCAL, engines, columns, table.engine, _allowed(name, done))
     for name in views():
         if engines.get(name, "View") != "View":
             raise SchemaError(
@@ -218,7 +241,7 @@ def _check_table(
     engines: dict[str, str],
     columns: dict[str, dict[str, str]],
     engine: str,
-    like: str = "",
+    allowed: list[dict[str, str]],
 ) -> None:
     where = f"the table {name!r} of the database {database!r}"
     advice = f"it was not made by kalshi-fast, or has been changed: rename it, or {_ELSE}"
@@ -226,7 +249,10 @@ def _check_table(
         if "Distributed" in (engine, engines[name]):
             advice = "CLICKHOUSE_CLUSTER says whether the tables are on a cluster"
         raise SchemaError(f"{where} has the engine {engines[name]}, expected {engine}: {advice}")
-    expected, present = tables()[like or name].columns, columns.get(name, {})
+    present = columns.get(name, {})
+    if present in allowed:
+        return
+    expected = allowed[0]
     for column in [*expected, *present]:
         if expected.get(column) != present.get(column):
             raise SchemaError(

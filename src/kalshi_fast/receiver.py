@@ -17,6 +17,7 @@ import picows
 from kalshi_fast._clock import receive_ns
 
 if TYPE_CHECKING:
+    from kalshi_fast.channels.link import ChannelLink
     from kalshi_fast.link import Link
     from kalshi_fast.pool import Pool
 
@@ -38,7 +39,7 @@ def new_conn_id() -> int:
 class Receiver:
     """``Receiver(link, pool)``: what a ``FrameListener`` does not do itself."""
 
-    def __init__(self, link: Link, pool: Pool) -> None:
+    def __init__(self, link: Link | ChannelLink, pool: Pool) -> None:
         self.closed_here: str | None = None  # why, when it is we who end the connection
         self.reason = "not connected"  # why it has ended
         self.upgraded = False

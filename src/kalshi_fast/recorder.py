@@ -11,12 +11,13 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from kalshi_fast._book import YES
 from kalshi_fast._columns import CLEAR, GAP, SNAPSHOT
 from kalshi_fast._rows import write_book
-from kalshi_fast.batch import Batch, HealthEvent, RejectedFrame
+from kalshi_fast.batch import Batch, HealthEvent, RawFrame, RejectedFrame
+from kalshi_fast.errors import FrameError
 from kalshi_fast.strategy import Driver
 from kalshi_fast.subscription import Subscription
 
@@ -24,11 +25,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from kalshi_fast.books import Books, Market, Replica
-    from kalshi_fast.errors import FrameError
+    from kalshi_fast.channels.rows import Row
     from kalshi_fast.link import Link
     from kalshi_fast.pool import Pool
     from kalshi_fast.strategy import Strategy
     from kalshi_fast.subscription import Loss
+
+
+class Speaker(Protocol):
+    """Whoever has a connection, of which rows tell."""
+
+    conn_id: int
+
 
 Ladders: TypeAlias = tuple[list[tuple[int, int]], list[tuple[int, int]]]  # as ``OrderBook.ladders`` has them
 
@@ -37,6 +45,7 @@ _COUNTED_NAME_CHARS = 100
 _KEPT_REJECTS_PER_BATCH = 100
 _EXTRA_BYTES_PER_BATCH = 512 * 1024
 _KEPT_REJECT_BYTES = 64 * 1024
+_KEPT_RAW_BYTES = 256 * 1024
 _DETAIL_CHARS = 1000
 
 
@@ -54,6 +63,12 @@ class Counts:
     foreign: int = 0  # frames of no subscription of ours, or of a market that it does not carry
     rejected: int = 0
     handovers: int = 0  # markets whose rows went over to another connection
+    trades: int = 0
+    trades_repeated: int = 0  # of the other connection, or by REST what had come already
+    trades_filled: int = 0  # by REST, after an interruption
+    tickers: int = 0
+    lifecycle: int = 0
+    raw: int = 0
     blackout_us: int = 0  # the longest of them: from the last frame of one to the takeover by the other
     batches: int = 0
     unknown_types: Counter[str] = field(default_factory=Counter)
@@ -230,7 +245,7 @@ class Recorder:
     def health(
         self,
         ts_ns: int,
-        link: Link,
+        link: Speaker,
         event: str,
         *,
         sid: int = 0,
@@ -244,7 +259,7 @@ class Recorder:
         detail = detail[:_DETAIL_CHARS]
         self._batch.add_health(HealthEvent(ts_ns, link.conn_id, event, sid, seq, market_ticker, detail))
 
-    def reject(self, payload: bytes, ingest_ns: int, link: Link, error: FrameError) -> None:
+    def reject(self, payload: bytes, ingest_ns: int, link: Speaker, error: FrameError) -> None:
         """Counts a frame that cannot be used, and keeps it aside with the reason."""
         self.counters.rejected += 1
         if len(self._batch.rejected) >= _KEPT_REJECTS_PER_BATCH:
@@ -260,6 +275,21 @@ class Recorder:
             market_ticker=error.market_ticker or "",
             detail=str(error),
         )
+
+    def keep(self, table: str, row: Row, size_bytes: int = 0) -> None:
+        """One row of a table beside the order book's; ``size_bytes``: of its longer texts."""
+        if self._batch.extra_bytes >= _EXTRA_BYTES_PER_BATCH:
+            self.seal()
+        self._batch.add_row(table, row, size_bytes)
+
+    def raw(self, payload: bytes, ingest_ns: int, link: Speaker, channel: str) -> None:
+        """A frame that is kept as it came. Raises FrameError for one that is too long."""
+        if len(payload) > _KEPT_RAW_BYTES:
+            raise FrameError("frame", f"{len(payload)} bytes", f"at most {_KEPT_RAW_BYTES} bytes")
+        if self._batch.extra_bytes >= _EXTRA_BYTES_PER_BATCH:
+            self.seal()
+        self.counters.raw += 1
+        self._batch.add_raw(RawFrame(ingest_ns, link.conn_id, channel, payload))
 
     def seal_when_full(self) -> None:
         """Seals a batch that has its rows."""

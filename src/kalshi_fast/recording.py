@@ -18,7 +18,8 @@ from urllib.parse import urlsplit
 from kalshi_fast import _clock
 from kalshi_fast.auth import Signer
 from kalshi_fast.books import Books
-from kalshi_fast.config import Settings, require_live
+from kalshi_fast.channels.feeds import ChannelFeeds
+from kalshi_fast.config import BOOKS, Settings, require_live
 from kalshi_fast.errors import ConfigError, TuningError
 from kalshi_fast.feed import tls_context
 from kalshi_fast.fleet import Fleet
@@ -81,6 +82,8 @@ class Recording:
         if self._strategy is not None:
             self.recorder.attach(self._strategy)
         self.fleet = Fleet(settings, signer, self.recorder, self.pool, context)
+        self.channels = ChannelFeeds(settings, signer, self.recorder, self.pool, context)
+        self.channels.streams.go_on_after(self.writer.late_trades, self.writer.trades_forgotten_us)
         capture.apply(settings)  # last: what has been started above is not meant
 
     def _populate(self, slots: int) -> None:
@@ -105,7 +108,7 @@ class Recording:
         if self.settings.busy_poll:
             spinner.start()
         try:
-            await self.fleet.run()
+            await self._run_feeds()
         finally:
             spinner.stop()
             for task in tasks:
@@ -113,16 +116,35 @@ class Recording:
             await asyncio.gather(*tasks, return_exceptions=True)
             self._loop = None
 
+    async def _run_feeds(self) -> None:
+        """Until the first of them ends, and with it all."""
+        tasks = []
+        if BOOKS in self.settings.channels:
+            tasks.append(asyncio.ensure_future(self.fleet.run()))
+        if self.channels.feeds:
+            tasks.append(asyncio.ensure_future(self.channels.run()))
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self.stop()
+            ended = await asyncio.gather(*tasks, return_exceptions=True)
+        for error in ended:
+            if isinstance(error, BaseException):
+                raise error
+
     def follow(self, tickers: Iterable[str]) -> None:
         """From now on records these markets and no others."""
         wanted = dict.fromkeys(tickers)
         carried = self.fleet.tickers
         self.fleet.add(wanted)
         self.fleet.remove(carried - wanted.keys())
+        self.channels.add(wanted)
+        self.channels.remove(carried - wanted.keys())
 
     def stop(self) -> None:
         """Ends the feeds; what is buffered is delivered by ``close``."""
         self.fleet.stop()
+        self.channels.stop()
 
     def close(self) -> None:
         """Delivers everything buffered and closes the stores. Raises SinkError when one refused."""
@@ -156,7 +178,7 @@ class Recording:
         counts = self.recorder.counts
         report = self.writer.report
         return {
-            "connections": self.fleet.connections,
+            "connections": self.fleet.connections + self.channels.connections,
             "markets": len(self.books.by_ticker),
             "frames_received": counts.frames,
             "events": counts.events,
@@ -167,6 +189,11 @@ class Recording:
             "frames_repeated": counts.repeated,
             "frames_foreign": counts.foreign,
             "frames_rejected": counts.rejected,
+            "trades": counts.trades,
+            "trades_repeated": counts.trades_repeated,
+            "trades_filled": counts.trades_filled,
+            "tickers": counts.tickers,
+            "lifecycle": counts.lifecycle,
             "handovers": counts.handovers,
             "blackout_us": counts.blackout_us,
             "unknown_types": counts.unknown_types.total(),

@@ -4,23 +4,49 @@ Source of all facts: Kalshi's published AsyncAPI document 2.0.0 (autumn 2026) an
 the legacy integer-cent fields. JSON key order is free, unknown keys are ignored (``unknown_keys`` finds
 them), an unknown ``type`` decodes to :class:`Unknown`. Values stay as the exchange wrote them: prices
 and sizes are strings here, and become integers in ``_decode``; when a legacy field stands beside its
-fixed-point twin, the fixed-point field wins. Nothing here keeps state.
+fixed-point twin, the fixed-point field wins. Nothing here keeps state. The messages of the other channels
+stand in ``channels.messages``, and have their names here too.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import TypeAlias
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Struct
 
+from kalshi_fast.channels.messages import (
+    EventFeeUpdate as EventFeeUpdate,
+)
+from kalshi_fast.channels.messages import (
+    EventLifecycle as EventLifecycle,
+)
+from kalshi_fast.channels.messages import (
+    LifecycleBody as LifecycleBody,
+)
+from kalshi_fast.channels.messages import (
+    MarketLifecycle as MarketLifecycle,
+)
+from kalshi_fast.channels.messages import (
+    MultivariateLifecycle as MultivariateLifecycle,
+)
+from kalshi_fast.channels.messages import (
+    PriceRange as PriceRange,
+)
+from kalshi_fast.channels.messages import (
+    TickerBody as TickerBody,
+)
+from kalshi_fast.channels.messages import (
+    TickerUpdate as TickerUpdate,
+)
+from kalshi_fast.channels.messages import (
+    Trade as Trade,
+)
+from kalshi_fast.channels.messages import (
+    TradeBody as TradeBody,
+)
 from kalshi_fast.errors import FrameError, reason
-
-Sid: TypeAlias = Annotated[int, Meta(ge=0, le=2**32 - 1)]
-Seq: TypeAlias = Annotated[int, Meta(ge=0, le=2**63 - 1)]
-CommandId: TypeAlias = Annotated[int, Meta(ge=0, le=2**63 - 1)]
-Side: TypeAlias = Literal["yes", "no"]
-UnixMs: TypeAlias = Annotated[int, Meta(ge=0, le=9_223_372_036_854)]  # to 2262: what int64 nanoseconds hold
+from kalshi_fast.scalars import CommandId, Seq, Sid, Side, UnixMs
 
 FixedLevel: TypeAlias = tuple[str, str]  # ("0.0800", "300.00")
 CentLevel: TypeAlias = tuple[int, int]  # (8, 300)
@@ -67,104 +93,6 @@ class OrderbookDelta(Struct, tag="orderbook_delta", gc=False, omit_defaults=True
     sid: Sid
     seq: Seq
     msg: DeltaBody
-
-
-# --- exchange → client: other public channels -------------------------------------------------------
-
-
-class TradeBody(Struct, gc=False, omit_defaults=True):
-    trade_id: str
-    market_ticker: str
-    taker_side: Side
-    yes_price_dollars: str | None = None
-    no_price_dollars: str | None = None
-    count_fp: str | None = None
-    yes_price: int | None = None
-    no_price: int | None = None
-    count: int | None = None
-    taker_outcome_side: Side | None = None
-    taker_book_side: Literal["bid", "ask"] | None = None
-    is_block_trade: bool = False
-    ts: int | None = None
-    ts_ms: UnixMs | None = None
-
-
-class Trade(Struct, tag="trade", gc=False, omit_defaults=True):
-    sid: Sid
-    seq: Seq
-    msg: TradeBody
-
-
-class TickerBody(Struct, gc=False, omit_defaults=True):
-    market_ticker: str
-    market_id: str = ""
-    price_dollars: str | None = None
-    yes_bid_dollars: str | None = None
-    yes_ask_dollars: str | None = None
-    volume_fp: str | None = None
-    open_interest_fp: str | None = None
-    dollar_volume: int | None = None
-    dollar_open_interest: int | None = None
-    yes_bid_size_fp: str | None = None
-    yes_ask_size_fp: str | None = None
-    last_trade_size_fp: str | None = None
-    price: int | None = None
-    yes_bid: int | None = None
-    yes_ask: int | None = None
-    volume: int | None = None
-    open_interest: int | None = None
-    ts: int | None = None
-    ts_ms: UnixMs | None = None
-    time: str | None = None
-
-
-class TickerUpdate(Struct, tag="ticker", gc=False, omit_defaults=True):
-    """The ``ticker`` channel has no sequence."""
-
-    sid: Sid
-    msg: TickerBody
-
-
-class PriceRange(Struct, gc=False):
-    """One stretch of a market's price grid, in dollar strings."""
-
-    start: str
-    end: str
-    step: str
-
-
-class LifecycleBody(Struct, omit_defaults=True):
-    """One ``market_lifecycle_v2`` event; which optional fields are set depends on ``event_type``."""
-
-    market_ticker: str
-    event_type: str
-    open_ts: int | None = None
-    close_ts: int | None = None
-    price_level_structure: str | None = None
-    price_ranges: list[PriceRange] | None = None
-    additional_metadata: dict[str, Any] | None = None
-    result: str | None = None
-    settlement_value: str | int | None = None
-    determination_ts: int | None = None
-    settled_ts: int | None = None
-
-
-class MarketLifecycle(Struct, tag="market_lifecycle_v2", omit_defaults=True):
-    sid: Sid
-    msg: LifecycleBody
-    seq: Seq | None = None
-
-
-class EventLifecycle(Struct, tag="event_lifecycle", omit_defaults=True):
-    sid: Sid
-    msg: dict[str, Any]
-    seq: Seq | None = None
-
-
-class EventFeeUpdate(Struct, tag="event_fee_update", omit_defaults=True):
-    sid: Sid
-    msg: dict[str, Any]
-    seq: Seq | None = None
 
 
 # --- exchange → client: replies ---------------------------------------------------------------------
@@ -235,6 +163,7 @@ Message: TypeAlias = (
     | MarketLifecycle
     | EventLifecycle
     | EventFeeUpdate
+    | MultivariateLifecycle
     | Subscribed
     | Ok
     | Unsubscribed
@@ -305,6 +234,7 @@ _MESSAGES: tuple[type[Struct], ...] = (
     MarketLifecycle,
     EventLifecycle,
     EventFeeUpdate,
+    MultivariateLifecycle,
     Subscribed,
     Ok,
     Unsubscribed,

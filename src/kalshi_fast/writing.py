@@ -29,8 +29,8 @@ from kalshi_fast.journal import Journal, Position
 from kalshi_fast.report import Report, decode_settings
 from kalshi_fast.ring import Ring
 from kalshi_fast.sinks.clickhouse import ClickHouseSink, connect, embedded_directory
-from kalshi_fast.sinks.parquet import ParquetSink
-from kalshi_fast.sinks.rejects import RejectSink
+from kalshi_fast.sinks.ndjson import RawSink, RejectSink
+from kalshi_fast.sinks.parquet import HISTORIES, ParquetSink
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -79,6 +79,8 @@ class WriterProcess:
                 warning=warning,
                 floor_ns=self._journal.floor_ns,
                 query_url=front.url if front is not None else "",
+                late_trades=self._journal.late_trades.trades(),
+                trades_forgotten_us=self._journal.late_trades.forgotten_us,
             )
         )
         for delivery in self._deliveries:
@@ -123,6 +125,8 @@ class WriterProcess:
                     rejects=RejectSink(
                         settings.parquet_dir, self._journal, self._position("rejected", target)
                     ),
+                    raw=RawSink(settings.parquet_dir, self._journal, self._position("raw", target)),
+                    histories={table: self._position(f"parquet-{table}", target) for table in HISTORIES},
                 )
             )
         return sinks

@@ -89,11 +89,12 @@ class Probed(Receiver):
         super().__init__(link, pool)
         self.done = asyncio.Event()
         self._probe, self._task, self._going = probe, task, False
+        self._subscriptions = link.session.subscriptions
 
     def on_end_of_read(self) -> None:
         self._probe.end_of_read()
         super().on_end_of_read()
-        subscription = self._link.session.subscriptions.get(1)
+        subscription = self._subscriptions.get(1)
         if subscription is None:
             return
         if not self._going and subscription.next_seq > self._task.warm:

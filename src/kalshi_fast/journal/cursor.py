@@ -34,7 +34,7 @@ class Cursor:
         self._kept: Entry | None = None  # read already
 
     def take(self, max_rows: int, until: int | None = None) -> list[Entry]:
-        """The next entries: at least one if there is one, no more than come to about ``max_rows`` events.
+        """The next entries: at least one if there is one, no more than come to about ``max_rows`` rows.
 
         ``until``: all entries before this batch, and none behind.
         """
@@ -45,7 +45,7 @@ class Cursor:
             entry = self._next()
             self.seq = entry.end
             entries.append(entry)
-            rows += entry.rows
+            rows += entry.rows + entry.extra.rows
         return entries
 
     def close(self) -> None:

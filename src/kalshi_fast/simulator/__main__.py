@@ -45,6 +45,7 @@ async def serve(options: argparse.Namespace) -> None:
     say(
         "ready",
         url=exchange.url,
+        rest_url=exchange.rest_url,
         key_id=KEY_ID,
         key_file=str(launched.key_file),
         ca_file=None if launched.ca_file is None else str(launched.ca_file),
@@ -71,7 +72,12 @@ async def _obey(exchange: Exchange) -> None:
     )
     while (line := (await reader.readline()).strip()) not in (b"", b"stop"):
         if line == b"report":
-            say("report", **dataclasses.asdict(exchange.stats), books=exchange.books())
+            say(
+                "report",
+                **dataclasses.asdict(exchange.stats),
+                books=exchange.books(),
+                traded=exchange.tape.counts(),
+            )
         else:
             say("error", message=f"expected report or stop, got {line!r}")
 

@@ -160,6 +160,7 @@ class Client(picows.WSListener):
 
     def lifecycle_event(self, subscription: Subscription, body: wire.LifecycleBody) -> None:
         self.send(wire.encode(wire.MarketLifecycle(subscription.sid, body, subscription.next_seq())))
+        self._exchange.stats.announcements_sent += 1
 
     def terminate(self, subscription: Subscription, code: int) -> None:
         """The subscription ends with an error of its own."""

@@ -5,15 +5,30 @@ Source: Kalshi's AsyncAPI document 2.0.0 (commands, error codes, which replies t
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import asyncio
+import time
+from typing import TYPE_CHECKING, Final
 
 from kalshi_fast import wire
 from kalshi_fast.errors import FrameError
-from kalshi_fast.simulator.subscription import BOOKS, CHANNELS, RefusedError, Subscription, error_body
+from kalshi_fast.simulator.subscription import (
+    BOOKS,
+    BY_MARKET,
+    CHANNELS,
+    TICKER,
+    TRADE,
+    RefusedError,
+    Subscription,
+    error_body,
+    key,
+)
 
 if TYPE_CHECKING:
     from kalshi_fast.simulator.client import Client
     from kalshi_fast.simulator.exchange import Exchange
+
+
+WITHOUT_BOOKS_S: Final = 1.0  # so long the play waits for a subscription to books
 
 
 class Commands:
@@ -62,7 +77,8 @@ class Commands:
             raise RefusedError(3)
         if not set(channels) <= set(CHANNELS):
             raise RefusedError(8)
-        tickers = self._known(params) if BOOKS in channels else []
+        named = bool(params.market_tickers or params.market_ticker)
+        tickers = self._known(params) if named or BOOKS in channels else []
         self._check_market_limit(len(tickers))
         most = self._exchange.max_subscriptions
         if most is not None and len(self._client.subscriptions) + len(channels) > most:
@@ -72,9 +88,10 @@ class Commands:
             subscription = Subscription(
                 self._last_sid,
                 channel,
-                set(tickers) if channel == BOOKS else set(),
+                set(tickers) if channel in BY_MARKET else set(),
                 silent_acks=bool(params.skip_ticker_ack),
                 yes_scale=bool(params.use_yes_price),
+                whole=channel not in BY_MARKET or not tickers,
             )
             self._client.subscriptions[subscription.sid] = subscription
             self._exchange.carry(self._client, subscription, subscription.keys)
@@ -83,7 +100,14 @@ class Commands:
             )
             if channel == BOOKS:
                 self._client.snapshots(subscription, tickers)
-        self._exchange.subscribed.set()
+            elif channel in (TRADE, TICKER):
+                self._exchange.tape.active = True
+                if channel == TICKER and params.send_initial_snapshot:
+                    self._tickers(subscription, tickers or list(self._exchange.source.books))
+        if BOOKS in channels:
+            self._exchange.subscribed.set()
+        else:  # whoever wants books too, on another connection, is to have them from the beginning
+            asyncio.get_running_loop().call_later(WITHOUT_BOOKS_S, self._exchange.subscribed.set)
 
     def _unsubscribe(self, command_id: int, params: wire.Params) -> None:
         if not params.sids:
@@ -106,11 +130,10 @@ class Commands:
             raise RefusedError(27)
         if not params.action:
             raise RefusedError(15)
-        if subscription.channel != BOOKS or params.action not in (
-            "add_markets",
-            "delete_markets",
-            "get_snapshot",
-        ):
+        actions = set() if subscription.whole else {"add_markets", "delete_markets"}
+        if subscription.channel == BOOKS:
+            actions = {"add_markets", "delete_markets", "get_snapshot"}
+        if params.action not in actions:
             raise RefusedError(13)
         tickers = self._known(params)
         if params.action == "get_snapshot":
@@ -125,14 +148,21 @@ class Commands:
             if new:
                 self._check_market_limit(len(subscription.tickers) + len(new))
             subscription.tickers.update(new)
-            self._exchange.carry(self._client, subscription, new)
+            self._exchange.carry(self._client, subscription, [key(subscription.channel, t) for t in new])
         else:
             subscription.tickers.difference_update(tickers)
-            self._exchange.drop(self._client, subscription, tickers)
+            self._exchange.drop(self._client, subscription, [key(subscription.channel, t) for t in tickers])
         body = None if subscription.silent_acks else wire.OkBody(sorted(subscription.tickers))
         self._client.send(wire.encode(wire.Ok(command_id, subscription.sid, subscription.next_seq(), body)))
-        if params.action == "add_markets":
+        if params.action == "add_markets" and subscription.channel == BOOKS:
             self._client.snapshots(subscription, new)
+        elif params.action == "add_markets" and subscription.channel == TICKER:
+            self._tickers(subscription, new)
+
+    def _tickers(self, subscription: Subscription, tickers: list[str]) -> None:
+        books, now_ms = self._exchange.source.books, time.time_ns() // 1_000_000
+        for ticker in tickers:
+            self._exchange.tape.ticker(self._client, subscription, books[ticker], now_ms)
 
     def _list(self, command_id: int, params: wire.Params) -> None:
         found = [wire.ChannelSid(held.channel, held.sid) for held in self._client.subscriptions.values()]

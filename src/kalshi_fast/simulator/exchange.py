@@ -15,10 +15,12 @@ from collections import defaultdict
 from email.utils import formatdate
 from random import Random
 from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
 
 import picows
 
 from kalshi_fast.errors import SimulatorError
+from kalshi_fast.simulator import rest
 from kalshi_fast.simulator.agenda import Agenda
 from kalshi_fast.simulator.checkpoints import Checkpoints
 from kalshi_fast.simulator.client import Client
@@ -26,11 +28,13 @@ from kalshi_fast.simulator.dialect import Dialect
 from kalshi_fast.simulator.express import Express
 from kalshi_fast.simulator.handshake import PATH, refusal
 from kalshi_fast.simulator.inject import Injector
+from kalshi_fast.simulator.life import Life
 from kalshi_fast.simulator.pace import MAX_BURST, Pace
 from kalshi_fast.simulator.recorded import RecordedMarkets
 from kalshi_fast.simulator.source import Change, Source, on_yes_scale
 from kalshi_fast.simulator.state import Conditions, Stats
-from kalshi_fast.simulator.subscription import BOOKS, Subscription
+from kalshi_fast.simulator.subscription import BOOKS, Subscription, key
+from kalshi_fast.simulator.tape import Tape
 
 if TYPE_CHECKING:
     import ssl
@@ -75,6 +79,7 @@ class Exchange:
         directory: Path | None = None,
         max_subscriptions: int | None = None,
         unique_sids: bool = False,
+        life_every_s: float | None = None,
     ) -> None:
         self.source = source
         self.seed = seed
@@ -101,6 +106,10 @@ class Exchange:
         self._connections = 0
         self._agenda = Agenda()
         self._injector = Injector(self, faults, self._agenda)
+        self.tape = Tape(self)
+        self.life = Life(self, self._agenda)
+        if life_every_s is not None:
+            self.life.plan(life_every_s)
         self._checkpoints: Checkpoints | None = None
         if checkpoint_every_s is not None:
             if directory is None:
@@ -114,6 +123,11 @@ class Exchange:
             self._express = Express(self, source)
         self._server: asyncio.Server | None = None
         self._tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def rest_url(self) -> str:
+        """Of the REST interface: on the same port."""
+        return f"http{urlsplit(self.url)._replace(path=rest.ROOT).geturl().removeprefix('ws')}"
 
     @property
     def url(self) -> str:
@@ -169,7 +183,10 @@ class Exchange:
     def _upgrade(
         self, request: picows.WSUpgradeRequest
     ) -> Client | picows.WSUpgradeResponseWithListener | None:
-        if request.path.partition(b"?")[0] != PATH.encode():
+        path = request.path.decode("ascii", "replace")
+        if request.method == b"GET" and path.startswith(f"{rest.ROOT}/"):
+            return _response(*rest.answer(self, path, request.headers, self._keys))
+        if path.partition("?")[0] != PATH:
             return None
         if self.conditions.refusal is not None:
             status, code, message = self.conditions.refusal
@@ -179,10 +196,7 @@ class Exchange:
             self._connections += 1
             return Client(self, self._connections)
         self.stats.handshakes_refused += 1
-        body = json.dumps({"error": {"code": code, "message": message}}).encode()
-        headers = {"Content-Type": "application/json", "Date": formatdate(usegmt=True)}
-        response = picows.WSUpgradeResponse.create_error_response(status, body, headers)
-        return picows.WSUpgradeResponseWithListener(response, None)
+        return _response(status, json.dumps({"error": {"code": code, "message": message}}).encode())
 
     # --- who gets what ----------------------------------------------------------------------------
 
@@ -198,21 +212,21 @@ class Exchange:
 
     def carry(self, client: Client, subscription: Subscription, keys: Iterable[str]) -> None:
         self.carried += 1
-        for key in keys:
-            self._carriers[key].append((client, subscription))
+        for name in keys:
+            self._carriers[name].append((client, subscription))
 
     def drop(self, client: Client, subscription: Subscription, keys: Iterable[str]) -> None:
         self.carried += 1
-        for key in keys:
-            self._carriers[key] = [
+        for name in keys:
+            self._carriers[name] = [
                 (other, carried)
-                for other, carried in self._carriers[key]
+                for other, carried in self._carriers[name]
                 if other is not client or carried is not subscription
             ]
 
-    def carriers(self, key: str) -> list[tuple[Client, Subscription]]:
+    def carriers(self, name: str) -> list[tuple[Client, Subscription]]:
         """Of a market; or of the events of a channel without markets, by its name."""
-        return self._carriers.get(key, [])
+        return self._carriers.get(name, [])
 
     def forget(self, client: Client) -> None:
         self.carried += 1
@@ -222,6 +236,10 @@ class Exchange:
             self.drop(client, subscription, subscription.keys)
         client.subscriptions.clear()
         self.wake.set()
+
+    def heard_by(self, channel: str, ticker: str) -> list[tuple[Client, Subscription]]:
+        """Those who have this market of a channel, or all of them."""
+        return [*self.carriers(channel), *self.carriers(key(channel, ticker))]
 
     def publish(self, change: Change, *, drop: bool = False) -> None:
         """A change that the books have already made goes to all who carry its market."""
@@ -287,6 +305,7 @@ class Exchange:
                 return False
             self.played += 1
             self.publish(change, drop=self._drop_every > 0 and self.played % self._drop_every == 0)
+            self.tape.observe(change, now_ns)
         return True
 
     def _finish(self) -> None:
@@ -326,6 +345,16 @@ class Exchange:
         ]
         self._checkpoints.write(subscriptions, self.source.books)
         self.stats.checkpoints += 1
+
+
+def _response(status: int, body: bytes) -> picows.WSUpgradeResponseWithListener:
+    """A JSON answer that ends the connection."""
+    headers = {"Content-Type": "application/json", "Date": formatdate(usegmt=True), "Connection": "close"}
+    if status < 400:
+        response = picows.WSUpgradeResponse.create_ok_response(body, headers)
+    else:
+        response = picows.WSUpgradeResponse.create_error_response(status, body, headers)
+    return picows.WSUpgradeResponseWithListener(response, None)
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:

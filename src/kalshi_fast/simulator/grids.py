@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from kalshi_fast.wire import PriceRange
+from kalshi_fast.channels.messages import PriceRange
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -24,7 +24,7 @@ _HEADERS: Final = ("KALSHI-ACCESS-KEY", "KALSHI-ACCESS-TIMESTAMP", "KALSHI-ACCES
 
 
 def refusal(
-    headers: Mapping[str, str], keys: Mapping[str, rsa.RSAPublicKey], now_ms: int
+    headers: Mapping[str, str], keys: Mapping[str, rsa.RSAPublicKey], now_ms: int, path: str = PATH
 ) -> tuple[str, str] | None:
     """None when the request is signed as it must be, else (code, message) of the refusal."""
     for name in _HEADERS:
@@ -39,7 +39,7 @@ def refusal(
     try:
         key.verify(
             base64.b64decode(signature, validate=True),
-            f"{timestamp}GET{PATH}".encode(),
+            f"{timestamp}GET{path}".encode(),
             padding.PSS(mgf=padding.MGF1(hashes.SHA256()), salt_length=32),
             hashes.SHA256(),
         )

@@ -32,9 +32,7 @@ class Launched:
     ca_file: Path | None
     frames: int | None  # of a recording
 
-    @property
-    def tickers(self) -> list[str]:
-        return list(self.exchange.source.books)
+    tickers: list[str]  # at the start
 
 
 async def launch(options: argparse.Namespace) -> Launched:
@@ -70,10 +68,11 @@ async def launch(options: argparse.Namespace) -> Launched:
         checkpoint_every_s=options.checkpoints,
         directory=options.dir,
         unique_sids=options.unique_sids,
+        life_every_s=options.life,
     )
     await exchange.start()
     frames = len(source) if isinstance(source, RecordedMarkets) else None
-    return Launched(exchange, key_file, ca_file, frames)
+    return Launched(exchange, key_file, ca_file, frames, list(source.books))
 
 
 def _source(options: argparse.Namespace) -> RecordedMarkets | SyntheticMarkets:

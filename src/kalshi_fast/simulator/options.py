@@ -42,6 +42,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--heartbeat", type=_positive, default=10.0, metavar="SECONDS", help="between two pings (10)"
     )
+    parser.add_argument(
+        "--life",
+        type=_positive,
+        metavar="SECONDS",
+        help="so often a synthetic market is created, one repriced, and the oldest settled",
+    )
     parser.add_argument("--drop-every", type=natural, default=0, help="leave out each n-th frame")
 
 

@@ -21,6 +21,7 @@ class Simulator:
 
     def __init__(self, process: asyncio.subprocess.Process, ready: dict[str, Any]) -> None:
         self.url: str = ready["url"]
+        self.rest_url: str = ready["rest_url"]
         self.key_id: str = ready["key_id"]
         self.key_file: str = ready["key_file"]
         self.ca_file: str | None = ready["ca_file"]
@@ -53,7 +54,7 @@ class Simulator:
         return int(message["frames_sent"])
 
     async def report(self) -> dict[str, Any]:
-        """Counts, and the true books: ticker → side → [[price_e4, qty_e2], …]."""
+        """Counts, the true books (ticker → side → [[price_e4, qty_e2], …]), and how often each was traded."""
         self._say(b"report\n")
         return await _message(self._process)
 

@@ -15,6 +15,10 @@ class Stats:
     connections: int = 0
     handshakes_refused: int = 0
     checkpoints: int = 0
+    trades: int = 0  # made, whoever has heard of them
+    tickers_sent: int = 0
+    announcements_sent: int = 0
+    rest_requests: int = 0
     faults: dict[str, int] = field(default_factory=dict)  # kind → how often it did happen
 
 

@@ -9,7 +9,15 @@ from kalshi_fast import wire
 
 BOOKS: Final = "orderbook_delta"
 LIFECYCLE: Final = "market_lifecycle_v2"
-CHANNELS: Final = (BOOKS, LIFECYCLE)
+TRADE: Final = "trade"
+TICKER: Final = "ticker"
+CHANNELS: Final = (BOOKS, LIFECYCLE, TRADE, TICKER)
+BY_MARKET: Final = (BOOKS, TRADE, TICKER)
+
+
+def key(channel: str, ticker: str) -> str:
+    """Under which name the exchange carries a channel of one market."""
+    return ticker if channel == BOOKS else f"{channel} {ticker}"
 
 
 @dataclass(slots=True, eq=False)
@@ -20,6 +28,7 @@ class Subscription:
     seq: int = 0
     silent_acks: bool = False
     yes_scale: bool = False
+    whole: bool = False  # of all markets
 
     def next_seq(self) -> int:
         self.seq += 1
@@ -28,7 +37,9 @@ class Subscription:
     @property
     def keys(self) -> set[str]:
         """Under which names the exchange carries it."""
-        return self.tickers if self.channel == BOOKS else {self.channel}
+        if self.whole:
+            return {self.channel}
+        return {key(self.channel, ticker) for ticker in self.tickers}
 
 
 class RefusedError(Exception):

@@ -59,14 +59,21 @@ class SyntheticMarkets:
         self._second = -1
         self._ts = b""
         for number in range(n_markets):
-            ticker = f"KXSIM-26DEC31-T{number:04d}"
-            book = self.books[ticker] = TrueBook(ticker, str(uuid.UUID(int=rng.getrandbits(128), version=4)))
-            structure = self.structures[ticker] = STRUCTURES[number % len(STRUCTURES)]
-            market = self._by_ticker[ticker] = _Market(book, prices(structure), rng)
-            self._markets.append(market)
-            for side in (0, 1):
-                for below in range(_LEVELS_AT_START):
-                    book.sides[side][market.bid(side, below)] = rng.randrange(100, 5_000_000)
+            self.open_market(f"KXSIM-26DEC31-T{number:04d}", STRUCTURES[number % len(STRUCTURES)], rng)
+
+    def open_market(self, ticker: str, structure: str, rng: random.Random) -> None:
+        """A market that has orders at once, and changes from now on."""
+        book = self.books[ticker] = TrueBook(ticker, str(uuid.UUID(int=rng.getrandbits(128), version=4)))
+        self.structures[ticker] = structure
+        market = self._by_ticker[ticker] = _Market(book, prices(structure), rng)
+        self._markets.append(market)
+        for side in (0, 1):
+            for below in range(_LEVELS_AT_START):
+                book.sides[side][market.bid(side, below)] = rng.randrange(100, 5_000_000)
+
+    def close_market(self, ticker: str) -> None:
+        """Its book stays as it is from now on."""
+        self._markets.remove(self._by_ticker[ticker])
 
     def step(self, now_ns: int) -> Change:
         rng = self._rng

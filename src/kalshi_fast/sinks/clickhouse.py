@@ -20,6 +20,7 @@ import msgspec
 import pyarrow as pa
 
 from kalshi_fast._columns import CLEAR
+from kalshi_fast.channels.rows import TABLES, arrow
 from kalshi_fast.config import writable_directory
 from kalshi_fast.errors import ConfigError, SchemaError, SinkError, UnreachableError
 from kalshi_fast.front.endpoint import read_endpoint
@@ -188,7 +189,7 @@ def first_line(error: BaseException) -> str:
 
 
 class ClickHouseSink:
-    """Delivers the journal to a database: events, level states, feed health.
+    """Delivers the journal to a database: events, level states, feed health, the other channels.
 
     ``connect`` gives a client whose database has the schema. An insert takes all that has come since the
     last one. Before it begins, its extent is written down, so that one of unknown outcome, even before a
@@ -306,6 +307,11 @@ class ClickHouseSink:
         if health:
             settings = {**_INSERT_SETTINGS, "insert_deduplication_token": token}
             self._open_client.insert("feed_health", health, _HEALTH_COLUMNS, settings=settings)
+        for table in TABLES:
+            parts = [getattr(entry.extra.channels, table) for entry in entries]
+            if any(parts):
+                rows = arrow(table, [row for part in parts for row in part])
+                self._insert_arrow(table, [rows], token)
 
     @property
     def _open_client(self) -> Client:

@@ -1,0 +1,204 @@
+"""Asks REST for what the channels have missed: trades of an interruption, markets that are not known.
+
+Runs beside the feeds on their event loop; the requests themselves wait in a thread. An interruption is asked
+for with a margin on both sides, some time after it: the rows know each trade by its id, so too much does no
+harm. What cannot be had, or lies too far back to tell new trades from stored ones, is said in feed_health.
+Not here: requests (``rest``), rows (``streams``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import TYPE_CHECKING, Final
+
+from kalshi_fast._clock import receive_ns
+from kalshi_fast._decode import cents_e4, contracts_e2, price_e4, qty_e2, rfc3339_us
+from kalshi_fast.backoff import NS, Scale
+from kalshi_fast.channels.rows import TradeRow, trade_id
+from kalshi_fast.channels.streams import Interruption
+from kalshi_fast.errors import FieldError, RestError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from kalshi_fast.channels.messages import RestTrade
+    from kalshi_fast.channels.streams import Streams
+    from kalshi_fast.pool import Pool
+    from kalshi_fast.rest import Rest
+
+log = logging.getLogger("kalshi_fast.backfill")
+
+LOOK_S: Final = 0.05
+SETTLE_NS: Final = 2 * NS  # after an interruption, for the exchange to have its trades in order
+MARGIN_NS: Final = 5 * NS  # clocks differ, and frames take their time
+MOST_S: Final = 3600  # of an interruption: what is older is left out, and said
+FEW_MARKETS: Final = 20  # so many are asked for one by one, more all at once
+TICKERS_PER_REQUEST: Final = 100
+AGAIN: Final = Scale(NS, 30 * NS)
+
+
+class Backfill:
+    """``await run()`` until it is cancelled. ``conn_id`` 0 in its feed_health rows: it is of no
+    connection."""
+
+    conn_id = 0
+
+    def __init__(
+        self,
+        rest: Rest,
+        streams: Streams,
+        pool: Pool,
+        *,
+        settle_ns: int = SETTLE_NS,
+        again: Scale = AGAIN,
+    ) -> None:
+        self.busy = False
+        self._rest = rest
+        self._streams = streams
+        self._pool = pool
+        self._settle_ns = settle_ns
+        self._again = again
+        self._failures = 0  # in a row
+
+    @property
+    def idle(self) -> bool:
+        """Nothing is waited for."""
+        streams = self._streams
+        return not (self.busy or streams.interruptions or streams.to_ask)
+
+    async def run(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_S)
+            streams = self._streams
+            due_ns = receive_ns() - self._settle_ns
+            try:
+                if streams.to_ask:
+                    await self._markets()
+                if any(found.until_ns <= due_ns for found in streams.interruptions):
+                    await self._trades(due_ns)
+            finally:
+                self.busy = False
+
+    # --- trades -----------------------------------------------------------------------------------
+
+    async def _trades(self, due_ns: int) -> None:
+        self.busy = True
+        waiting = self._streams.interruptions
+        due = [found for found in waiting if found.until_ns <= due_ns]
+        since_ns, until_ns = min(due)[0], max(found.until_ns for found in due)
+        self._streams.interruptions = [found for found in waiting if found.until_ns > due_ns]
+        what = f"trades from {_moment(since_ns)} to {_moment(until_ns)}"
+        # The feed has milliseconds where REST has microseconds: the next millisecond is certain to be later.
+        least_ns = max(until_ns - MOST_S * NS, self._streams.forgotten_us * 1000 + NS // 1000)
+        first_ns = max(since_ns - MARGIN_NS, least_ns)
+        if first_ns > since_ns:
+            self._say("trades_missed", f"{what}: those before {_moment(first_ns)} are too far back")
+        try:
+            found = await self._fetch(first_ns, until_ns + MARGIN_NS)
+        except RestError as error:
+            self._streams.interruptions.append(Interruption(since_ns, until_ns))
+            await self._failed("trades_missed", f"{what} could not be had: {error}; they are asked for again")
+        else:
+            self._failures = 0
+            self._say("trades_filled", f"{what}: {found} had been missed, and came by REST")
+
+    async def _fetch(self, first_ns: int, last_ns: int) -> int:
+        found = 0
+        wanted = sorted(self._streams.wanted)
+        for ticker in wanted if len(wanted) <= FEW_MARKETS else [""]:
+            cursor = ""
+            while True:
+                page = await asyncio.to_thread(
+                    self._rest.trades,
+                    min_ts=first_ns // NS,
+                    max_ts=-(-last_ns // NS),
+                    ticker=ticker,
+                    cursor=cursor,
+                )
+                found += self._write(page.trades, first_ns // 1000)
+                cursor = page.cursor or ""
+                if not cursor:
+                    break
+                while self._pool.pressed:
+                    await asyncio.sleep(LOOK_S)
+        return found
+
+    def _write(self, trades: Iterable[RestTrade], first_us: int) -> int:
+        """Oldest first, as they would have come."""
+        found = 0
+        for trade in reversed(list(trades)):
+            try:
+                row = filled_row(trade, receive_ns())
+            except FieldError as error:
+                log.warning("REST: a trade is left out: %s", error)
+                self._say("trades_missed", f"a trade of {trade.ticker} by REST: {error}")
+            else:
+                # Of before the first moment it may have been stored and forgotten.
+                found += row.ts_us >= first_us and self._streams.filled(row)
+        return found
+
+    # --- markets ----------------------------------------------------------------------------------
+
+    async def _markets(self) -> None:
+        self.busy = True
+        streams = self._streams
+        asked = list(streams.to_ask)[:TICKERS_PER_REQUEST]
+        for ticker in asked:
+            del streams.to_ask[ticker]
+        cursor = ""
+        try:
+            while True:
+                page = await asyncio.to_thread(self._rest.markets, tickers=",".join(asked), cursor=cursor)
+                for market in page.markets:
+                    streams.learned(market, receive_ns())
+                cursor = page.cursor or ""
+                if not cursor:
+                    self._failures = 0
+                    return
+        except RestError as error:
+            streams.ask(asked)
+            await self._failed("markets_missed", f"{len(asked)} markets could not be asked for: {error}")
+
+    async def _failed(self, event: str, detail: str) -> None:
+        """Says so, and waits, the longer the more often it happens in a row."""
+        self._failures += 1
+        wait_ns = self._again.bound_ns(self._failures)
+        log.warning("%s; again in %d s", detail, wait_ns // NS)
+        self._say(event, detail)
+        await asyncio.sleep(wait_ns / NS)
+
+    def _say(self, event: str, detail: str) -> None:
+        self._streams.recorder.health(receive_ns(), self, event, detail=detail)
+
+
+def filled_row(trade: RestTrade, now_ns: int) -> TradeRow:
+    """Raises FieldError naming the field that cannot be."""
+    if trade.yes_price_dollars is not None:
+        price = price_e4(trade.yes_price_dollars, "yes_price_dollars")
+    elif trade.yes_price is not None:
+        price = cents_e4(trade.yes_price, "yes_price")
+    else:
+        price = 10_000 - price_e4(trade.no_price_dollars or "", "no_price_dollars")
+    qty = qty_e2(trade.count_fp, "count_fp") if trade.count_fp else contracts_e2(trade.count or 0, "count")
+    if qty <= 0:
+        raise FieldError("count_fp", trade.count_fp or trade.count, "more than 0 contracts")
+    return TradeRow(
+        0,
+        0,
+        0,
+        trade_id(trade.trade_id),
+        trade.ticker,
+        trade.taker_side,
+        trade.is_block_trade,
+        price,
+        qty,
+        rfc3339_us(trade.created_time, "created_time"),
+        now_ns,
+    )
+
+
+def _moment(ns: int) -> str:
+    second, rest = divmod(ns, NS)
+    return f"{time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime(second))}.{rest // 1_000_000:03d}"

@@ -1,0 +1,171 @@
+"""Messages of the public channels beside the order book, as msgspec structs.
+
+Source: Kalshi's AsyncAPI document 2.0.0 (autumn 2026). ``trade`` and the life-cycle channels have sequences,
+``ticker`` has none. Values stay as the exchange wrote them: ``rows`` makes integers of them. Not here: the
+order book, replies and commands (``wire``).
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any, Literal
+
+from msgspec import Struct
+
+from kalshi_fast.scalars import Int64, Seq, Sid, Side, UnixMs, UnixS
+
+
+class TradeBody(Struct, gc=False, omit_defaults=True):
+    trade_id: str
+    market_ticker: str
+    taker_side: Side
+    yes_price_dollars: str | None = None
+    no_price_dollars: str | None = None
+    count_fp: str | None = None
+    yes_price: int | None = None
+    no_price: int | None = None
+    count: int | None = None
+    taker_outcome_side: Side | None = None
+    taker_book_side: Literal["bid", "ask"] | None = None
+    is_block_trade: bool = False
+    ts: UnixS | None = None
+    ts_ms: UnixMs | None = None
+
+
+class Trade(Struct, tag="trade", gc=False, omit_defaults=True):
+    sid: Sid
+    seq: Seq
+    msg: TradeBody
+
+
+class TickerBody(Struct, gc=False, omit_defaults=True):
+    market_ticker: str
+    market_id: str = ""
+    price_dollars: str | None = None
+    yes_bid_dollars: str | None = None
+    yes_ask_dollars: str | None = None
+    volume_fp: str | None = None
+    open_interest_fp: str | None = None
+    dollar_volume: Int64 | None = None
+    dollar_open_interest: Int64 | None = None
+    yes_bid_size_fp: str | None = None
+    yes_ask_size_fp: str | None = None
+    last_trade_size_fp: str | None = None
+    price: int | None = None
+    yes_bid: int | None = None
+    yes_ask: int | None = None
+    volume: int | None = None
+    open_interest: int | None = None
+    ts: UnixS | None = None
+    ts_ms: UnixMs | None = None
+    time: str | None = None
+
+
+class TickerUpdate(Struct, tag="ticker", gc=False, omit_defaults=True):
+    """The ``ticker`` channel has no sequence."""
+
+    sid: Sid
+    msg: TickerBody
+
+
+class PriceRange(Struct, gc=False):
+    """One stretch of a market's price grid, in dollar strings."""
+
+    start: str
+    end: str
+    step: str
+
+
+class LifecycleBody(Struct, omit_defaults=True):
+    """One ``market_lifecycle_v2`` event; which optional fields are set depends on ``event_type``."""
+
+    market_ticker: str
+    event_type: str
+    open_ts: UnixS | None = None
+    close_ts: UnixS | None = None
+    price_level_structure: str | None = None
+    price_ranges: list[PriceRange] | None = None
+    additional_metadata: dict[str, Any] | None = None
+    result: str | None = None
+    settlement_value: Decimal | None = None
+    determination_ts: UnixS | None = None
+    settled_ts: UnixS | None = None
+
+
+class MarketLifecycle(Struct, tag="market_lifecycle_v2", omit_defaults=True):
+    sid: Sid
+    msg: LifecycleBody
+    seq: Seq | None = None
+
+
+class EventLifecycle(Struct, tag="event_lifecycle", omit_defaults=True):
+    sid: Sid
+    msg: dict[str, Any]
+    seq: Seq | None = None
+
+
+class EventFeeUpdate(Struct, tag="event_fee_update", omit_defaults=True):
+    sid: Sid
+    msg: dict[str, Any]
+    seq: Seq | None = None
+
+
+class MultivariateLifecycle(Struct, tag="multivariate_market_lifecycle", omit_defaults=True):
+    sid: Sid
+    msg: dict[str, Any]
+    seq: Seq | None = None
+
+
+# --- REST -------------------------------------------------------------------------------------------
+
+
+class RestTrade(Struct, gc=False, omit_defaults=True):
+    """A trade as ``GET /markets/trades`` tells it."""
+
+    trade_id: str
+    ticker: str
+    taker_side: Side
+    created_time: str
+    yes_price_dollars: str | None = None
+    no_price_dollars: str | None = None
+    count_fp: str | None = None
+    yes_price: int | None = None
+    no_price: int | None = None
+    count: int | None = None
+    is_block_trade: bool = False
+
+
+class TradePage(Struct):
+    """``cursor``: of the next page, empty on the last one."""
+
+    trades: list[RestTrade] = []
+    cursor: str | None = None
+
+
+class RestMarket(Struct, omit_defaults=True):
+    """A market as ``GET /markets`` tells it, as far as it is kept."""
+
+    ticker: str
+    event_ticker: str | None = None
+    series_ticker: str | None = None
+    title: str | None = None
+    subtitle: str | None = None
+    yes_sub_title: str | None = None
+    status: str | None = None
+    strike_type: str | None = None
+    floor_strike: Decimal | None = None
+    cap_strike: Decimal | None = None
+    price_level_structure: str | None = None
+    price_ranges: list[PriceRange] | None = None
+    open_time: str | None = None
+    close_time: str | None = None
+    expiration_time: str | None = None
+    result: str | None = None
+    settlement_value_dollars: str | None = None
+
+
+class MarketPage(Struct):
+    """``cursor``: of the next page, empty on the last one."""
+
+    markets: list[RestMarket] = []
+    cursor: str | None = None

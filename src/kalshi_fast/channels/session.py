@@ -1,0 +1,294 @@
+"""The subscriptions of one connection to the channels beside the order book, sans I/O: replies, sequence
+numbers and a clock in; commands and interruptions out.
+
+One subscription a channel. ``trade`` and ``ticker`` are asked for by market while the markets are few, else
+for all of them: what nobody wants is then left out here (``streams``). The life-cycle channels take no
+markets. What ends is made anew, ever more slowly. The rules, after Kalshi's AsyncAPI document 2.0.0, are
+those of ``session``; ``ticker`` has no sequence. Commands wait in ``outbox``; ``interrupted`` are the
+channels of which something was missed and ``granted`` those that are carried (again), each until it is taken
+note of. ``tick`` is to be called from ``wake_ns`` on. Not here: order books (``session``), what the frames
+say (``link``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from kalshi_fast import wire
+from kalshi_fast.backoff import NS, Scale
+from kalshi_fast.subscription import Verdict
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Callable, Iterable
+
+    from kalshi_fast.errors import SubscriptionError
+
+TRADE: Final = "trade"
+TICKER: Final = "ticker"
+LIFECYCLE: Final = "market_lifecycle_v2"
+MULTIVARIATE: Final = "multivariate_market_lifecycle"
+CHANNELS: Final = (TRADE, TICKER, LIFECYCLE, MULTIVARIATE)
+BY_MARKET: Final = (TRADE, TICKER)  # their subscriptions may name markets
+
+NEVER: Final = 2**63 - 1
+RETRY: Final = Scale(NS // 10, 30 * NS)
+REPLY_NS: Final = 5 * NS
+_REPEATS: Final = 100  # so many known numbers in a row, and none that is due: the sid counts anew
+_HEALTHY_NS: Final = 60 * NS
+
+
+@dataclass(slots=True)
+class _Channel:
+    """``sid`` None: not carried. ``asked``: id of the subscribe that is on its way. ``markets``: whose the
+    subscription is, None: of all. ``update``: id of the last change of them, until it is answered."""
+
+    name: str
+    sid: int | None = None
+    next_seq: int = 1
+    repeats: int = 0
+    asked: int = 0
+    update: int = 0
+    deadline_ns: int = NEVER
+    due_ns: int = 0
+    failures: int = 0
+    granted_ns: int = 0
+    markets: set[str] | None = None
+    whole: bool = False  # by market it was refused: for all markets from then on
+
+
+class ChannelSession:
+    """``ChannelSession(channels, tickers, clock=…, rng=…)``: wants these channels on every connection."""
+
+    def __init__(
+        self,
+        channels: Iterable[str],
+        tickers: Iterable[str],
+        *,
+        clock: Callable[[], int],
+        rng: random.Random,
+        most_markets: int = 1000,
+    ) -> None:
+        self.tickers: dict[str, None] = dict.fromkeys(tickers)
+        self.channels = tuple(dict.fromkeys(channels))
+        self.outbox: list[bytes] = []
+        self.interrupted: list[str] = []
+        self.granted: list[str] = []
+        self.unknown: list[str] = []  # channels that the exchange does not know
+        self.fatal: SubscriptionError | None = None
+        self.closing: str | None = None  # why this connection is of no use any more
+        self.missing = (0, 0)  # the numbers of the last GAP, both included
+        self.wake_ns = NEVER
+        self._clock = clock
+        self._rng = rng
+        self._most_markets = most_markets
+        self._next_id = 1
+        self._channels: list[_Channel] = []
+        self._by_sid: dict[int, _Channel] = {}
+
+    # --- the connection ---------------------------------------------------------------------------
+
+    def opened(self) -> None:
+        """A new connection is up: everything of the old one is void."""
+        self.closing = None
+        self.outbox.clear()
+        self._next_id = 1
+        self._by_sid.clear()
+        self._channels = [_Channel(name) for name in self.channels if name not in self.unknown]
+        self.tick()
+
+    def closed(self) -> None:
+        """The connection is gone, and every subscription with it."""
+        self.interrupted += [channel.name for channel in self._channels if channel.sid is not None]
+        self._channels = []
+        self._by_sid.clear()
+        self.outbox.clear()
+        self.wake_ns = NEVER
+
+    # --- frames -----------------------------------------------------------------------------------
+
+    def channel_of(self, sid: int | None) -> str | None:
+        """The channel that this subscription carries, None when it is none of ours."""
+        channel = self._by_sid.get(sid) if sid is not None else None
+        return None if channel is None else channel.name
+
+    def carries(self, name: str) -> bool:
+        """Frames of this channel come on this connection."""
+        return any(channel.name == name and channel.sid is not None for channel in self._channels)
+
+    def receive(self, sid: int, seq: int) -> Verdict:
+        """Counts one frame of a sequence. After a GAP the sequence goes on behind this frame."""
+        channel = self._by_sid.get(sid)
+        if channel is None:
+            return Verdict.FOREIGN
+        if seq == channel.next_seq:
+            channel.next_seq, channel.repeats = seq + 1, 0
+            return Verdict.IN_ORDER
+        if seq < channel.next_seq:
+            channel.repeats += 1
+            if channel.repeats >= _REPEATS:
+                self._unsubscribe(sid)
+                self._end(channel)
+            return Verdict.REPEATED
+        self.missing = (channel.next_seq, seq - 1)
+        channel.next_seq, channel.repeats = seq + 1, 0
+        self.interrupted.append(channel.name)
+        self.granted.append(channel.name)  # it goes on at once
+        return Verdict.GAP
+
+    def miss(self, sid: int | None) -> None:
+        """A frame of this subscription could not be used; None: nobody can say of which."""
+        for channel in self._channels:
+            if channel.sid is not None and sid in (None, channel.sid):
+                self.interrupted.append(channel.name)
+                self.granted.append(channel.name)
+
+    # --- wishes -----------------------------------------------------------------------------------
+
+    def add(self, tickers: Iterable[str]) -> None:
+        """These markets too, from now on."""
+        self.tickers.update(dict.fromkeys(tickers))
+        self.tick()
+
+    def remove(self, tickers: Iterable[str]) -> None:
+        """These markets are not wanted any more."""
+        for ticker in tickers:
+            self.tickers.pop(ticker, None)
+        self.tick()
+
+    # --- replies ----------------------------------------------------------------------------------
+
+    def on_subscribed(self, reply: wire.Subscribed) -> None:
+        channel = next((c for c in self._channels if reply.id and c.asked == reply.id), None)
+        if channel is None or channel.name != reply.msg.channel:
+            self._unsubscribe(reply.msg.sid)  # an answer that was given up, come late
+            return
+        channel.sid, channel.next_seq, channel.repeats = reply.msg.sid, 1, 0
+        channel.asked, channel.deadline_ns, channel.granted_ns = 0, NEVER, self._clock()
+        self._by_sid[reply.msg.sid] = channel
+        self.granted.append(channel.name)
+        self.tick()
+
+    def on_ok(self, reply: wire.Ok) -> None:
+        for channel in self._channels:
+            if reply.id and channel.update == reply.id:
+                channel.update, channel.deadline_ns = 0, NEVER
+        self.tick()
+
+    def on_unsubscribed(self, reply: wire.Unsubscribed) -> None:
+        channel = self._by_sid.get(reply.sid)
+        if channel is not None:
+            self._end(channel)
+
+    def on_error(self, error: wire.Error) -> None:
+        code = error.msg.code
+        scoped = self._by_sid.get(error.sid) if error.sid is not None else None
+        if code == 9:
+            self.closing = f"the exchange wants authentication (error 9: {error.msg.msg})"
+        elif scoped is not None and code in wire.TERMINAL_ERRORS:
+            self._end(scoped)
+        elif error.id:
+            for channel in list(self._channels):
+                if channel.asked == error.id:
+                    self._refused(channel, code)
+                elif channel.update == error.id:
+                    self._change_failed(channel)
+        self.tick()
+
+    def _refused(self, channel: _Channel, code: int) -> None:
+        channel.asked, channel.deadline_ns = 0, NEVER
+        if code == 8:
+            self.unknown.append(channel.name)
+            self._channels.remove(channel)
+        elif channel.markets is not None and not channel.whole:
+            channel.whole = True  # one that is not known, or too many: then all
+        else:
+            self._later(channel)
+
+    def _change_failed(self, channel: _Channel) -> None:
+        """Which markets it carries is not known any more: a subscription to all of them takes its place."""
+        assert channel.sid is not None  # noqa: S101 - only a carried one is changed
+        channel.whole = True
+        self._unsubscribe(channel.sid)
+        self._end(channel, at_once=True)
+
+    def _end(self, channel: _Channel, *, at_once: bool = False) -> None:
+        if channel.sid is not None:
+            del self._by_sid[channel.sid]
+            channel.sid = None
+            self.interrupted.append(channel.name)
+        channel.asked = channel.update = 0
+        channel.deadline_ns = NEVER
+        if self._clock() - channel.granted_ns >= _HEALTHY_NS:
+            channel.failures = 0
+        if at_once:
+            channel.due_ns = 0
+        else:
+            self._later(channel)
+        self.wake_ns = min(self.wake_ns, channel.due_ns)
+
+    def _later(self, channel: _Channel) -> None:
+        channel.failures += 1
+        channel.due_ns = self._clock() + RETRY.delay_ns(channel.failures, self._rng)
+
+    # --- time -------------------------------------------------------------------------------------
+
+    def tick(self) -> None:
+        """Does what is due: subscriptions, changes of their markets, answers that have not come."""
+        now = self._clock()
+        self.wake_ns = NEVER
+        for channel in self._channels:
+            if channel.deadline_ns <= now:
+                if channel.update:
+                    self._change_failed(channel)
+                else:
+                    channel.asked, channel.deadline_ns = 0, NEVER
+                    self._later(channel)
+            if channel.sid is None and not channel.asked:
+                if channel.due_ns <= now:
+                    self._subscribe(channel, now)
+                else:
+                    self.wake_ns = min(self.wake_ns, channel.due_ns)
+            elif channel.sid is not None and channel.markets is not None and not channel.update:
+                self._follow(channel, channel.sid, now)
+            self.wake_ns = min(self.wake_ns, channel.deadline_ns)
+
+    def _subscribe(self, channel: _Channel, now: int) -> None:
+        by_market = channel.name in BY_MARKET and not channel.whole
+        channel.markets = (
+            set(self.tickers) if by_market and 0 < len(self.tickers) <= self._most_markets else None
+        )
+        params = wire.Params(
+            channels=[channel.name],
+            market_tickers=None if channel.markets is None else sorted(channel.markets),
+            send_initial_snapshot=True if channel.name == TICKER else None,
+            skip_ticker_ack=None if channel.markets is None else True,
+        )
+        channel.asked = self._command("subscribe", params)
+        channel.deadline_ns = now + REPLY_NS
+
+    def _follow(self, channel: _Channel, sid: int, now: int) -> None:
+        """Its markets become those that are wanted: first those that come, then those that go."""
+        assert channel.markets is not None  # noqa: S101 - asked by the caller
+        gone, new = channel.markets - self.tickers.keys(), self.tickers.keys() - channel.markets
+        if not gone and not new:
+            return
+        if not self.tickers or len(self.tickers) > self._most_markets:
+            self._change_failed(channel)
+            self._subscribe(channel, now)
+            return
+        action, tickers = ("add_markets", new) if new else ("delete_markets", gone)
+        channel.markets = channel.markets | new if new else channel.markets - gone
+        params = wire.Params(sid=sid, market_tickers=sorted(tickers), action=action)
+        channel.update = self._command("update_subscription", params)
+        channel.deadline_ns = now + REPLY_NS
+
+    def _unsubscribe(self, sid: int) -> None:
+        self._command("unsubscribe", wire.Params(sids=[sid]))
+
+    def _command(self, cmd: str, params: wire.Params) -> int:
+        command_id = self._next_id
+        self._next_id += 1
+        self.outbox.append(wire.encode(wire.Command(cmd, command_id, params)))
+        return command_id

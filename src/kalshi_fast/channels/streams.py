@@ -1,0 +1,207 @@
+"""What all connections bring of the channels beside the order book becomes rows here, each thing once.
+
+Trades have ids: whichever connection (or REST) is first counts. Tickers and announcements have none: their
+rows follow one connection, and another takes over when that one does not carry the channel any more. What
+was missed is put down as an ``Interruption`` or a market that has to be asked for, until ``backfill`` takes
+it up. Not here: sequences (``link``), what is known of markets (``catalogue``), REST.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
+
+from kalshi_fast.backoff import NS
+from kalshi_fast.channels import grid, session
+from kalshi_fast.channels.catalogue import Catalogue
+from kalshi_fast.channels.messages import (
+    EventFeeUpdate,
+    EventLifecycle,
+    MarketLifecycle,
+    MultivariateLifecycle,
+)
+from kalshi_fast.channels.recent import Recent
+from kalshi_fast.channels.rows import LifecycleRow, TradeRow, ticker_row, trade_row
+from kalshi_fast.errors import FrameError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from kalshi_fast.channels.link import ChannelLink
+    from kalshi_fast.channels.messages import RestMarket, TickerUpdate, Trade
+    from kalshi_fast.recorder import Recorder
+
+MOST_BODY_BYTES: Final = 64 * 1024
+MOST_INTERRUPTIONS: Final = 1000
+RESTART_NS: Final = 60 * NS
+MOST_ASKED: Final = 20_000  # markets that wait to be asked for
+
+Announcement: TypeAlias = MarketLifecycle | EventLifecycle | EventFeeUpdate | MultivariateLifecycle
+
+
+class Interruption(NamedTuple):
+    """Trades may be missing from the first of these receive times to the second."""
+
+    since_ns: int
+    until_ns: int
+
+
+class Streams:
+    """``Streams(recorder, tickers)``: rows of trades and tickers of these markets, and of all
+    announcements."""
+
+    def __init__(self, recorder: Recorder, tickers: Iterable[str], *, recent: Recent | None = None) -> None:
+        self.recorder = recorder
+        self.wanted = set(tickers)
+        self.catalogue = Catalogue()
+        self.interruptions: list[Interruption] = []
+        self.to_ask: dict[str, None] = {}  # markets of which nothing is known, or not enough
+        self._recent = recent or Recent()
+        self._before_ns = 0  # until when recorders before have had all trades; 0: no matter
+        self._leaders: dict[str, ChannelLink] = {}
+        self._seen_ns: dict[ChannelLink, int] = {}  # until when no trade was missed on a connection
+        self._missed_ns: dict[ChannelLink, int] = {}  # since when trades are missed on it
+
+    @property
+    def forgotten_us(self) -> int:
+        """Trades of before this moment cannot be told from those that have been stored."""
+        return self._recent.forgotten_us
+
+    def go_on_after(self, trades: Iterable[tuple[int, str]], forgotten_us: int) -> None:
+        """The latest trades (time, id) of recorders before: what has been traded since is missing. And an
+        interruption that such a one has not lived to make good lies a little further back."""
+        latest_us = 0
+        for ts_us, trade_id in trades:
+            self._recent.add(trade_id, ts_us)
+            latest_us = max(latest_us, ts_us)
+        self._recent.forgotten_us = max(self._recent.forgotten_us, forgotten_us)
+        if latest_us:
+            self._before_ns = latest_us * 1000 - RESTART_NS
+
+    def add(self, tickers: Iterable[str]) -> None:
+        """These markets too, from now on."""
+        self.wanted.update(tickers)
+
+    def remove(self, tickers: Iterable[str]) -> None:
+        """These markets no more."""
+        self.wanted.difference_update(tickers)
+
+    # --- interruptions ----------------------------------------------------------------------------
+
+    def follow(self, link: ChannelLink, now_ns: int) -> None:
+        """Takes note of what the session of a connection has to say about its channels."""
+        state = link.session
+        if state.interrupted:
+            names, state.interrupted = set(state.interrupted), []
+            if session.TRADE in names:
+                self._missed_ns.setdefault(link, self._seen_ns.get(link, now_ns))
+            if session.LIFECYCLE in names:
+                self.ask(self.wanted)  # announcements do not come twice, but what they say can be asked for
+        if state.granted:
+            names, state.granted = set(state.granted), []
+            if session.TRADE in names:
+                since_ns = self._missed_ns.pop(link, None)
+                if self._before_ns:
+                    since_ns, self._before_ns = self._before_ns, 0
+                if since_ns is not None and len(self.interruptions) < MOST_INTERRUPTIONS:
+                    self.interruptions.append(Interruption(since_ns, now_ns))
+                self._seen_ns[link] = now_ns
+            if session.LIFECYCLE in names:
+                self.ask(ticker for ticker in self.wanted if ticker not in self.catalogue)
+
+    def ask(self, tickers: Iterable[str]) -> None:
+        """These markets are to be asked for by REST."""
+        for ticker in tickers:
+            if len(self.to_ask) < MOST_ASKED:
+                self.to_ask[ticker] = None
+
+    # --- rows -------------------------------------------------------------------------------------
+
+    def trade(self, link: ChannelLink, message: Trade, ingest_ns: int) -> None:
+        """Raises FrameError for a trade that cannot be."""
+        if message.msg.market_ticker in self.wanted:
+            try:
+                row = trade_row(message, link.conn_id, ingest_ns)
+            except FrameError as error:
+                error.sid, error.market_ticker = message.sid, message.msg.market_ticker
+                raise
+            self._keep_trade(row)
+        self._seen_ns[link] = ingest_ns
+
+    def filled(self, row: TradeRow) -> bool:
+        """A trade by REST; False when it has come before."""
+        if row.market_ticker not in self.wanted or not self._keep_trade(row):
+            return False
+        self.recorder.counters.trades_filled += 1
+        return True
+
+    def _keep_trade(self, row: TradeRow) -> bool:
+        counts = self.recorder.counters
+        if not self._recent.add(row.trade_id, row.ts_us):
+            counts.trades_repeated += 1
+            return False
+        counts.trades += 1
+        self.recorder.keep("trades", row)
+        return True
+
+    def ticker(self, link: ChannelLink, message: TickerUpdate, ingest_ns: int) -> None:
+        """Raises FrameError for one that cannot be."""
+        body = message.msg
+        if body.market_ticker not in self.wanted or not self._leads(link, session.TICKER):
+            return
+        try:
+            row = ticker_row(body, link.conn_id, message.sid, ingest_ns)
+        except FrameError as error:
+            error.sid, error.market_ticker = message.sid, body.market_ticker
+            raise
+        self.recorder.counters.tickers += 1
+        self.recorder.keep("tickers", row)
+
+    def announcement(
+        self, link: ChannelLink, channel: str, message: Announcement, body: str, ingest_ns: int
+    ) -> None:
+        """``body``: the JSON of its ``msg``. Raises FrameError for one that is too long."""
+        if len(body) > MOST_BODY_BYTES:
+            raise FrameError("msg", f"{len(body)} bytes", f"at most {MOST_BODY_BYTES} bytes")
+        if not self._leads(link, channel):
+            return
+        if isinstance(message, MarketLifecycle):
+            told = message.msg
+            ticker, kind = told.market_ticker, told.event_type
+            event = _text((told.additional_metadata or {}).get("event_ticker"))
+        else:
+            ticker, event = (_text(message.msg.get(name)) for name in ("market_ticker", "event_ticker"))
+            kind = _text(message.msg.get("event_type")) or str(message.__struct_config__.tag)
+        row = LifecycleRow(link.conn_id, message.sid, message.seq or 0, ticker, event, kind, body, ingest_ns)
+        self.recorder.counters.lifecycle += 1
+        self.recorder.keep("market_lifecycle", row, len(body))
+        if isinstance(message, MarketLifecycle):
+            self._market(message, ingest_ns)
+
+    def raw(self, link: ChannelLink, channel: str, payload: bytes, ingest_ns: int) -> None:
+        """Raises FrameError for one that is too long."""
+        if self._leads(link, channel):
+            self.recorder.raw(payload, ingest_ns, link, channel)
+
+    def _market(self, message: MarketLifecycle, ingest_ns: int) -> None:
+        grid.announce(self.recorder.books, message.msg)
+        known = self.catalogue.apply(message.msg, ingest_ns)
+        if known is None:
+            self.ask([message.msg.market_ticker])
+        else:
+            self.recorder.keep("markets", known, len(known.title) + len(known.price_ranges))
+
+    def learned(self, market: RestMarket, now_ns: int) -> None:
+        """What REST says of a market."""
+        known = self.catalogue.learn(market, now_ns)
+        if known is not None:
+            self.recorder.keep("markets", known, len(known.title) + len(known.price_ranges))
+
+    def _leads(self, link: ChannelLink, channel: str) -> bool:
+        leader = self._leaders.get(channel)
+        if leader is None or not leader.session.carries(channel):
+            self._leaders[channel] = leader = link
+        return leader is link
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""

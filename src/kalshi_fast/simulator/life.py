@@ -1,0 +1,149 @@
+"""The life of markets: now and then one is created and opened, one is given a finer price grid, and the
+oldest is closed, determined and settled; each is announced. Also what REST tells of them.
+
+Not here: the books and trades of a market while it lives.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from random import Random
+from typing import TYPE_CHECKING, Any, Final
+
+from kalshi_fast import wire
+from kalshi_fast.simulator import grids
+from kalshi_fast.simulator.subscription import LIFECYCLE
+from kalshi_fast.simulator.synthetic import SyntheticMarkets
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from kalshi_fast.simulator.agenda import Agenda
+    from kalshi_fast.simulator.exchange import Exchange
+
+_DAY_S: Final = 86_400
+
+
+@dataclass(slots=True)
+class Market:
+    """What REST says of a market, apart from its prices."""
+
+    ticker: str
+    open_ts: int
+    close_ts: int
+    status: str = "active"
+    result: str = ""
+    strike: int = 0
+    announced: list[str] = field(default_factory=list)
+
+
+class Life:
+    """``plan`` makes it happen every so many seconds of the play."""
+
+    def __init__(self, exchange: Exchange, agenda: Agenda) -> None:
+        now_s = int(time.time())
+        self.markets = {
+            ticker: Market(ticker, now_s - _DAY_S, now_s + _DAY_S, strike=number)
+            for number, ticker in enumerate(exchange.source.books)
+        }
+        self._exchange = exchange
+        self._agenda = agenda
+        self._rng = Random(f"{exchange.seed} life")  # noqa: S311 - a simulation
+        self._created = 0
+
+    def plan(self, every_s: float) -> None:
+        def happen() -> None:
+            self._turn()
+            self._agenda.after(every_s, happen)
+
+        self._agenda.after(every_s, happen)
+
+    def _turn(self) -> None:
+        source = self._exchange.source
+        if not isinstance(source, SyntheticMarkets):
+            return
+        self._create(source)
+        living = [market for market in self.markets.values() if market.status == "active"]
+        if len(living) > 1:
+            self._reprice(source, self._rng.choice(living))
+            self._settle(source, living[0])
+
+    def _create(self, source: SyntheticMarkets) -> None:
+        now_s = int(time.time())
+        structure = grids.STRUCTURES[self._created % len(grids.STRUCTURES)]
+        ticker = f"KXSIM-26DEC31-N{self._created:04d}"
+        self._created += 1
+        market = Market(ticker, now_s, now_s + _DAY_S, strike=10_000 + self._created)
+        self.markets[ticker] = market
+        source.open_market(ticker, structure, self._rng)
+        self.tell(
+            market,
+            "created",
+            open_ts=market.open_ts,
+            close_ts=market.close_ts,
+            price_level_structure=structure,
+            additional_metadata=metadata(market),
+        )
+        self.tell(market, "activated")
+
+    def _reprice(self, source: SyntheticMarkets, market: Market) -> None:
+        finer = grids.finer(source.structures[market.ticker])
+        if finer is not None:
+            source.restructure(market.ticker, finer)
+            self.tell(
+                market,
+                "price_level_structure_updated",
+                price_level_structure=finer,
+                price_ranges=grids.price_ranges(finer),
+            )
+
+    def _settle(self, source: SyntheticMarkets, market: Market) -> None:
+        source.close_market(market.ticker)
+        now_s = int(time.time())
+        market.result = self._rng.choice(("yes", "no"))
+        market.close_ts = now_s
+        self.tell(market, "close_date_updated", close_ts=now_s)
+        self.tell(market, "deactivated")
+        value = "1.0000" if market.result == "yes" else "0.0000"
+        market.status = "determined"
+        self.tell(market, "determined", result=market.result, settlement_value=value, determination_ts=now_s)
+        market.status = "finalized"
+        self.tell(market, "settled", settled_ts=now_s)
+
+    def tell(self, market: Market, event_type: str, **more: Any) -> None:  # noqa: ANN401
+        """Announces it to all who listen."""
+        market.announced.append(event_type)
+        body = wire.LifecycleBody(market.ticker, event_type, **more)
+        for client, subscription in self._exchange.carriers(LIFECYCLE):
+            client.lifecycle_event(subscription, body)
+
+
+def metadata(market: Market) -> dict[str, Any]:
+    """What the announcement of a new market says of it beside times and prices."""
+    return {
+        "event_ticker": market.ticker.rpartition("-")[0],
+        "series_ticker": market.ticker.partition("-")[0],
+        "title": f"Will the simulation reach {market.strike}?",
+        "yes_sub_title": f"{market.strike} or more",
+        "strike_type": "greater_or_equal",
+        "floor_strike": market.strike + 0.5,
+    }
+
+
+def as_rest(market: Market, structure: str, moment: Callable[[int], str]) -> dict[str, Any]:
+    """A market object of ``GET /markets``."""
+    return {
+        "ticker": market.ticker,
+        **metadata(market),
+        "status": market.status,
+        "open_time": moment(market.open_ts),
+        "close_time": moment(market.close_ts),
+        "expiration_time": moment(market.close_ts + 3600),
+        "result": market.result,
+        "price_level_structure": structure,
+        "price_ranges": [
+            {"start": found.start, "end": found.end, "step": found.step}
+            for found in grids.price_ranges(structure)
+        ],
+    }
