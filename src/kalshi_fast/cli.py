@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kalshi_fast import __version__
-from kalshi_fast.config import SETTINGS, Loaded, describe, load
+from kalshi_fast.config import MARKET_STATUSES, SELECTORS, SETTINGS, Loaded, describe, load
 from kalshi_fast.errors import ConfigError, KalshiFastError, SimulatorError
 from kalshi_fast.simulator import options as simulator_options
 from kalshi_fast.simulator.options import natural
@@ -83,6 +83,20 @@ def parser() -> argparse.ArgumentParser:
     simulator_options.add_options(simulate)
     simulate.add_argument("--quiet", action="store_true", help="no progress")
 
+    markets = commands.add_parser(
+        "markets",
+        help="list and search the exchange's markets",
+        description="Lists markets by REST, sorted by volume: all that are open, or those that the flags and"
+        " the words name. What selects markets is read from flags only.",
+    )
+    markets.add_argument("words", nargs="*", metavar="WORD", help="to be found in name or title, in any case")
+    markets.add_argument("--status", choices=(*MARKET_STATUSES, "any"), default="open", help="(open)")
+    markets.add_argument("--format", choices=("table", "tickers"), default="table", help="(table)")
+    markets.add_argument("--json", action="store_true", help="everything as one list of JSON objects")
+    markets.add_argument("--limit", type=_positive, help="rows at most (50 in a table, else all)")
+    markets.add_argument("--quiet", action="store_true", help="no progress")
+    _add_settings(markets, (*SELECTORS, "PROD_KEYID", "PROD_KEYFILE", "REST_URL", "WS_CAFILE"))
+
     query = commands.add_parser("query", help="ask ClickHouse", description="Runs one SQL statement.")
     query.add_argument("sql", help="the statement")
     query.add_argument("--dir", type=Path, help="ask the recording of `demo --dir`")
@@ -135,19 +149,52 @@ def _add_output(command: argparse.ArgumentParser) -> None:
     command.add_argument("--quiet", action="store_true", help="no progress")
 
 
-def _add_settings(command: argparse.ArgumentParser) -> None:
+def _add_settings(command: argparse.ArgumentParser, only: Sequence[str] = ()) -> None:
     group = command.add_argument_group("settings (also from the environment, .env and kalshi-fast.toml)")
     for setting in SETTINGS:
         # A password on the command line is seen by every process of the machine.
-        if not setting.secret or setting.name == "PROD_KEYID":
-            group.add_argument(setting.flag, dest=setting.name, metavar="VALUE", help=setting.help)
+        if setting.secret and setting.name != "PROD_KEYID":
+            continue
+        if not only or setting.name in only:
+            names = [name for name in (setting.short, setting.flag) if name]
+            if setting.name == "MARKET_ALL_OPEN":
+                group.add_argument(
+                    names.pop(0), dest=setting.name, action="store_const", const="on", help=setting.help
+                )
+            group.add_argument(
+                *names,
+                dest=setting.name,
+                action=_Joined if setting.many else "store",
+                metavar="VALUE",
+                help=setting.help,
+            )
     group.add_argument("--env-file", type=Path, default=Path(".env"), help="instead of .env")
     group.add_argument("--toml", type=Path, help="instead of kalshi-fast.toml")
 
 
-def _load(options: argparse.Namespace) -> Loaded:
+class _Joined(argparse.Action):
+    """A flag that is given several times: all of its values, with commas between."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,  # noqa: ANN401
+        option_string: str | None = None,
+    ) -> None:
+        before = getattr(namespace, self.dest, None)
+        setattr(namespace, self.dest, f"{before},{values}" if before else values)
+
+
+def _load(options: argparse.Namespace, flags_only: Sequence[str] = ()) -> Loaded:
     flags = {setting.name: getattr(options, setting.name, None) for setting in SETTINGS}
-    return load(flags, environ=os.environ, env_file=options.env_file, toml_file=options.toml)
+    return load(
+        flags,
+        environ=os.environ,
+        env_file=options.env_file,
+        toml_file=options.toml,
+        flags_only=flags_only,
+    )
 
 
 # --- commands ---------------------------------------------------------------------------------------
@@ -250,6 +297,24 @@ def _simulate(options: argparse.Namespace) -> int:
     return 0
 
 
+def _markets(options: argparse.Namespace) -> int:
+    from kalshi_fast.discovery.command import markets
+
+    # The markets that are configured to be recorded are not all that may be looked for.
+    settings = _load(options, flags_only=SELECTORS).settings
+    sys.stdout.write(
+        markets(
+            settings,
+            options.words,
+            status=options.status,
+            form="json" if options.json else options.format,
+            limit=options.limit,
+            quiet=options.quiet,
+        )
+    )
+    return 0
+
+
 def _query(options: argparse.Namespace) -> int:
     from kalshi_fast.demo import demo_database
     from kalshi_fast.sinks import clickhouse
@@ -342,6 +407,7 @@ _COMMANDS = {
     "run": _run,
     "demo": _demo,
     "simulate": _simulate,
+    "markets": _markets,
     "query": _query,
     "compact": _compact,
     "sql": _sql,

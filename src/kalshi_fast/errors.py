@@ -132,4 +132,6 @@ class JournalFullError(JournalError):
 
 
 class RestError(KalshiFastError):
-    """The exchange's REST interface does not answer, or not as it must."""
+    """The exchange's REST interface does not answer, or not as it must. ``status``: of an HTTP answer."""
+
+    status = 0

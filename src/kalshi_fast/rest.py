@@ -85,7 +85,9 @@ class Rest:
                 return self._once(path, asked, answer)
             except _PassingError as error:
                 if failures >= ATTEMPTS:
-                    raise RestError(f"REST_URL: {self._url}{path}: {error}") from error
+                    raise RestError(
+                        f"REST_URL: {self._url}{path}: {error} (asked {failures} times)"
+                    ) from error
                 self._wait(max(wait_s, error.wait_s))
 
     def _wait(self, seconds: float) -> None:
@@ -112,7 +114,9 @@ class Rest:
             raise _PassingError(f"HTTP {response.status}", response.headers.get("Retry-After"))
         if response.status != 200:
             said = body[:200].decode("utf-8", "replace").strip()
-            raise RestError(f"REST_URL: {self._url}{path}: HTTP {response.status} ({said})")
+            refusal = RestError(f"REST_URL: {self._url}{path}: HTTP {response.status} ({said})")
+            refusal.status = response.status
+            raise refusal
         if len(body) > MAX_ANSWER_BYTES:
             raise RestError(f"REST_URL: {self._url}{path}: more than {MAX_ANSWER_BYTES} bytes")
         try:

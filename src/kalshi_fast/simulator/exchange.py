@@ -178,7 +178,11 @@ class Exchange:
     ) -> Client | picows.WSUpgradeResponseWithListener | None:
         path = request.path.decode("ascii", "replace")
         if request.method == b"GET" and path.startswith(f"{rest.ROOT}/"):
-            return _response(*rest.answer(self, path, request.headers, self._keys))
+            answer = rest.answer(self, path, request.headers, self._keys)
+            more = {} if answer.retry_after_s is None else {"Retry-After": str(answer.retry_after_s)}
+            if answer.cut:
+                more["Content-Length"] = str(2 * len(answer.body))
+            return _response(answer.status, answer.body, more)
         if path.partition("?")[0] != PATH:
             return None
         if self.conditions.refusal is not None:
@@ -333,9 +337,12 @@ class Exchange:
         self.stats.checkpoints += 1
 
 
-def _response(status: int, body: bytes) -> picows.WSUpgradeResponseWithListener:
+def _response(
+    status: int, body: bytes, more: Mapping[str, str] | None = None
+) -> picows.WSUpgradeResponseWithListener:
     """A JSON answer that ends the connection."""
     headers = {"Content-Type": "application/json", "Date": formatdate(usegmt=True), "Connection": "close"}
+    headers |= more or {}
     if status < 400:
         response = picows.WSUpgradeResponse.create_ok_response(body, headers)
     else:

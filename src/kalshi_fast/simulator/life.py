@@ -37,6 +37,14 @@ class Market:
     strike: int = 0
     announced: list[str] = field(default_factory=list)
 
+    @property
+    def event_ticker(self) -> str:
+        return self.ticker.rpartition("-")[0] or self.ticker
+
+    @property
+    def series_ticker(self) -> str:
+        return self.ticker.partition("-")[0]
+
 
 class Life:
     """``plan`` makes it happen every so many seconds of the play."""
@@ -122,8 +130,8 @@ class Life:
 def metadata(market: Market) -> dict[str, Any]:
     """What the announcement of a new market says of it beside times and prices."""
     return {
-        "event_ticker": market.ticker.rpartition("-")[0],
-        "series_ticker": market.ticker.partition("-")[0],
+        "event_ticker": market.event_ticker,
+        "series_ticker": market.series_ticker,
         "title": f"Will the simulation reach {market.strike}?",
         "yes_sub_title": f"{market.strike} or more",
         "strike_type": "greater_or_equal",

@@ -61,6 +61,16 @@ class Tape:
         """How many trades each market has had."""
         return {ticker: totals.trades for ticker, totals in self._totals.items()}
 
+    def volume_e2(self, ticker: str) -> int:
+        """What has been traded of a market, in hundredths of contracts."""
+        totals = self._totals.get(ticker)
+        return 0 if totals is None else totals.volume_e2
+
+    def best(self, ticker: str) -> tuple[int, int]:
+        """The best prices of yes at which somebody buys and sells; 0 and a dollar where nobody does."""
+        book = self._exchange.source.books[ticker]
+        return _best(book, 0)[0], 10_000 - _best(book, 1)[0]
+
     def observe(self, change: Change, now_ns: int) -> None:
         """A change that has been played."""
         if not self.active or change.level is None:
