@@ -3,7 +3,7 @@
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from kalshi_fast._columns cimport EventColumns, LevelColumns
-from kalshi_fast._state cimport Sequence
+from kalshi_fast._state cimport BookState, Sequence
 
 cdef enum Taken:
     NOT_TAKEN = 0
@@ -34,6 +34,7 @@ cdef class DeltaPath:
     cdef public int64_t written
     cdef public int64_t last_frame_ns
 
+    cdef _enter(self, bytes name, BookState state)
     cdef Taken scan(self, const char* text, Py_ssize_t length, int64_t ingest_ns)
     cdef void* _find(self, uint64_t hash, const char* name, Py_ssize_t length) noexcept nogil
     cdef void _insert(self, Entry entry) noexcept nogil

@@ -99,8 +99,23 @@ cdef class DeltaPath:
         free(self.table)
 
     def add(self, str ticker not None, BookState state not None):
-        """Frames of this market are for this book, from now on and for good."""
-        cdef bytes name = ticker.encode()
+        """Frames of this market are for this book, from now on."""
+        self._enter(ticker.encode(), state)
+
+    def forget(self, set tickers not None):
+        """Frames of these markets are for nobody any more."""
+        cdef list names = self.names, states = self.states
+        cdef Entry* table = <Entry*>calloc(1024, sizeof(Entry))
+        if table == NULL:
+            raise MemoryError
+        free(self.table)
+        self.table, self.mask, self.used = table, 1023, 0
+        self.names, self.states = [], []
+        for name, state in zip(names, states):
+            if (<bytes>name).decode() not in tickers:
+                self._enter(<bytes>name, <BookState>state)
+
+    cdef _enter(self, bytes name, BookState state):
         cdef Entry entry
         cdef Entry* old = self.table
         cdef uint64_t slot, size = self.mask + 1

@@ -43,7 +43,7 @@ def parser() -> argparse.ArgumentParser:
     run = commands.add_parser(
         "run",
         help="record live",
-        description="Records until SIGINT or SIGTERM. SIGHUP: reads MARKET_TICKERS anew and follows it.",
+        description="Records until SIGINT or SIGTERM. SIGHUP: reads anew which markets are to be recorded.",
     )
     _add_settings(run)
     run.add_argument("--seconds", type=_positive, help="stop after so many seconds")
@@ -207,7 +207,7 @@ def _run(options: argparse.Namespace) -> int:
     recording = Recording(_load(options).settings)
     line = ProgressLine(quiet=options.quiet)
     line.show("opening the stores …")
-    recording.open()
+    recording.open(line.show)
     if recording.writer.query_url:
         line.end()
         sys.stderr.write(f"queries are answered at {recording.writer.query_url} (see kalshi-fast query)\n")
@@ -241,7 +241,7 @@ def _run(options: argparse.Namespace) -> int:
 async def _record(recording: Recording, options: argparse.Namespace, progress: Any) -> None:  # noqa: ANN401
     def reread() -> None:
         try:
-            recording.follow(_load(options).settings.market_tickers)
+            recording.follow(_load(options).settings)
         except KalshiFastError as error:
             log.error("SIGHUP: the markets stay as they are: %s", error)
 

@@ -77,7 +77,7 @@ class ChannelFeeds:
                     ),
                     hostname=settings.ws_hostname,
                     idle_s=settings.ws_idle_ns / 1e9,
-                    patient=BOOKS in settings.channels or number > 0,
+                    patient=(BOOKS in settings.channels and bool(settings.market_tickers)) or number > 0,
                 )
             )
 

@@ -8,7 +8,7 @@ it up. Not here: sequences (``link``), what is known of markets (``catalogue``),
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeAlias
 
 from kalshi_fast.channels import grid, session
 from kalshi_fast.channels.catalogue import Catalogue
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from kalshi_fast.channels.link import ChannelLink
-    from kalshi_fast.channels.messages import RestMarket, TickerUpdate, Trade
+    from kalshi_fast.channels.messages import LifecycleBody, RestMarket, TickerUpdate, Trade
     from kalshi_fast.recorder import Recorder
 
 MOST_BODY_BYTES: Final = 64 * 1024
@@ -34,6 +34,15 @@ MOST_INTERRUPTIONS: Final = 1000
 MOST_ASKED: Final = 20_000  # markets that wait to be asked for
 
 Announcement: TypeAlias = MarketLifecycle | EventLifecycle | EventFeeUpdate | MultivariateLifecycle
+
+
+class Listener(Protocol):
+    """Whoever wants to hear of the life of markets."""
+
+    def announced(self, body: LifecycleBody) -> None: ...
+
+    def resumed(self) -> None:
+        """The announcements go on after they may have been missed."""
 
 
 class Interruption(NamedTuple):
@@ -53,6 +62,7 @@ class Streams:
         self.catalogue = Catalogue()
         self.interruptions: list[Interruption] = []
         self.to_ask: dict[str, None] = {}  # markets of which nothing is known, or not enough
+        self.listener: Listener | None = None
         self._recent = recent or Recent()
         self._leaders: dict[str, ChannelLink] = {}
         self._seen_ns: dict[ChannelLink, int] = {}  # until when no trade was missed on a connection
@@ -66,6 +76,11 @@ class Streams:
     def add(self, tickers: Iterable[str]) -> None:
         """These markets too, from now on."""
         self.wanted.update(tickers)
+
+    def missed(self, since_ns: int, until_ns: int) -> None:
+        """Trades may be missing from the first of these receive times to the second."""
+        if len(self.interruptions) < MOST_INTERRUPTIONS:
+            self.interruptions.append(Interruption(since_ns, until_ns))
 
     def remove(self, tickers: Iterable[str]) -> None:
         """These markets no more."""
@@ -86,11 +101,13 @@ class Streams:
             names, state.granted = set(state.granted), []
             if session.TRADE in names:
                 since_ns = self._missed_ns.pop(link, None)
-                if since_ns is not None and len(self.interruptions) < MOST_INTERRUPTIONS:
-                    self.interruptions.append(Interruption(since_ns, now_ns))
+                if since_ns is not None:
+                    self.missed(since_ns, now_ns)
                 self._seen_ns[link] = now_ns
             if session.LIFECYCLE in names:
                 self.ask(ticker for ticker in self.wanted if ticker not in self.catalogue)
+                if self.listener is not None:
+                    self.listener.resumed()
 
     def ask(self, tickers: Iterable[str]) -> None:
         """These markets are to be asked for by REST."""
@@ -163,6 +180,8 @@ class Streams:
 
     def _market(self, message: MarketLifecycle, ingest_ns: int) -> None:
         grid.announce(self.recorder.books, message.msg)
+        if self.listener is not None:
+            self.listener.announced(message.msg)
         known = self.catalogue.apply(message.msg, ingest_ns)
         if known is None:
             self.ask([message.msg.market_ticker])
