@@ -11,7 +11,7 @@ import asyncio
 import errno
 import json
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from email.utils import formatdate
 from random import Random
 from typing import TYPE_CHECKING, Final
@@ -78,6 +78,7 @@ class Exchange:
         max_subscriptions: int | None = None,
         unique_sids: bool = False,
         life_every_s: float | None = None,
+        life_lead_s: float | None = None,
     ) -> None:
         self.source = source
         self.seed = seed
@@ -93,6 +94,7 @@ class Exchange:
         self.host = host
         self.port = port
         self.played = 0
+        self.changes: Counter[str] = Counter()  # of the book of each market, whoever has heard of them
         self._keys = keys
         self._ssl_context = ssl_context
         self._pace = Pace(rate, speed, seconds)
@@ -106,7 +108,7 @@ class Exchange:
         self.tape = Tape(self)
         self.life = Life(self, self._agenda)
         if life_every_s is not None:
-            self.life.plan(life_every_s)
+            self.life.plan(life_every_s, life_lead_s)
         self._checkpoints: Checkpoints | None = None
         if checkpoint_every_s is not None:
             if directory is None:
@@ -237,6 +239,7 @@ class Exchange:
 
     def publish(self, change: Change, *, drop: bool = False) -> None:
         """A change that the books have already made goes to all who carry its market."""
+        self.changes[change.ticker] += 1
         told_in_yes: Change | None = None
         for client, subscription in self.carriers(change.ticker):
             if not subscription.yes_scale:

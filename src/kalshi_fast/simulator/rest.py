@@ -34,7 +34,7 @@ STATUSES: Final = {
     "unopened": ("initialized",),
     "open": ("active",),
     "paused": ("inactive",),
-    "closed": ("inactive", "closed", "determined"),
+    "closed": ("closed", "determined"),
     "settled": ("finalized",),
 }
 T = TypeVar("T")
