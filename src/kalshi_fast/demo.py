@@ -227,6 +227,7 @@ def _figures(recording: Recording, report: dict[str, Any], options: DemoOptions)
             parameters={"first": report["first_conn_id"]},
         ).result_rows[0][0]
         figures["created"] = len(report["created"])
+        figures["heard_us"] = sorted(report["heard_us"])
         figures["created_complete"] = _complete(client, report["created"], report["first_conn_id"])
         stored = _stored_books(client, list(truth))
         figures["sql_books_equal"] = sum(stored[ticker] == book for ticker, book in truth.items())
@@ -333,6 +334,11 @@ def _text(value: object) -> str | None:
     return None if value is None else str(value)
 
 
+def _waits(heard_us: list[int]) -> str:
+    half, most = heard_us[len(heard_us) // 2] / 1000, heard_us[-1] / 1000
+    return f"(subscribed {half:.0f} ms after they were announced, {most:.0f} at most)"
+
+
 def _told(figures: dict[str, Any], table: str) -> str:
     name, stored = table.removeprefix("market_"), figures["channels"][table]
     if stored["clickhouse"] != stored["parquet"]:
@@ -374,7 +380,7 @@ def describe(figures: dict[str, Any], directory: Path) -> str:
         ),
         *(
             [
-                line("markets created meanwhile", "created"),
+                line("markets created meanwhile", "created", _waits(figures["heard_us"])),
                 line("  all of it recorded", "created_complete", same_as="" if chaos else "created"),
                 line("markets settled and let go", "markets_let_go"),
             ]

@@ -78,6 +78,7 @@ async def _obey(exchange: Exchange) -> None:
                 books=exchange.books(),
                 traded=exchange.tape.counts(),
                 created={ticker: exchange.changes[ticker] for ticker in exchange.life.created},
+                heard_us=[exchange.life.markets[t].heard_ns // 1000 for t in exchange.life.created],
                 living=[
                     market.ticker
                     for market in exchange.life.markets.values()

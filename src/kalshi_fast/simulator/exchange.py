@@ -212,6 +212,8 @@ class Exchange:
     def carry(self, client: Client, subscription: Subscription, keys: Iterable[str]) -> None:
         for name in keys:
             self._carriers[name].append((client, subscription))
+            if subscription.channel == BOOKS:
+                self.life.heard(name)
 
     def drop(self, client: Client, subscription: Subscription, keys: Iterable[str]) -> None:
         for name in keys:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from kalshi_fast.simulator.exchange import Exchange
 
 LEAD_S: Final = 0.5
+MOST_LEADS: Final = 6
 SERIES: Final = ("KXSIM", "KXRAIN", "KXSIM", "KXSIM")  # of the markets that are created, in turn
 _DAY_S: Final = 86_400
 
@@ -38,6 +39,8 @@ class Market:
     result: str = ""
     strike: int = 0
     announced: list[str] = field(default_factory=list)
+    created_ns: int = 0  # on the monotonic clock
+    heard_ns: int = 0  # how much later somebody had subscribed to its book
 
     @property
     def event_ticker(self) -> str:
@@ -52,7 +55,9 @@ class Life:
     """``plan`` makes it happen every so many seconds of the play.
 
     A market is announced before it opens and settled after it has closed, each ``LEAD_S`` of the play apart
-    (less when things happen faster than that). It opens with orders, which are changes like any other.
+    (less when things happen faster than that). It opens with orders, which are changes like any other. Who
+    listens to announcements is waited for a while with the opening: a machine that has more to do than it can
+    is no reason to miss one. How long it took is known.
     """
 
     def __init__(self, exchange: Exchange, agenda: Agenda) -> None:
@@ -75,6 +80,12 @@ class Life:
             self._agenda.after(every_s, happen)
 
         self._agenda.after(every_s, happen)
+
+    def heard(self, ticker: str) -> None:
+        """Somebody has subscribed to the book of a market."""
+        market = self.markets.get(ticker)
+        if market is not None and market.created_ns and not market.heard_ns:
+            market.heard_ns = time.monotonic_ns() - market.created_ns
 
     @property
     def created(self) -> list[str]:
@@ -110,9 +121,14 @@ class Life:
             price_level_structure=structure,
             additional_metadata=metadata(market),
         )
-        self._agenda.after(self._lead_s, lambda: self._open(source, market))
+        market.created_ns = time.monotonic_ns()
+        self._agenda.after(self._lead_s, lambda: self._open(source, market, MOST_LEADS))
 
-    def _open(self, source: SyntheticMarkets, market: Market) -> None:
+    def _open(self, source: SyntheticMarkets, market: Market, patience: int) -> None:
+        exchange = self._exchange
+        if patience > 1 and exchange.carriers(LIFECYCLE) and not exchange.carriers(market.ticker):
+            self._agenda.after(self._lead_s, lambda: self._open(source, market, patience - 1))
+            return
         market.status = "active"
         self.tell(market, "activated")
         for change in source.opening(market.ticker, time.time_ns()):
