@@ -21,6 +21,7 @@ def record(directory: Path, simulator: Simulator, **settings: str) -> subprocess
         "MARKET_TICKERS": ",".join(simulator.tickers),
         "WS_URL": simulator.url,
         "WS_CAFILE": simulator.ca_file or "",
+        "REST_URL": simulator.rest_url,
         "PARQUET_DIR": str(directory / "parquet"),
         "JOURNAL_DIR": str(directory / "journal"),
         **settings,

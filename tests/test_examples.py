@@ -6,6 +6,8 @@ reader of the events in the order in which they were written, and by the recorde
 
 from __future__ import annotations
 
+import uuid
+from collections import defaultdict
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -19,6 +21,7 @@ from frames import delta, snapshot
 from journals import Source, deliver
 from kalshi_fast import __version__, migrations
 from kalshi_fast._book import NO, YES
+from kalshi_fast.channels.rows import MarketRow, TickerRow, TradeRow
 from kalshi_fast.journal import Cursor
 from kalshi_fast.sinks import clickhouse
 from kalshi_fast.sinks.clickhouse import ClickHouseSink
@@ -36,6 +39,45 @@ FED, EMPTY, LOST, LATE = "FEDFUNDS-DEC25", "KXEMPTY", "KXLOST", "KXLATE"
 KINDS = ("snapshot", "delta", "clear", "gap")
 SIDES = ("yes", "no")
 Rows: TypeAlias = list[tuple[Any, ...]]
+
+
+def _trade(number: int, at_s: float, side: str, price: int, qty: int, ticker: str = FED) -> TradeRow:
+    ns = START_NS + round(at_s * S)
+    ids = (9, 1, number, str(uuid.UUID(int=number)))
+    return TradeRow(*ids, ticker, side, False, price, qty, ns // 1000, ns + 20_000_000)
+
+
+TRADES = (
+    _trade(1, -1, "yes", 9999, 100),  # before the minute that is asked for
+    _trade(2, 0, "yes", 4700, 150),
+    _trade(3, 3, "no", 4605, 25),
+    _trade(4, 29.999, "yes", 4800, 1_000_000),
+    _trade(5, 30, "no", 4400, 333),
+    _trade(6, 30, "no", 4500, 1, EMPTY),
+    _trade(7, 60, "yes", 1, 100),  # behind it
+)
+
+
+def _ticker(at_s: float, price: int | None, volume: int, ticker: str = FED) -> TickerRow:
+    ns = START_NS + round(at_s * S)
+    market = (9, 2, str(uuid.UUID(int=1)), ticker)
+    return TickerRow(*market, price, 4500, 4700, 1, 2, 3, volume, 7, 8, 9, ns // 1000, ns)
+
+
+TICKERS = (_ticker(1, 4600, 100), _ticker(2, 4605, 125), _ticker(2, None, 0, EMPTY))
+MARKETS = (
+    MarketRow(FED, event_ticker="FEDFUNDS", title="Before", status="active", version=1),
+    MarketRow(
+        FED,
+        event_ticker="FEDFUNDS",
+        title="Fed funds above 4 %?",
+        status="finalized",
+        close_ts_ms=START_NS // 10**6,
+        result="yes",
+        version=2,
+    ),
+    MarketRow(EMPTY, event_ticker="OTHER", version=1),
+)
 
 
 @dataclass
@@ -107,6 +149,10 @@ def world(engine_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     world.store(delta(15, "0.4400", "1.00", "yes", FED, ts_ms=(START_NS + 41 * S) // 10**6), at_s=41)
     world.store(b"not a frame", at_s=42)
     world.store(delta(16, "0.4400", "-10.00", "yes", FED, ts_ms=(START_NS + 50 * S) // 10**6), at_s=50.1)
+    for table, rows in (("trades", TRADES), ("tickers", TICKERS), ("markets", MARKETS)):
+        for row in rows:
+            source.recorder.keep(table, row)
+            world.store(at_s=51)  # each in a part of its own, as it comes
     yield world
     client.command("DROP DATABASE kalshi")
     client.close()
@@ -238,6 +284,55 @@ def versions(world: World) -> Rows:
     return [(row.file, __version__, datetime.fromisoformat(row.applied_at)) for row in rows]
 
 
+def in_the_minute() -> dict[str, list[TradeRow]]:
+    found: defaultdict[str, list[TradeRow]] = defaultdict(list)
+    for row in TRADES:
+        if START_NS // 1000 <= row.ts_us < END_NS // 1000:
+            found[row.market_ticker].append(row)
+    return found
+
+
+def trade_stats(world: World) -> Rows:
+    rows: Rows = []
+    for ticker, trades in sorted(in_the_minute().items()):
+        qty = sum(row.qty_e2 for row in trades)
+        vwap = sum(row.yes_price_e4 * row.qty_e2 for row in trades) * 100 // qty
+        bought = sum(row.qty_e2 for row in trades if row.taker_side == "yes")
+        rows.append((ticker, len(trades), contracts(qty), Decimal(vwap) / 10**6, contracts(bought)))
+    return rows
+
+
+def trade_bars(world: World) -> Rows:
+    bars: defaultdict[int, list[TradeRow]] = defaultdict(list)
+    for row in in_the_minute()[FED]:
+        bars[row.ts_us // 30_000_000].append(row)
+    rows: Rows = []
+    for at, trades in sorted(bars.items()):
+        prices = [row.yes_price_e4 for row in trades]
+        spread = (prices[0], max(prices), min(prices), prices[-1])
+        qty = sum(row.qty_e2 for row in trades)
+        rows.append((moment(at * 30 * S), *map(dollars, spread), contracts(qty), len(trades)))
+    return rows
+
+
+def tickers_now(world: World) -> Rows:
+    last = {row.market_ticker: row for row in TICKERS}
+    return [
+        (
+            ticker,
+            dollars(row.price_e4),
+            *map(dollars, (row.yes_bid_e4, row.yes_ask_e4)),
+            *map(contracts, (row.volume_e2, row.open_interest_e2)),
+        )
+        for ticker, row in sorted(last.items())
+    ]
+
+
+def markets_now(world: World) -> Rows:
+    row = MARKETS[1]
+    return [(FED, row.title, "finalized", moment(START_NS), "yes")]
+
+
 ANSWERS: dict[str, Callable[[World], Rows]] = {
     "SELECT market_ticker, yes_bid, yes_bid_size, yes_ask, yes_ask_size FROM kalshi.best_bid_ask": (
         lambda world: best_now(world, exact_only=False)
@@ -268,6 +363,14 @@ ANSWERS: dict[str, Callable[[World], Rows]] = {
     " within_e4 = 100)": depth,
     "SELECT conn_id, connects, disconnects, gaps, rejects, handovers, lag_p50_us, lag_p99_us"
     " FROM kalshi.health ORDER BY conn_id": health,
+    "SELECT market_ticker, title, status, close_ts, result FROM kalshi.markets_now"
+    " WHERE event_ticker = 'FEDFUNDS' ORDER BY market_ticker": markets_now,
+    "SELECT market_ticker, price, yes_bid, yes_ask, volume, open_interest FROM kalshi.tickers_now"
+    " ORDER BY market_ticker": tickers_now,
+    "SELECT market_ticker, trades, volume, vwap, bought_yes FROM kalshi.trade_stats(since ="
+    " '2026-01-31 12:00:00', until = '2026-01-31 12:01:00') ORDER BY market_ticker": trade_stats,
+    "SELECT since, open, high, low, close, volume, trades FROM kalshi.trade_ohlc(market = 'FEDFUNDS-DEC25',"
+    " since = '2026-01-31 12:00:00', until = '2026-01-31 12:01:00', every_s = 30)": trade_bars,
     "SELECT file, applied_by, applied_at FROM kalshi.schema_version FINAL ORDER BY number": versions,
 }
 COMMANDS = {"ALTER TABLE kalshi.orderbook_events MATERIALIZE INDEX by_ticker"}

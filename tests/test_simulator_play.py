@@ -80,7 +80,7 @@ def test_one_subscription_per_channel(tmp_path: Path) -> None:
             gone = await client.reply({"id": 3, "cmd": "unsubscribe", "params": {"sids": [2]}})
             assert (gone["type"], gone["sid"], gone["seq"]) == ("unsubscribed", 2, 2)
             assert (await client.reply(subscribe(TICKERS[0])))["type"] == "subscribed"
-            refused = await client.reply(subscribe(TICKERS[0], channels=["orderbook_delta", "trade"]))
+            refused = await client.reply(subscribe(TICKERS[0], channels=["orderbook_delta", "fill"]))
             assert refused["msg"]["code"] == 8
 
     asyncio.run(run())

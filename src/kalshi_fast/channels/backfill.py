@@ -90,7 +90,8 @@ class Backfill:
         since_ns, until_ns = min(due)[0], max(found.until_ns for found in due)
         self._streams.interruptions = [found for found in waiting if found.until_ns > due_ns]
         what = f"trades from {_moment(since_ns)} to {_moment(until_ns)}"
-        least_ns = max(until_ns - MOST_S * NS, self._streams.forgotten_us * 1000 + 1)
+        # The feed has milliseconds where REST has microseconds: the next millisecond is certain to be later.
+        least_ns = max(until_ns - MOST_S * NS, self._streams.forgotten_us * 1000 + NS // 1000)
         first_ns = max(since_ns - MARGIN_NS, least_ns)
         if first_ns > since_ns:
             self._say("trades_missed", f"{what}: those before {_moment(first_ns)} are too far back")

@@ -1,0 +1,305 @@
+"""Trades of a real exchange simulator, over real sockets and real REST: whatever is lost on the way, each
+trade is there once in the end; and the REST client by itself."""
+
+from __future__ import annotations
+
+import asyncio
+import http.server
+import json
+import os
+import threading
+import time
+from collections import Counter
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from client import KEY_ID, exchange
+from kalshi_fast.auth import Signer
+from kalshi_fast.backoff import Scale
+from kalshi_fast.books import Books
+from kalshi_fast.channels import backfill
+from kalshi_fast.channels.feeds import ChannelFeeds
+from kalshi_fast.channels.messages import RestTrade
+from kalshi_fast.channels.rows import TABLES, ChannelRows
+from kalshi_fast.channels.streams import Interruption
+from kalshi_fast.config import load
+from kalshi_fast.errors import FieldError, RestError
+from kalshi_fast.feed import tls_context
+from kalshi_fast.pool import LocalPool
+from kalshi_fast.recorder import Recorder
+from kalshi_fast.rest import Rest
+from kalshi_fast.simulator.faults import fault
+from kalshi_fast.simulator.synthetic import SyntheticMarkets
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+    from kalshi_fast.batch import Batch
+    from kalshi_fast.simulator.exchange import Exchange
+    from kalshi_fast.simulator.faults import Fault
+
+MARKETS = 30  # more than are asked for one by one
+
+
+class Rows:
+    """A store that keeps the rows of the channels."""
+
+    def __init__(self) -> None:
+        self.rows = ChannelRows()
+        self.health: list[tuple[str, str]] = []
+        self.pool = LocalPool(500, 1000)
+        self.recorder = Recorder(Books(), self.pool, self.store, seal_rows=500)
+
+    def store(self, batch: Batch) -> None:
+        for table in TABLES:
+            getattr(self.rows, table).extend(getattr(batch.channels, table))
+        self.health += [(row.event, row.detail) for row in batch.health]
+        self.pool.release(batch)
+
+
+@asynccontextmanager
+async def recording(
+    directory: Path, running: Exchange, **more: str
+) -> AsyncIterator[tuple[ChannelFeeds, Rows]]:
+    told = {
+        "WS_URL": running.url,
+        "REST_URL": running.rest_url,
+        "WS_CAFILE": str(directory / "ca.pem"),
+        "MARKET_TICKERS": ",".join(running.source.books),
+        "CHANNELS": "trade,ticker,market_lifecycle_v2",
+        "WS_IDLE_SECS": "0.3",
+        "WS_BACKOFF_SECS": "0.05",
+        "WS_BACKOFF_MAX_SECS": "0.3",
+        "WS_REFUSED_SECS": "0.1",
+        **more,
+    }
+    settings = load(told, environ={}, env_file=None, toml_file=Path(os.devnull)).settings
+    signer = Signer.from_file(KEY_ID, directory / "client.pem")
+    rows = Rows()
+    context = tls_context(directory / "ca.pem")
+    feeds = ChannelFeeds(settings, signer, rows.recorder, rows.pool, context)
+    if feeds.backfill is not None:
+        feeds.backfill._settle_ns, feeds.backfill._again = 50_000_000, Scale(10**8, 10**9)
+    task = asyncio.ensure_future(feeds.run())
+    try:
+        yield feeds, rows
+    finally:
+        feeds.stop()
+        await task
+        rows.recorder.seal()
+
+
+async def play(directory: Path, faults: list[Fault], **more: str) -> tuple[Rows, Exchange]:
+    source = SyntheticMarkets(MARKETS, 3)
+    async with exchange(
+        directory, source, rate=2000, seconds=4, faults=faults, heartbeat_s=0.2, seed=5, life_every_s=0.5
+    ) as running:
+        async with recording(directory, running, **more) as (feeds, rows):
+            await asyncio.wait_for(running.finished.wait(), 60)
+            wanted = sum(running.tape.counts().get(ticker, 0) for ticker in feeds.streams.wanted)
+            async with asyncio.timeout(30):
+                while rows.recorder.counts.trades < wanted or not feeds.idle:
+                    await asyncio.sleep(0.02)
+        return rows, running
+
+
+def check(rows: Rows, running: Exchange, wanted: set[str]) -> None:
+    told = {
+        trade.trade_id: (trade.ticker, trade.taker_side, trade.yes_price_e4, trade.qty_e2, trade.ts_ms * 1000)
+        for trade in running.tape.trades
+        if trade.ticker in wanted
+    }
+    stored = {
+        row.trade_id: (row.market_ticker, row.taker_side, row.yes_price_e4, row.qty_e2, row.ts_us)
+        for row in rows.rows.trades
+    }
+    assert stored == told
+    assert len(rows.rows.trades) == len(told) > 50, "each once"
+
+
+@pytest.mark.parametrize("hot_standby", ["off", "on"])
+def test_every_trade_is_there_once_whatever_is_lost(tmp_path: Path, hot_standby: str) -> None:
+    faults = [
+        fault(0.5, "drop", n=3),
+        fault(0.9, "reset"),
+        fault(1.2, "corrupt", n=2),
+        fault(1.5, "duplicate", n=3),
+        fault(1.8, "refuse", s=0.3),
+        fault(2.4, "reorder", k=3),
+        fault(2.6, "close"),
+        fault(3.0, "truncate", n=2),
+        fault(3.3, "hang"),
+    ]
+    wanted = set(SyntheticMarkets(MARKETS, 3).books)
+    rows, running = asyncio.run(play(tmp_path, faults, HOT_STANDBY=hot_standby))
+    check(rows, running, wanted)
+    assert running.stats.faults.keys() >= {"drop", "reset", "close", "hang"}
+    filled = [row for row in rows.rows.trades if row.sid == 0]
+    if hot_standby == "off":
+        assert filled, "what was missed came by REST"
+        assert rows.recorder.counts.trades_filled == len(filled)
+    assert any(event == "trades_filled" for event, _ in rows.health)
+
+
+def test_in_peace_every_channel_is_complete_and_nothing_is_asked_twice(tmp_path: Path) -> None:
+    rows, running = asyncio.run(play(tmp_path, []))
+    check(rows, running, set(SyntheticMarkets(MARKETS, 3).books))
+    assert len(rows.rows.tickers) == running.stats.tickers_sent
+    assert rows.recorder.counts.trades_repeated == rows.recorder.counts.trades_filled == 0
+    announced = [(name, kind) for name, market in running.life.markets.items() for kind in market.announced]
+    stored = [(row.market_ticker, row.event_type) for row in rows.rows.market_lifecycle]
+    assert Counter(stored) == Counter(announced)
+    assert {kind for _, kind in stored} >= {"created", "price_level_structure_updated", "settled"}
+    latest = {row.market_ticker: row for row in rows.rows.markets}
+    assert latest.keys() == running.life.markets.keys(), "those of before are asked for by REST"
+    for ticker, market in running.life.markets.items():
+        row = latest[ticker]
+        assert (row.status, row.result) == (market.status, market.result)
+        assert (row.price_level_structure, row.close_ts_ms) == (
+            running.source.structures[ticker],
+            market.close_ts * 1000,
+        )
+        assert row.floor_strike == market.strike + 0.5
+
+
+def test_what_lies_too_far_back_is_said_and_not_stored_twice(tmp_path: Path) -> None:
+    async def run() -> Rows:
+        source = SyntheticMarkets(3, 1)
+        async with exchange(tmp_path, source, rate=2000, seconds=1) as running:
+            async with recording(tmp_path, running) as (feeds, rows):
+                await running.finished.wait()
+                feeds.streams._recent._most = 5
+                feeds.streams._recent._times_us.clear()
+                last_us = rows.recorder.counts.trades and running.tape.trades[-1].ts_ms * 1000
+                feeds.streams._recent.forgotten_us = last_us
+                now_ns = time.time_ns()
+                feeds.streams.interruptions.append(Interruption(now_ns - 10**9, now_ns))
+                async with asyncio.timeout(10):
+                    while not feeds.idle:
+                        await asyncio.sleep(0.02)
+            assert rows.recorder.counts.trades == running.stats.trades
+            return rows
+
+    rows = asyncio.run(run())
+    assert len({row.trade_id for row in rows.rows.trades}) == len(rows.rows.trades)
+    assert any(event == "trades_missed" and "too far back" in detail for event, detail in rows.health)
+
+
+def test_rest_that_is_away_is_asked_again_and_said(tmp_path: Path) -> None:
+    async def run() -> Rows:
+        async with exchange(tmp_path, SyntheticMarkets(2, 1), rate=500, seconds=2) as running:
+            async with recording(tmp_path, running, REST_URL="http://127.0.0.1:9/trade-api/v2") as (
+                feeds,
+                rows,
+            ):
+                await running.finished.wait()
+                assert feeds.backfill is not None
+                async with asyncio.timeout(20):
+                    while not feeds.backfill._failures:
+                        await asyncio.sleep(0.02)
+            return rows
+
+    rows = asyncio.run(run())
+    assert rows.recorder.counts.trades > 0, "the feed does not care"
+    missed = [detail for event, detail in rows.health if event == "markets_missed"]
+    assert missed
+    assert "2 markets could not be asked for: REST_URL: http://127.0.0.1:9/trade-api/v2/markets" in missed[0]
+
+
+# --- the REST client --------------------------------------------------------------------------------------
+
+
+@contextmanager
+def server(*answers: tuple[int, bytes | dict[str, Any]]) -> Iterator[tuple[str, list[tuple[str, str]]]]:
+    """Answers one request after the other; what was asked, and with which time stamp."""
+    asked: list[tuple[str, str]] = []
+    left = list(answers)
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append((self.path, self.headers["KALSHI-ACCESS-SIGNATURE"]))
+            status, body = left.pop(0)
+            content = body if isinstance(body, bytes) else json.dumps(body).encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name there
+            """Nobody wants to read it."""
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
+        thread = threading.Thread(target=running.serve_forever, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{running.server_port}/trade-api/v2", asked
+        running.shutdown()
+        thread.join()
+
+
+TRADE = {"trade_id": "x", "ticker": "A", "taker_side": "no", "created_time": "2026-01-01T00:00:00Z"}
+
+
+def test_requests_are_signed_anew_each_time_and_passing_refusals_tried_again(key_file: Path) -> None:
+    page = {"trades": [TRADE], "cursor": "c", "new": 1}
+    with server((429, b"slow"), (503, b""), (200, page), (200, {"trades": [], "cursor": None})) as (
+        url,
+        asked,
+    ):
+        rest = Rest(url, Signer.from_file("k", key_file), interval_s=0)
+        assert [trade.ticker for trade in rest.trades(min_ts=1, max_ts=2).trades] == ["A"]
+        assert rest.trades(min_ts=1, max_ts=2, ticker="A&B", cursor="c").cursor is None
+        rest.close()
+    assert [path for path, _ in asked] == [
+        "/trade-api/v2/markets/trades?min_ts=1&max_ts=2&limit=1000"
+    ] * 3 + ["/trade-api/v2/markets/trades?min_ts=1&max_ts=2&ticker=A%26B&cursor=c&limit=1000"]
+    assert len({signature for _, signature in asked}) == 4
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        ((401, b"who are you"), "HTTP 401 (who are you)"),
+        ((404, b""), "HTTP 404"),
+        ((302, b""), "HTTP 302"),
+        ((200, b"<html>"), "malformed"),
+        ((200, b"[" * 100_000), "REST_URL"),
+        ((200, {"trades": [{**TRADE, "taker_side": "x"}]}), "taker_side"),
+        ((200, {"trades": 5}), "array"),
+    ],
+)
+def test_answers_that_are_none_are_one_sentence(key_file: Path, answer: tuple[int, Any], told: str) -> None:
+    with server(answer) as (url, _):
+        rest = Rest(url, Signer.from_file("k", key_file), interval_s=0)
+        with pytest.raises(RestError) as caught:
+            rest.trades(min_ts=1, max_ts=2)
+        rest.close()
+    assert told in str(caught.value)
+    assert len(str(caught.value)) < 600
+
+
+def test_a_client_that_is_closed_waits_for_nothing(key_file: Path) -> None:
+    rest = Rest("http://127.0.0.1:9/x", Signer.from_file("k", key_file))
+    threading.Timer(0.05, rest.close).start()
+    with pytest.raises(RestError, match=r"waited for any more|127\.0\.0\.1:9"):
+        rest.trades(min_ts=1, max_ts=2)
+
+
+def test_trades_by_rest_that_cannot_be_are_refused() -> None:
+    good = RestTrade(
+        "d91bc706-ee49-470d-82d8-11418bda6fed", "A", "no", "2026-01-01T00:00:00.5Z", count=2, yes_price=36
+    )
+    row = backfill.filled_row(good, 5)
+    assert (row.yes_price_e4, row.qty_e2, row.ts_us, row.ingest_ns) == (3600, 200, 1_767_225_600_500_000, 5)
+    by_no = RestTrade(good.trade_id, "A", "no", good.created_time, no_price_dollars="0.6400", count_fp="0.01")
+    assert (backfill.filled_row(by_no, 5).yes_price_e4, backfill.filled_row(by_no, 5).qty_e2) == (3600, 1)
+    for wrong in (
+        RestTrade("x", "A", "no", good.created_time, count=2, yes_price=36),
+        RestTrade(good.trade_id, "A", "no", "yesterday", count=2, yes_price=36),
+        RestTrade(good.trade_id, "A", "no", good.created_time, yes_price=36),
+        RestTrade(good.trade_id, "A", "no", good.created_time, count=2),
+    ):
+        with pytest.raises(FieldError):
+            backfill.filled_row(wrong, 5)
