@@ -125,5 +125,6 @@ def _known(rest: Rest, path: str) -> bool:
 
 def _unknown(setting: str, what: str, name: str, there_are: list[str]) -> ConfigError:
     close = difflib.get_close_matches(name, there_are, n=_SUGGESTED, cutoff=0.6)
-    hint = f"; did you mean {' or '.join(close)}?" if close else ""
+    *others, last = close or [""]
+    hint = f"; did you mean {', '.join(others)}{' or ' if others else ''}{last}?" if close else ""
     return ConfigError(f"{setting}: the exchange has no {what} {name}{hint}")
