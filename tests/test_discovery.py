@@ -316,7 +316,12 @@ def test_an_exchange_that_is_busy_broken_or_cut_off_is_asked_again(
     waits: list[float] = []
     rest = shop.rest()
     wait = rest._wait
-    monkeypatch.setattr(rest, "_wait", lambda seconds: (waits.append(seconds), wait(min(seconds, 0.01))))
+
+    def soon(seconds: float) -> None:
+        waits.append(seconds)
+        wait(min(seconds, 0.01))
+
+    monkeypatch.setattr(rest, "_wait", soon)
     faults = [("rest_busy", 7), ("rest_cut", 0), ("rest_error", 503), ("rest_error", 500)]
     shop.do(lambda: shop.running.conditions.rest_faults.extend(faults))
     found = listing.find(rest, Selection(all_open=True), ("",))

@@ -19,7 +19,6 @@ from urllib.parse import urlsplit
 from kalshi_fast import _clock
 from kalshi_fast._clock import receive_ns
 from kalshi_fast.auth import Signer
-from kalshi_fast.backoff import NS
 from kalshi_fast.books import Books
 from kalshi_fast.channels.feeds import ChannelFeeds
 from kalshi_fast.channels.session import LIFECYCLE, TRADE
@@ -159,14 +158,21 @@ class Recording:
         self.follower.follow(settings)
         self._open_ended()
 
-    def add(self, tickers: Iterable[str], *, since_ns: int | None = None) -> None:
-        """Records these markets too, from now on; ``since_ns``: they may have traded from then on."""
+    def add(self, tickers: Iterable[str]) -> None:
+        """Records these markets too, from now on."""
         new = list(tickers)
         if BOOKS in self.settings.channels:
             self.fleet.add(new)
         self.channels.add(new)
-        if since_ns is not None and TRADE in self.settings.channels:
-            self.channels.streams.missed(since_ns, receive_ns() + NS)
+
+    def hears_trades(self, ticker: str) -> bool:
+        """All that is traded of this market comes from now on, or it is not wanted anyway."""
+        return self.channels.hears_trades(ticker)
+
+    def missed_trades(self, since_ns: int) -> None:
+        """Trades have been missed from then until now."""
+        if TRADE in self.settings.channels:
+            self.channels.streams.missed(since_ns, receive_ns())
 
     def remove(self, tickers: Iterable[str]) -> None:
         """Ends the recording of these markets: their books are unknown from now on, and let go."""

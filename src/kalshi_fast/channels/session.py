@@ -117,6 +117,13 @@ class ChannelSession:
         """Frames of this channel come on this connection."""
         return any(channel.name == name and channel.sid is not None for channel in self._channels)
 
+    def hears(self, name: str, ticker: str) -> bool:
+        """Everything of this market comes on this channel: the exchange has said so."""
+        for channel in self._channels:
+            if channel.name == name and channel.sid is not None:
+                return channel.markets is None or (ticker in channel.markets and not channel.update)
+        return False
+
     def receive(self, sid: int, seq: int) -> Verdict:
         """Counts one frame of a sequence. After a GAP the sequence goes on behind this frame."""
         channel = self._by_sid.get(sid)

@@ -32,8 +32,14 @@ if TYPE_CHECKING:
     class Recorded(Protocol):
         """The recording, as it is seen from here."""
 
-        def add(self, tickers: Iterable[str], *, since_ns: int | None = None) -> None:
-            """From now on these too; ``since_ns``: from then on they may have traded already."""
+        def add(self, tickers: Iterable[str]) -> None:
+            """From now on these too."""
+
+        def hears_trades(self, ticker: str) -> bool:
+            """All that is traded of this market comes from now on, or it is not wanted anyway."""
+
+        def missed_trades(self, since_ns: int) -> None:
+            """Trades have been missed from then until now."""
 
         def remove(self, tickers: Iterable[str]) -> None:
             """These no more."""
@@ -89,7 +95,8 @@ class Follower:
         self._drop_after_s = drop_after_s
         self._named = set(selection.tickers)
         self._ended: dict[str, float] = {}  # settled, and since when that is known
-        self._fresh: dict[str, int | None] = {}  # to come in, and since when it may have traded
+        self._fresh: dict[str, None] = {}  # to come in
+        self._late: dict[str, int] = {}  # since when trades may be missed of what is not heard of yet
         self._recording: Recorded | None = None
         self._listed_s = time.monotonic()
         self._listed_ns = receive_ns()
@@ -108,9 +115,14 @@ class Follower:
         if kind == "settled":
             if ticker in self.found:
                 self._ended.setdefault(ticker, time.monotonic())
-        elif kind in ("created", "activated") and self._fits(body):
-            self.found[ticker] = None
-            self._come_in({ticker: receive_ns() if kind == "activated" else None})
+        elif kind in ("created", "activated"):
+            if self._fits(body):
+                self.found[ticker] = None
+                self._come_in([ticker])
+            if kind == "activated" and ticker in self.found and ticker not in self._late:
+                recording = self._recording
+                if recording is None or ticker in self._fresh or not recording.hears_trades(ticker):
+                    self._late[ticker] = receive_ns()
 
     def _fits(self, body: LifecycleBody) -> bool:
         ticker, selection = body.market_ticker, self.selection
@@ -122,19 +134,16 @@ class Follower:
         event, series = (more.get(name) for name in ("event_ticker", "series_ticker"))
         return selection.discovers and selection.matches(ticker, _text(event), _text(series))
 
-    def _come_in(self, tickers: dict[str, int | None]) -> None:
+    def _come_in(self, tickers: Iterable[str]) -> None:
         """At the end of what has just been read: what was announced together is subscribed together."""
         if not self._fresh and self._recording is not None:
             asyncio.get_running_loop().call_soon(self._let_in)
-        self._fresh.update(tickers)
+        self._fresh.update(dict.fromkeys(tickers))
 
     def _let_in(self) -> None:
         fresh, self._fresh = self._fresh, {}
         if self._recording is not None:
-            for since_ns in dict.fromkeys(fresh.values()):
-                tickers = [t for t, since in fresh.items() if since == since_ns and t in self.found]
-                if tickers:
-                    self._recording.add(tickers, since_ns=since_ns)
+            self._recording.add([ticker for ticker in fresh if ticker in self.found])
 
     def resumed(self) -> None:
         """The announcements go on after they may have been missed."""
@@ -167,10 +176,9 @@ class Follower:
             self._again = self._changed = True  # which of those found stay, REST will say
         else:
             gone += self.found
-            self.found.clear()
             self._ended.clear()
         self._recording.add(new)
-        self._recording.remove(gone)
+        self._let_go(gone)
 
     # --- the run ----------------------------------------------------------------------------------
 
@@ -182,6 +190,7 @@ class Follower:
         self._learnt = {}
         while True:
             await asyncio.sleep(LOOK_S)
+            self._catch_up()
             self._drop()
             now_s = time.monotonic()
             if now_s - self._file_s >= FILE_S:
@@ -190,6 +199,13 @@ class Follower:
             due = self._again or now_s - self._listed_s >= self._every_s
             if due and self.selection.discovers and self._rest is not None and now_s >= self._retry_s:
                 await self._list(self._rest)
+
+    def _catch_up(self) -> None:
+        """What opened before its trades were heard has them asked for."""
+        assert self._recording is not None  # noqa: S101 - it runs
+        heard = [t for t in self._late if t not in self._fresh and self._recording.hears_trades(t)]
+        if heard:
+            self._recording.missed_trades(min(self._late.pop(ticker) for ticker in heard))
 
     def _drop(self) -> None:
         """Those that are settled, when nothing of them is still to come; and those that nobody knows."""
@@ -206,10 +222,15 @@ class Follower:
         if refused:
             # It may be known when it is opened; then it is announced once more.
             recording.forgive(refused)
-        for ticker in (*gone, *refused):
-            self.found.pop(ticker, None)
         if gone or refused:
-            recording.remove([*gone, *refused])
+            self._let_go([*gone, *refused])
+
+    def _let_go(self, tickers: list[str]) -> None:
+        assert self._recording is not None  # noqa: S101 - it runs
+        for ticker in tickers:
+            self.found.pop(ticker, None)
+            self._late.pop(ticker, None)
+        self._recording.remove(tickers)
 
     async def _look_at_file(self) -> None:
         path = self._settings.market_tickers_file
@@ -277,12 +298,11 @@ class Follower:
                 gone.append(ticker)
         for ticker in wanted:
             recording.learned(found[ticker], now_ns)
-        for ticker in gone:
-            self.found.pop(ticker, None)
-        recording.remove(gone)
+        self._let_go(gone)
         new = [t for t in wanted if t not in self.found and t not in self._named]
         self.found.update(dict.fromkeys(new))
-        self._come_in(dict.fromkeys(new, self._listed_ns))
+        self._late.update(dict.fromkeys(new, self._listed_ns))
+        self._come_in(new)
 
 
 def _signature(path: Path | None) -> tuple[int, int, int] | None:
