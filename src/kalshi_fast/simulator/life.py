@@ -161,7 +161,7 @@ class Life:
     def _close(self, source: SyntheticMarkets, market: Market) -> None:
         source.stop(market.ticker)
         market.close_ts = int(time.time())
-        market.status = "closed"
+        market.status = "inactive"
         self.tell(market, "close_date_updated", close_ts=market.close_ts)
         self.tell(market, "deactivated")
         self._agenda.after(self._lead_s, lambda: self._settle(market))

@@ -34,7 +34,7 @@ STATUSES: Final = {
     "unopened": ("initialized",),
     "open": ("active",),
     "paused": ("inactive",),
-    "closed": ("closed", "determined"),
+    "closed": ("inactive", "closed", "determined"),
     "settled": ("finalized",),
 }
 T = TypeVar("T")
