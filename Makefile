@@ -4,7 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml setup.py $(wildcard sql/*.sql) \
 	$(wildcard src/kalshi_fast/*.py src/kalshi_fast/*.pyx src/kalshi_fast/*.pxd src/kalshi_fast/*.pyi) \
-	$(wildcard src/kalshi_fast/compact/*.py src/kalshi_fast/front/*.py src/kalshi_fast/journal/*.py) \
+	$(wildcard src/kalshi_fast/channels/*.py src/kalshi_fast/compact/*.py) \
+	$(wildcard src/kalshi_fast/front/*.py src/kalshi_fast/journal/*.py) \
 	$(wildcard src/kalshi_fast/sinks/*.py src/kalshi_fast/simulator/*.py)
 DEMO_ARGS ?=
 TEST_ARGS ?=

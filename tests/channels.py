@@ -35,8 +35,8 @@ def link(
     **options: Any,  # noqa: ANN401
 ) -> ChannelLink:
     """Not connected yet: see ``grant``."""
-    session = ChannelSession(SIDS, tickers, clock=clock, rng=random.Random(1), **options)
-    return ChannelLink(streams, session)
+    session = ChannelSession(SIDS, tickers, clock=clock, rng=random.Random(1))
+    return ChannelLink(streams, session, **options)
 
 
 def grant(link: ChannelLink, conn_id: int, now_ns: int) -> None:

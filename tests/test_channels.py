@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -38,9 +39,11 @@ from kalshi_fast.channels.rows import (
 )
 from kalshi_fast.channels.streams import MOST_BODY_BYTES, Interruption, Streams
 from kalshi_fast.errors import SinkError
+from kalshi_fast.journal import Point
 from kalshi_fast.pool import LocalPool
 from kalshi_fast.recorder import Recorder
 from kalshi_fast.sinks.clickhouse import ClickHouseSink
+from kalshi_fast.sinks.ndjson import RawSink
 from kalshi_fast.sinks.parquet import HISTORIES, ParquetSink
 
 if TYPE_CHECKING:
@@ -156,7 +159,7 @@ def test_announcements_of_every_kind_are_kept_as_they_came() -> None:
     assert (market.open_ts_ms, market.settled_ts_ms) == (1_694_635_200_000, 1_694_721_600_000)
     assert (market.price_level_structure, market.status) == ("linear_cent", "finalized")
     assert [row.market_ticker for row in rig.rows.markets] == ["INXD-23SEP14-B4487"] * 3
-    assert list(rig.streams.to_ask) == ["A", "B", "FED-23DEC-T3.00"], "those of which nothing is known"
+    assert sorted(rig.streams.to_ask) == ["A", "B", "FED-23DEC-T3.00"], "those of which nothing is known"
 
 
 def test_old_frames_in_cents_and_contracts_are_read_too() -> None:
@@ -516,3 +519,57 @@ def test_a_crash_between_rename_and_position_writes_no_trade_twice(tmp_path: Pat
 def test_ids_of_old_trades_are_written_in_one_way() -> None:
     assert channel_rows.trade_id(str(uuid.UUID(int=5)).upper()) == str(uuid.UUID(int=5))
     assert as_dicts([MarketRow("A")])[0]["market_id"] == NIL_ID
+
+
+# --- raw --------------------------------------------------------------------------------------------------
+
+
+def test_raw_frames_are_kept_as_they_came_in_files_of_bounded_size(tmp_path: Path) -> None:
+    source = Source(tmp_path)
+    link = channels.link(Streams(source.recorder, ()), lambda: source.now, raw=("fill",))
+    link.session.channels = ("fill",)
+    link.on_connected(9, source.now)
+    (command,) = channels.commands(link.session)
+    link.feed(wire.encode(wire.Subscribed(command.id, wire.ChannelSid("fill", 3))), source.now)
+    frames = [
+        b'{"type":"fill", "sid":3,"seq":%d,"msg":{"any":"thing \xc3\xbc"}}' % seq for seq in range(1, 9)
+    ]
+
+    def sink() -> tuple[ParquetSink, RawSink]:
+        raw = RawSink(tmp_path, source.journal, source.position("raw"), max_bytes=400)
+        position = source.position("parquet")
+        return ParquetSink(tmp_path, source.journal, position, max_bytes=10**9, max_secs=900, raw=raw), raw
+
+    def kept() -> list[bytes]:
+        lines = [
+            line for path in sorted((tmp_path / "raw").iterdir()) for line in path.read_bytes().splitlines()
+        ]
+        return [json.loads(line)["payload"].encode() for line in lines]
+
+    for frame in frames[:4]:
+        link.feed(frame, source.now)
+        source.feed()
+    link.feed(b'{"type":"fill","sid":3,"seq":5,"msg":"%b"}' % (b"x" * 300_000), source.now)
+    first, raw = sink()
+    deliver(first)
+    position = raw._position.point
+    assert position is not None
+    assert raw.rows == 4
+    assert len(list((tmp_path / "raw").iterdir())) >= 2
+    assert all(path.stat().st_size <= 400 for path in (tmp_path / "raw").iterdir())
+    for frame in frames[5:]:
+        link.feed(frame, source.now)
+        source.feed()
+    deliver(first)
+    raw._position.write(position)  # as if it had died before it could say so
+    first.close()
+    source.position("parquet").write(Point(source.journal.id, 0))
+    second, _ = sink()
+    assert kept() == frames[:4]
+    deliver(second)
+    assert kept() == frames[:4] + frames[5:]
+    second.close()
+    assert source.recorder.counts.raw == 7
+    assert source.recorder.counts.rejected == 1, "too long"
+    line = json.loads(next((tmp_path / "raw").iterdir()).read_text().splitlines()[0])
+    assert (line["channel"], line["conn_id"], line["ingest_ns"]) == ("fill", 9, source.now)

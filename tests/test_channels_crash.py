@@ -1,12 +1,12 @@
-"""The writer is killed again and again in the middle of its work: each trade, ticker and announcement of the
-exchange is in both stores once."""
+"""The writer is killed again and again in the middle of its work, and the recorder as a whole: each trade of
+the exchange is in both stores once."""
 
 from __future__ import annotations
 
 import asyncio
 import random
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow.dataset as ds
 
@@ -16,27 +16,16 @@ from test_crash import Recorder, in_clickhouse, started
 if TYPE_CHECKING:
     from pathlib import Path
 
-
-def test_a_writer_that_is_killed_doubles_and_loses_nothing(tmp_path: Path) -> None:
-    asyncio.run(play(tmp_path, random.Random(7)))
+SETTLED_S = 4.0  # an interruption is asked for two seconds later
 
 
-async def play(directory: Path, rng: random.Random) -> None:
-    arguments = ["--dir", str(directory / "simulator"), "--markets", "20", "--rate", "3000", "--seconds", "8"]
-    simulator = await Simulator.start([*arguments, "--life", "0.2", "--port", "0"])
-    try:
-        recorder = Recorder(directory, simulator)
-        await started(directory, recorder)
-        for _ in range(4):
-            await asyncio.sleep(rng.uniform(0.2, 1.0))
-            recorder.kill("writer")
-        await simulator.finished()
-        report = await simulator.report()
-        await asyncio.sleep(0.5)
-        assert recorder.recording, (directory / "stderr").read_text()
-        assert recorder.stop() == 0, (directory / "stderr").read_text()
-    finally:
-        await simulator.stop()
+async def exchange(directory: Path, seconds: int) -> Simulator:
+    arguments = ["--dir", str(directory / "simulator"), "--markets", "20", "--rate", "3000"]
+    arguments += ["--seconds", str(seconds), "--life", "0.2", "--port", "0"]
+    return await Simulator.start(arguments)
+
+
+def check_trades(directory: Path, simulator: Simulator, report: dict[str, Any]) -> None:
     wanted = set(simulator.tickers)
     traded = {ticker: count for ticker, count in report["traded"].items() if ticker in wanted}
     files = ds.dataset(directory / "parquet" / "trades", format="parquet").to_table()
@@ -45,7 +34,68 @@ async def play(directory: Path, rng: random.Random) -> None:
     assert len(set(ids)) == len(ids) > 50
     asked = in_clickhouse(directory, "SELECT toString(trade_id) FROM kalshi.trades")
     assert Counter(row[0] for row in asked) == Counter(ids)
-    for table, told in (("tickers", "tickers_sent"), ("market_lifecycle", "announcements_sent")):
-        rows = ds.dataset(directory / "parquet" / table, format="parquet").count_rows()
-        assert [[str(rows)]] == in_clickhouse(directory, f"SELECT count() FROM kalshi.{table}")
-        assert rows == report[told] > 0
+
+
+def test_a_writer_that_is_killed_doubles_and_loses_nothing(tmp_path: Path) -> None:
+    async def play() -> None:
+        rng = random.Random(7)
+        simulator = await exchange(tmp_path, 6)
+        try:
+            recorder = Recorder(tmp_path, simulator)
+            await started(tmp_path, recorder)
+            for _ in range(4):
+                await asyncio.sleep(rng.uniform(0.2, 1.0))
+                recorder.kill("writer")
+            await asyncio.wait_for(simulator.finished(), 60)
+            report = await simulator.report()
+            await asyncio.sleep(0.5)
+            assert recorder.recording, (tmp_path / "stderr").read_text()
+            assert recorder.stop() == 0, (tmp_path / "stderr").read_text()
+        finally:
+            await simulator.stop()
+        check_trades(tmp_path, simulator, report)
+        for table, told in (("tickers", "tickers_sent"), ("market_lifecycle", "announcements_sent")):
+            rows = ds.dataset(tmp_path / "parquet" / table, format="parquet").count_rows()
+            assert [[str(rows)]] == in_clickhouse(tmp_path, f"SELECT count() FROM kalshi.{table}")
+            assert rows == report[told] > 0
+
+    asyncio.run(play())
+
+
+def test_what_was_traded_while_nobody_recorded_is_made_good(tmp_path: Path) -> None:
+    """Killed once, stopped once: the next one knows what is stored, and asks for the rest."""
+
+    async def play() -> None:
+        simulator = await exchange(tmp_path, 600)
+        try:
+            for end in ("killed", "stopped", "last"):
+                recorder = Recorder(tmp_path, simulator)
+                await started(tmp_path, recorder)
+                await asyncio.sleep(1.0 if end != "last" else SETTLED_S)
+                if end == "killed":
+                    recorder.kill("both")
+                elif end == "stopped":
+                    assert recorder.stop() == 0, (tmp_path / "stderr").read_text()
+            report = await simulator.report()
+            await asyncio.sleep(0.5)
+            assert recorder.stop() == 0, (tmp_path / "stderr").read_text()
+        finally:
+            await simulator.stop()
+        stored = {
+            row[0]: int(row[1])
+            for row in in_clickhouse(
+                tmp_path, "SELECT market_ticker, count() FROM kalshi.trades GROUP BY market_ticker"
+            )
+        }
+        wanted = set(simulator.tickers)
+        for ticker, count in report["traded"].items():
+            assert ticker not in wanted or stored[ticker] >= count, "those traded since then come on top"
+        asked = in_clickhouse(
+            tmp_path, "SELECT count(), uniqExact(trade_id), countIf(sid = 0) FROM kalshi.trades"
+        )
+        assert asked[0][0] == asked[0][1]
+        assert int(asked[0][2]) > 0, "some came by REST"
+        ids = ds.dataset(tmp_path / "parquet" / "trades", format="parquet").to_table(columns=["trade_id"])
+        assert [str(len(ids)), str(len(set(ids.column(0).to_pylist())))] == asked[0][:2]
+
+    asyncio.run(play())

@@ -12,6 +12,7 @@ import os
 import random
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -24,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow.dataset as ds
 import pytest
 
+from kalshi_fast import writing
 from kalshi_fast.checkpoints import compare
 from kalshi_fast.journal import Cursor, Journal
 from kalshi_fast.simulator.process import Simulator
@@ -126,6 +128,14 @@ def in_clickhouse(directory: Path, query: str) -> list[list[str]]:
     return [line.split("\t") for line in answer.stdout.decode().splitlines()]
 
 
+def test_a_writer_started_again_does_not_wait_for_wakes_that_came_before_it() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.sendall(b"{}\n" + 3 * b".")  # it is slow to start, and batches do not wait for it
+        theirs.settimeout(10)
+        assert writing._first_line(theirs) == b"{}"
+
+
 @pytest.mark.parametrize("seed", SEEDS)
 def test_whatever_dies_each_event_is_stored_once_or_the_gap_is(tmp_path: Path, seed: int) -> None:
     asyncio.run(play(tmp_path, random.Random(seed)))
@@ -162,13 +172,19 @@ async def play(directory: Path, rng: random.Random) -> None:
 
 
 async def started(directory: Path, recorder: Recorder) -> None:
-    """Until it writes into its journal."""
-    before = journal_bytes(directory)
+    """Until it records: its stores are open (before that it cannot do without its writer), and its journal
+    grows."""
+    before, ready = journal_bytes(directory), opened(directory) + 1
     deadline = time.monotonic() + 60
-    while journal_bytes(directory) <= before:
+    while journal_bytes(directory) <= before or opened(directory) < ready:
         assert recorder.recording, (directory / "stderr").read_text()
         assert time.monotonic() < deadline, (directory / "stderr").read_text()
         await asyncio.sleep(0.02)
+
+
+def opened(directory: Path) -> int:
+    """How often a recorder has said that its stores are open."""
+    return (directory / "stderr").read_text().count("queries are answered at")
 
 
 def journal_bytes(directory: Path) -> int:

@@ -18,12 +18,14 @@ from client import KEY_ID, exchange
 from kalshi_fast.config import load
 from kalshi_fast.discovery.follower import Follower
 from kalshi_fast.recording import Recording
-from kalshi_fast.simulator.subscription import BOOKS, LIFECYCLE
+from kalshi_fast.simulator.commands import Commands
+from kalshi_fast.simulator.subscription import BOOKS, LIFECYCLE, RefusedError
 from kalshi_fast.simulator.synthetic import SyntheticMarkets
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
+    from kalshi_fast import wire
     from kalshi_fast.config import Settings
     from kalshi_fast.simulator.exchange import Exchange
     from kalshi_fast.simulator.source import Change
@@ -301,8 +303,18 @@ def test_the_selection_follows_a_file_and_new_settings_without_a_reconnect(
         assert kinds == ["clear", "gap"] * (len(kinds) // 2), f"{ticker} comes and goes"
 
 
-def test_a_market_that_is_not_known_yet_is_tried_again_when_it_opens(tmp_path: Path) -> None:
-    source = SyntheticMarkets(3, 1)
+def test_a_market_that_is_not_known_yet_is_tried_again_when_it_opens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, hidden = SyntheticMarkets(3, 1), {"KXSIM-26DEC31-N0000"}
+    known = Commands._known
+
+    def known_to_it(self: Commands, params: wire.Params) -> list[str]:
+        if hidden & set(params.market_tickers or ()):
+            raise RefusedError(11, tickers=sorted(hidden))
+        return known(self, params)
+
+    monkeypatch.setattr(Commands, "_known", known_to_it)
 
     async def run() -> None:
         async with (
@@ -313,11 +325,11 @@ def test_a_market_that_is_not_known_yet_is_tried_again_when_it_opens(tmp_path: P
             follower = recording.follower
             running.life._create(source)
             (new,) = running.life.created
-            book = source.books.pop(new)  # announced, but not there yet
+            assert {new} == hidden, "announced, but not there yet"
             await until(lambda: new in follower.found)
             await until(lambda: new not in follower.found)
             assert recording.fleet.unknown_tickers == []
-            source.books[new] = book
+            hidden.clear()
             await until(lambda: running.life.markets[new].status == "active")
             await until(lambda: exact(recording, {new}))
 

@@ -19,8 +19,8 @@ from kalshi_fast.errors import ConfigError, SinkError, UnreachableError
 from kalshi_fast.journal import Journal, Point
 from kalshi_fast.sinks import clickhouse
 from kalshi_fast.sinks.clickhouse import ClickHouseSink
+from kalshi_fast.sinks.ndjson import RejectSink
 from kalshi_fast.sinks.parquet import ParquetSink
-from kalshi_fast.sinks.rejects import RejectSink
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -39,17 +39,27 @@ class RejectedFrame(msgspec.Struct, frozen=True, array_like=True):
     payload: bytes
 
 
+class RawFrame(msgspec.Struct, frozen=True, array_like=True):
+    """A frame of a channel that is kept as it comes."""
+
+    ingest_ns: int
+    conn_id: int
+    channel: str
+    payload: bytes
+
+
 class Extra(msgspec.Struct, array_like=True):
     """What a batch holds beside its columns."""
 
     health: list[HealthEvent] = []
     rejected: list[RejectedFrame] = []
     channels: ChannelRows = msgspec.field(default_factory=ChannelRows)
+    raw: list[RawFrame] = []
 
     @property
     def rows(self) -> int:
         """Records of all kinds."""
-        return len(self.health) + len(self.rejected) + len(self.channels)
+        return len(self.health) + len(self.rejected) + len(self.channels) + len(self.raw)
 
 
 _ENCODER = msgspec.msgpack.Encoder()
@@ -57,10 +67,13 @@ _DECODER = msgspec.msgpack.Decoder(Extra)
 
 
 def pack_extra(
-    health: list[HealthEvent], rejected: list[RejectedFrame], channels: ChannelRows | None = None
+    health: list[HealthEvent],
+    rejected: list[RejectedFrame],
+    channels: ChannelRows | None = None,
+    raw: list[RawFrame] | None = None,
 ) -> bytes:
     """The records of a batch as bytes; none are no bytes."""
-    extra = Extra(health, rejected, channels or ChannelRows())
+    extra = Extra(health, rejected, channels or ChannelRows(), raw or [])
     return _ENCODER.encode(extra) if extra.rows else b""
 
 
@@ -86,17 +99,21 @@ class Batch:
     health: list[HealthEvent] = field(default_factory=list)
     rejected: list[RejectedFrame] = field(default_factory=list)
     channels: ChannelRows = field(default_factory=ChannelRows)
+    raw: list[RawFrame] = field(default_factory=list)
     extra_bytes: int = 0
 
     @property
     def empty(self) -> bool:
-        return not (self.events.n or self.levels.n or self.health or self.rejected or len(self.channels))
+        return not (
+            self.events.n or self.levels.n or self.health or self.rejected or self.raw or self.channels
+        )
 
     def begin(self, version: int) -> None:
         """Empties it for its next use; the versions of its levels go on after ``version``."""
         self.events.begin()
         self.levels.begin(version)
-        self.health, self.rejected, self.channels, self.extra_bytes = [], [], ChannelRows(), 0
+        self.health, self.rejected, self.raw = [], [], []
+        self.channels, self.extra_bytes = ChannelRows(), 0
 
     def add_health(self, event: HealthEvent) -> None:
         self.health.append(event)
@@ -110,3 +127,7 @@ class Batch:
         """``size_bytes``: no less than what the row's texts come to."""
         getattr(self.channels, table).append(row)
         self.extra_bytes += 200 + size_bytes
+
+    def add_raw(self, frame: RawFrame) -> None:
+        self.raw.append(frame)
+        self.extra_bytes += 100 + len(frame.payload)

@@ -39,6 +39,7 @@ MAX_TICKERS_FILE_BYTES: Final = 16 * 1024 * 1024
 _TICKER = re.compile(r"[A-Z0-9.-]{1,128}\Z")
 _PATTERN = re.compile(r"[A-Z0-9.*?\[\]!-]{1,128}\Z")
 _CLUSTER = re.compile(r"([A-Za-z0-9_.-]{1,64}|\{[A-Za-z0-9_]{1,62}\})\Z")
+_CHANNEL = re.compile(r"[a-z0-9_]{1,64}\Z")
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}\Z")
 
 
@@ -88,6 +89,7 @@ class Settings:
     ws_refused_ns: int = 30_000_000_000
     channels: tuple[str, ...] = (BOOKS,)
     rest_url: str | None = None
+    raw: tuple[str, ...] = ()
     query_listen: tuple[str, int] | None = None
     use_orjson: str | None = None
 
@@ -219,6 +221,17 @@ def _channels(text: str) -> tuple[str, ...]:
     unknown = [channel for channel in found if channel not in CHANNELS]
     if unknown or not found:
         raise _BadValueError(f"some of {', '.join(CHANNELS)}, with commas between")
+    return found
+
+
+def _raw_channels(text: str) -> tuple[str, ...]:
+    found = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    for channel in found:
+        if channel in CHANNELS or not _CHANNEL.match(channel):
+            raise _BadValueError(
+                f"names of channels that CHANNELS has no words for, with commas between, but"
+                f" {excerpt(channel)} is none"
+            )
     return found
 
 
@@ -513,6 +526,13 @@ SETTINGS: Final = (
         _channels,
         "orderbook_delta,trade,ticker,market_lifecycle_v2",
         f"what to record, with commas between: {', '.join(CHANNELS)}",
+    ),
+    Setting(
+        "RAW",
+        "raw",
+        _raw_channels,
+        "",
+        "further channels, with commas between, whose frames are kept as they come (PARQUET_DIR/raw)",
     ),
     Setting(
         "REST_URL",

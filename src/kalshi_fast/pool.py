@@ -116,7 +116,7 @@ class BatchPool:
                 events=batch.events.n,
                 levels=batch.levels.n,
                 names=batch.names,
-                extra=pack_extra(batch.health, batch.rejected, batch.channels),
+                extra=pack_extra(batch.health, batch.rejected, batch.channels, batch.raw),
             )
             self._wake()
         return True

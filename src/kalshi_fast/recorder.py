@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 from kalshi_fast._book import YES
 from kalshi_fast._columns import CLEAR, GAP, SNAPSHOT
 from kalshi_fast._rows import write_book
-from kalshi_fast.batch import Batch, HealthEvent, RejectedFrame
+from kalshi_fast.batch import Batch, HealthEvent, RawFrame, RejectedFrame
+from kalshi_fast.errors import FrameError
 from kalshi_fast.subscription import Subscription
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
     from kalshi_fast.books import Books, Market, Replica
     from kalshi_fast.channels.rows import Row
-    from kalshi_fast.errors import FrameError
     from kalshi_fast.link import Link
     from kalshi_fast.pool import Pool
     from kalshi_fast.subscription import Loss
@@ -43,6 +43,7 @@ _COUNTED_NAME_CHARS = 100
 _KEPT_REJECTS_PER_BATCH = 100
 _EXTRA_BYTES_PER_BATCH = 512 * 1024
 _KEPT_REJECT_BYTES = 64 * 1024
+_KEPT_RAW_BYTES = 256 * 1024
 _DETAIL_CHARS = 1000
 
 
@@ -65,6 +66,7 @@ class Counts:
     trades_filled: int = 0  # by REST, after an interruption
     tickers: int = 0
     lifecycle: int = 0
+    raw: int = 0
     blackout_us: int = 0  # the longest of them: from the last frame of one to the takeover by the other
     batches: int = 0
     unknown_types: Counter[str] = field(default_factory=Counter)
@@ -275,6 +277,15 @@ class Recorder:
         if self._batch.extra_bytes >= _EXTRA_BYTES_PER_BATCH:
             self.seal()
         self._batch.add_row(table, row, size_bytes)
+
+    def raw(self, payload: bytes, ingest_ns: int, link: Speaker, channel: str) -> None:
+        """A frame that is kept as it came. Raises FrameError for one that is too long."""
+        if len(payload) > _KEPT_RAW_BYTES:
+            raise FrameError("frame", f"{len(payload)} bytes", f"at most {_KEPT_RAW_BYTES} bytes")
+        if self._batch.extra_bytes >= _EXTRA_BYTES_PER_BATCH:
+            self.seal()
+        self.counters.raw += 1
+        self._batch.add_raw(RawFrame(ingest_ns, link.conn_id, channel, payload))
 
     def seal_when_full(self) -> None:
         """Seals a batch that has its rows."""

@@ -80,6 +80,7 @@ class Recording:
         self.recorder = Recorder(self.books, self.pool, self.pool.deliver, seal_rows=settings.batch_rows)
         self.fleet = Fleet(settings, signer, self.recorder, self.pool, context)
         self.channels = ChannelFeeds(settings, signer, self.recorder, self.pool, context)
+        self.channels.streams.go_on_after(self.writer.late_trades, self.writer.trades_forgotten_us)
         self._open_ended()
 
     def _find(self, signer: Signer, progress: Callable[[str], None]) -> None:

@@ -19,6 +19,8 @@ class Report(msgspec.Struct):
     warning: str = ""
     floor_ns: int = 0
     query_url: str = ""
+    late_trades: list[tuple[int, str]] = []  # of recorders before: time in us, and id
+    trades_forgotten_us: int = 0
     journal_bytes: int = 0
     journal_batches: int = 0
     rows: dict[str, int] = {}

@@ -36,8 +36,8 @@ DEATHS_WHILE_CLOSING: Final = 5
 class Writer:
     """``Writer(ring, settings)``, then ``start``, ``wake`` after every batch, at last ``close``.
 
-    ``report``: the last one that came; ``floor_ns``: as of the first; ``query_url``: where the embedded
-    engine answers queries.
+    ``report``: the last one that came; ``floor_ns``, ``late_trades``: as of the first; ``query_url``: where
+    the embedded engine answers queries.
     """
 
     def __init__(self, ring: Ring, settings: Settings) -> None:
@@ -45,6 +45,8 @@ class Writer:
         self.warning = ""
         self.floor_ns = 0
         self.query_url = ""
+        self.late_trades: list[tuple[int, str]] = []
+        self.trades_forgotten_us = 0
         self.restarts = 0
         self._ring = ring
         self._settings = encode_settings(settings)
@@ -63,6 +65,7 @@ class Writer:
             self._end_process()
             raise _error(first)
         self.report, self.warning = first, first.warning
+        self.late_trades, self.trades_forgotten_us = first.late_trades, first.trades_forgotten_us
         self.floor_ns, self.query_url = first.floor_ns, first.query_url
         self._thread.start()
 

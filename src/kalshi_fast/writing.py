@@ -29,8 +29,8 @@ from kalshi_fast.journal import Journal, Position
 from kalshi_fast.report import Report, decode_settings
 from kalshi_fast.ring import Ring
 from kalshi_fast.sinks.clickhouse import ClickHouseSink, connect, embedded_directory
+from kalshi_fast.sinks.ndjson import RawSink, RejectSink
 from kalshi_fast.sinks.parquet import HISTORIES, ParquetSink
-from kalshi_fast.sinks.rejects import RejectSink
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -79,6 +79,8 @@ class WriterProcess:
                 warning=warning,
                 floor_ns=self._journal.floor_ns,
                 query_url=front.url if front is not None else "",
+                late_trades=self._journal.late_trades.trades(),
+                trades_forgotten_us=self._journal.late_trades.forgotten_us,
             )
         )
         for delivery in self._deliveries:
@@ -123,6 +125,7 @@ class WriterProcess:
                     rejects=RejectSink(
                         settings.parquet_dir, self._journal, self._position("rejected", target)
                     ),
+                    raw=RawSink(settings.parquet_dir, self._journal, self._position("raw", target)),
                     histories={table: self._position(f"parquet-{table}", target) for table in HISTORIES},
                 )
             )
@@ -372,14 +375,15 @@ class WriterProcess:
         return not failing or time.monotonic() < deadline
 
 
-def _lines(channel: socket.socket) -> bytes:
+def _first_line(channel: socket.socket) -> bytes:
+    """The settings. Wakes that have come behind them already are passed over: the first look needs none."""
     line = b""
-    while not line.endswith(b"\n"):
+    while b"\n" not in line:
         more = channel.recv(65_536)
         if not more:
             raise ConfigError("the capture process has ended before it said what to do")
         line += more
-    return line
+    return line.partition(b"\n")[0]
 
 
 def main(arguments: list[str]) -> int:
@@ -392,7 +396,7 @@ def main(arguments: list[str]) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     channel = socket.socket(fileno=channel_fd)
-    process = WriterProcess(Ring.attach(ring_fd), channel, decode_settings(_lines(channel)))
+    process = WriterProcess(Ring.attach(ring_fd), channel, decode_settings(_first_line(channel)))
     try:
         process.run()
     except KalshiFastError as error:

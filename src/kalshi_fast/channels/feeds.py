@@ -49,6 +49,7 @@ class ChannelFeeds:
         self.backfill: Backfill | None = None
         self._rest: Rest | None = None
         wanted = [channel for channel in settings.channels if channel != BOOKS]
+        wanted += settings.raw
         if not wanted:
             return
         if settings.rest_url is not None:
@@ -67,7 +68,7 @@ class ChannelFeeds:
                 Feed(
                     settings.ws_url,
                     signer,
-                    ChannelLink(self.streams, session),
+                    ChannelLink(self.streams, session, raw=settings.raw),
                     pool,
                     ssl_context=ssl_context,
                     backoff=Backoff(

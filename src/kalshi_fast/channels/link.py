@@ -26,6 +26,8 @@ from kalshi_fast.errors import FieldError, FrameError
 from kalshi_fast.subscription import Verdict
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from kalshi_fast.channels.session import ChannelSession
     from kalshi_fast.channels.streams import Streams
 
@@ -41,13 +43,17 @@ _body = msgspec.json.Decoder(_Body)
 
 
 class ChannelLink:
-    """``ChannelLink(streams, session)``: feeds the frames of successive connections into the streams."""
+    """``ChannelLink(streams, session)``: feeds the frames of successive connections into the streams.
 
-    def __init__(self, streams: Streams, session: ChannelSession) -> None:
+    ``raw``: channels whose frames are kept as they come.
+    """
+
+    def __init__(self, streams: Streams, session: ChannelSession, *, raw: Iterable[str] = ()) -> None:
         self.session = session
         self.conn_id = 0
         self.path = DeltaPath({})  # nothing here is for the fast path, but the listener looks
         self._streams = streams
+        self._raw = frozenset(raw)
         self._decoded = 0
 
     # --- the connection ---------------------------------------------------------------------------
@@ -113,6 +119,8 @@ class ChannelLink:
             detail = f"error {message.msg.code}: {message.msg.msg}"
             self._streams.recorder.health(ingest_ns, self, "error", sid=sid or 0, seq=seq or 0, detail=detail)
             session.on_error(message)
+        elif channel in self._raw:
+            self._streams.raw(self, channel, payload, ingest_ns)
         elif isinstance(message, wire.Unknown):
             self._streams.recorder.counters.add_unknown_type(message.type)
         elif channel is None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeAlias
 
+from kalshi_fast.backoff import NS
 from kalshi_fast.channels import grid, session
 from kalshi_fast.channels.catalogue import Catalogue
 from kalshi_fast.channels.messages import (
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 MOST_BODY_BYTES: Final = 64 * 1024
 MOST_INTERRUPTIONS: Final = 1000
+RESTART_NS: Final = 60 * NS
 MOST_ASKED: Final = 20_000  # markets that wait to be asked for
 
 Announcement: TypeAlias = MarketLifecycle | EventLifecycle | EventFeeUpdate | MultivariateLifecycle
@@ -64,6 +66,7 @@ class Streams:
         self.to_ask: dict[str, None] = {}  # markets of which nothing is known, or not enough
         self.listener: Listener | None = None
         self._recent = recent or Recent()
+        self._before_ns = 0  # until when recorders before have had all trades; 0: no matter
         self._leaders: dict[str, ChannelLink] = {}
         self._seen_ns: dict[ChannelLink, int] = {}  # until when no trade was missed on a connection
         self._missed_ns: dict[ChannelLink, int] = {}  # since when trades are missed on it
@@ -72,6 +75,17 @@ class Streams:
     def forgotten_us(self) -> int:
         """Trades of before this moment cannot be told from those that have been stored."""
         return self._recent.forgotten_us
+
+    def go_on_after(self, trades: Iterable[tuple[int, str]], forgotten_us: int) -> None:
+        """The latest trades (time, id) of recorders before: what has been traded since is missing. And an
+        interruption that such a one has not lived to make good lies a little further back."""
+        latest_us = 0
+        for ts_us, trade_id in trades:
+            self._recent.add(trade_id, ts_us)
+            latest_us = max(latest_us, ts_us)
+        self._recent.forgotten_us = max(self._recent.forgotten_us, forgotten_us)
+        if latest_us:
+            self._before_ns = latest_us * 1000 - RESTART_NS
 
     def add(self, tickers: Iterable[str]) -> None:
         """These markets too, from now on."""
@@ -101,6 +115,8 @@ class Streams:
             names, state.granted = set(state.granted), []
             if session.TRADE in names:
                 since_ns = self._missed_ns.pop(link, None)
+                if self._before_ns:
+                    since_ns, self._before_ns = self._before_ns, 0
                 if since_ns is not None:
                     self.missed(since_ns, now_ns)
                 self._seen_ns[link] = now_ns
@@ -177,6 +193,11 @@ class Streams:
         self.recorder.keep("market_lifecycle", row, len(body))
         if isinstance(message, MarketLifecycle):
             self._market(message, ingest_ns)
+
+    def raw(self, link: ChannelLink, channel: str, payload: bytes, ingest_ns: int) -> None:
+        """Raises FrameError for one that is too long."""
+        if self._leads(link, channel):
+            self.recorder.raw(payload, ingest_ns, link, channel)
 
     def _market(self, message: MarketLifecycle, ingest_ns: int) -> None:
         grid.announce(self.recorder.books, message.msg)

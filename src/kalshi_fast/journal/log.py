@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 import msgspec
 
 from kalshi_fast.arrow import STORED_EVENTS, STORED_LEVELS, pack
-from kalshi_fast.batch import HealthEvent, pack_extra
+from kalshi_fast.batch import HealthEvent, pack_extra, unpack_extra
 from kalshi_fast.errors import ConfigError, JournalError, JournalFullError
 from kalshi_fast.journal import segments
 from kalshi_fast.journal.records import (
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from kalshi_fast.journal.lately import LateTrades
     from kalshi_fast.ring import SealedSlot
 
 log = logging.getLogger("kalshi_fast.journal")
@@ -177,6 +178,11 @@ class Journal:
         return max(self._state.marks.ingest_ns, self._state.marks.version)
 
     @property
+    def late_trades(self) -> LateTrades:
+        """The latest trades that have gone through here."""
+        return self._state.late_trades
+
+    @property
     def used_bytes(self) -> int:
         """Of the disk."""
         return sum(segment.size_bytes for segment in self.segments)
@@ -235,6 +241,8 @@ class Journal:
         levels = pack(STORED_LEVELS, batch.level_arrays, batch.levels) if batch.levels else b""
         self._write_batch(batch.number, events, levels, batch.extra, batch.events)
         self._state.last_number = batch.number
+        if batch.extra:
+            self._state.late_trades.add(unpack_extra(batch.extra).channels.trades)
         self._state.marks.apply(
             {name: column[: batch.events] for name, column in batch.event_arrays.items()},
             {name: column[: batch.levels] for name, column in batch.level_arrays.items()},
@@ -299,7 +307,12 @@ class Journal:
         state = self._state
         payload = msgspec.msgpack.encode(
             StatePayload(
-                state.journal, state.names.tickers, state.names.ids, state.marks.pack(), state.last_number
+                state.journal,
+                state.names.tickers,
+                state.names.ids,
+                state.marks.pack(),
+                state.last_number,
+                state.late_trades.pack(),
             )
         )
         header = Header(STATE, len(payload), self._next, state.recorder)

@@ -41,13 +41,14 @@ class NamesPayload(msgspec.Struct, array_like=True):
 
 
 class StatePayload(msgspec.Struct):
-    """What is known where a segment begins. ``marks``: as ``Marks.pack`` has it."""
+    """What is known where a segment begins. ``marks``: as ``Marks.pack`` has it; ``late_trades`` likewise."""
 
     journal: str
     tickers: list[str]
     ids: list[str]
     marks: bytes
     last_number: int
+    late_trades: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

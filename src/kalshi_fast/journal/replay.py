@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from kalshi_fast.arrow import STORED_EVENTS, STORED_LEVELS, Names, stored, unpack
 from kalshi_fast.batch import Extra, HealthEvent, unpack_extra
+from kalshi_fast.journal.lately import LateTrades
 from kalshi_fast.journal.marks import Marks
 from kalshi_fast.journal.records import (
     HEADER_BYTES,
@@ -75,6 +76,7 @@ class ReadState:
         self.names = Names()
         self.marks = Marks()
         self.last_number = 0
+        self.late_trades = LateTrades()
 
     def apply(self, header: Header, payload: bytes | memoryview) -> Entry | None:
         """Takes a record into account; the entry when it is a batch. Raises DamagedError, changing
@@ -101,6 +103,7 @@ class ReadState:
         self.recorder = header.recorder
         self.names = Names(state.tickers, state.ids)
         self.last_number = state.last_number
+        self.late_trades = LateTrades.unpack(state.late_trades)
 
     def _name(self, header: Header, found: NamesPayload) -> None:
         if header.recorder != self.recorder:
@@ -130,6 +133,7 @@ class ReadState:
             if columns is not None:
                 self._check(columns)
         self.marks.apply(arrays(events), arrays(levels))
+        self.late_trades.add(extra.channels.trades)
         self.last_number = max(self.last_number, header.number)
         return Entry(
             header.seq, header.seq + 1, header.recorder, header.number, self.names, events, levels, extra

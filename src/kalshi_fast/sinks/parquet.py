@@ -2,7 +2,7 @@
 
 One reader of the journal for all tables, each with files and a position of its own (``series``): the order
 book's in ``orderbook/``, and those of the other channels that have a history beside it. Not here: level
-states and markets (they are current, not history), frames that could not be used (``rejects``).
+states and markets (they are current, not history), frames that could not be used (``ndjson``).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from kalshi_fast.journal import Entry, Journal, Position
-    from kalshi_fast.sinks.rejects import RejectSink
+    from kalshi_fast.sinks.ndjson import NdjsonSink, RawSink, RejectSink
 
 TAKE_ROWS: Final = 65_536
 IDLE_S: Final = 1.0  # of a table in which nothing happens
@@ -48,13 +48,14 @@ class ParquetSink:
         max_bytes: int,
         max_secs: int,
         rejects: RejectSink | None = None,
+        raw: RawSink | None = None,
         histories: Mapping[str, Position] | None = None,
         row_group_rows: int = layout.ROW_GROUP_ROWS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.hurry = False  # the journal wants to be rid of what the open files still hold back
         self._journal = journal
-        self._rejects = rejects
+        self._lines: list[NdjsonSink] = [sink for sink in (rejects, raw) if sink is not None]
 
         def series(
             table: str,
@@ -104,8 +105,8 @@ class ParquetSink:
         with self._disk():
             entries = self._cursor.take(TAKE_ROWS)
             for entry in entries:
-                if self._rejects is not None:
-                    self._rejects.write(entry)
+                for lines in self._lines:
+                    lines.write(entry)
                 for series in self._all:
                     series.take(entry)
             for series in self._all:
@@ -135,8 +136,8 @@ class ParquetSink:
             for series in self._all:
                 series.close()
         self._cursor.close()
-        if self._rejects is not None:
-            self._rejects.close()
+        for lines in self._lines:
+            lines.close()
 
 
 def _events(entry: Entry) -> pa.RecordBatch | None:
