@@ -18,16 +18,24 @@ from decimal import localcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
+import msgspec
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import channels as channel_frames
+import test_channels
 from conftest import FEW
 from frames import EXAMPLES
 from kalshi_fast import config, wire
 from kalshi_fast._decode import MAX_QTY_E2, price_e4, qty_e2, rfc3339_us
 from kalshi_fast.auth import Signer
+from kalshi_fast.batch import pack_extra, unpack_extra
+from kalshi_fast.channels.backfill import filled_row
+from kalshi_fast.channels.catalogue import Catalogue
+from kalshi_fast.channels.messages import MarketPage, TradePage
+from kalshi_fast.channels.rows import TABLES, arrow
 from kalshi_fast.errors import FrameError, KalshiFastError, SimulatorError
 from kalshi_fast.simulator.handshake import refusal
 from kalshi_fast.simulator.recorded import RecordedMarkets
@@ -130,6 +138,40 @@ def recorder(data: bytes, directory: Path) -> None:
         with suppress(KalshiFastError):
             rig.feed(line)
     rig.check()
+
+
+def channels(data: bytes, directory: Path) -> None:
+    """Lines are frames of the other channels; whatever becomes a row fits its columns."""
+    rig = test_channels.Rig()
+    for line in data.split(b"\n")[:200]:
+        rig.feed(line)
+    packed = pack_extra([], [], rig.rows)
+    for table in TABLES:
+        rows = getattr(unpack_extra(packed).channels, table)
+        assert rows == getattr(rig.rows, table)
+        if rows:
+            arrow(table, rows).validate(full=True)
+    assert len({row.trade_id for row in rig.rows.trades}) == len(rig.rows.trades)
+    for reason in rig.rejected:
+        assert reason.isprintable()
+        assert len(reason) < 1000
+
+
+def rest(data: bytes, directory: Path) -> None:
+    """An answer of REST."""
+    with suppress(
+        msgspec.DecodeError, UnicodeDecodeError, RecursionError
+    ):  # which ``Rest`` tells in a sentence
+        for trade in msgspec.json.decode(data, type=TradePage).trades:
+            try:
+                arrow("trades", [filled_row(trade, 5)]).validate(full=True)
+            except KalshiFastError as error:
+                fit_for_a_terminal(error)
+        catalogue = Catalogue()
+        for market in msgspec.json.decode(data, type=MarketPage).markets:
+            row = catalogue.learn(market, 5)
+            assert row is not None
+            arrow("markets", [row]).validate(full=True)
 
 
 def env(data: bytes, directory: Path) -> None:
@@ -360,12 +402,34 @@ KEYS = tuple(
     RSA.private_bytes(Encoding.PEM, form, NoEncryption())
     for form in (PrivateFormat.PKCS8, PrivateFormat.TraditionalOpenSSL)
 )
+CHANNEL_FRAMES = (
+    channel_frames.trade(1, 1, no_price_dollars="0.6400", yes_price=36, count=1, ts=5),
+    channel_frames.ticker("A", price_dollars="0.4800", yes_bid=45, volume_fp="33896.00", dollar_volume=16948),
+    channel_frames.event(
+        *(1, "A", "created"),
+        open_ts=5,
+        price_ranges=[{"start": "0.0000", "end": "1.0000", "step": "0.0100"}],
+        settlement_value="1.0000",
+        additional_metadata={"title": "t", "floor_strike": 4487.99, "cap_strike": 5, "event_ticker": "E"},
+    ),
+    channel_frames.trade(1, 1) + b"\n" + channel_frames.trade(3, 2),
+)
+REST_ANSWERS = (
+    b'{"trades":[{"trade_id":"d91bc706-ee49-470d-82d8-11418bda6fed","ticker":"A","taker_side":"no",'
+    b'"count":2,"created_time":"2026-01-01T00:00:00.123456Z","yes_price":36,"count_fp":"2.00",'
+    b'"yes_price_dollars":"0.3600","no_price_dollars":"0.6400","is_block_trade":false}],"cursor":""}',
+    b'{"markets":[{"ticker":"A","title":"t","floor_strike":4487.99,"cap_strike":null,'
+    b'"open_time":"2026-01-01T00:00:00Z","price_ranges":[{"start":"0.0000","end":"1.0000",'
+    b'"step":"0.0100"}],"settlement_value_dollars":"1.0000"}]}',
+)
 COMPILED = (
     Target(message, fresh=tuple(EXAMPLES.values())),
     Target(numbers),
     Target(recorder, cost=4),
 )
 OTHERS = (
+    Target(channels, cost=4, fresh=CHANNEL_FRAMES),
+    Target(rest, cost=2, fresh=REST_ANSWERS),
     Target(command),
     Target(env),
     Target(toml, cost=4),

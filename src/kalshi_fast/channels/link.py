@@ -163,4 +163,8 @@ class ChannelLink:
 
 
 def _raw(payload: bytes) -> str:
-    return bytes(_body.decode(payload).msg).decode()
+    """The JSON of a frame's ``msg``. Keys that nobody knows have not been looked into before."""
+    try:
+        return bytes(_body.decode(payload).msg).decode()
+    except UnicodeDecodeError as error:
+        raise FrameError("msg", payload, f"UTF-8 ({error.reason})") from None

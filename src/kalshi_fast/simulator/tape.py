@@ -1,9 +1,9 @@
 """What is traded: trades that explain changes of the books, and the tickers that follow from them.
 
-When resting orders at the best price of a side become fewer, somebody may have taken them: about every
-second time a trade says so. Trades are drawn from the seed, are told on the ``trade`` channel, and are kept
-for those who ask by REST. Nothing is traded before somebody wants to hear of it. Not here: numbers
-(``client``), REST (``rest``).
+When resting orders at the best price of a side become fewer, somebody may have taken them: about every second
+time a trade says so (never in a recording). Trades are drawn from the seed, are told on the ``trade``
+channel, and are kept for those who ask by REST. Nothing is traded before somebody wants to hear of it. Not
+here: numbers (``client``), REST (``rest``).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from kalshi_fast import wire
 from kalshi_fast.simulator.subscription import TICKER, TRADE
+from kalshi_fast.simulator.synthetic import SyntheticMarkets
 
 if TYPE_CHECKING:
     from kalshi_fast.simulator.client import Client
@@ -56,6 +57,8 @@ class Tape:
         self._exchange = exchange
         self._rng = Random(f"{exchange.seed} tape")  # noqa: S311 - a simulation
         self._totals: dict[str, _Totals] = {}
+        # What was really traded a recording of books does not tell, and nothing is invented for it.
+        self._invents = isinstance(exchange.source, SyntheticMarkets)
 
     def counts(self) -> dict[str, int]:
         """How many trades each market has had."""
@@ -73,7 +76,7 @@ class Tape:
 
     def observe(self, change: Change, now_ns: int) -> None:
         """A change that has been played."""
-        if not self.active or change.level is None:
+        if not (self.active and self._invents) or change.level is None:
             return
         side, price_e4, delta_e2, _ = change.level
         if delta_e2 >= 0:
