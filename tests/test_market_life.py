@@ -15,6 +15,7 @@ import pyarrow.dataset as ds
 import pytest
 
 from client import KEY_ID, exchange
+from kalshi_fast.backoff import NS, Scale
 from kalshi_fast.config import load
 from kalshi_fast.discovery.follower import Follower
 from kalshi_fast.recording import Recording
@@ -212,7 +213,11 @@ def test_a_week_of_market_life_is_recorded_whole_and_leaves_nothing_behind(tmp_p
         assert (row.status == "finalized") == (market.status == "finalized")
 
 
-def test_what_was_announced_while_nobody_listened_is_found_by_rest(tmp_path: Path) -> None:
+def test_what_was_announced_while_nobody_listened_is_found_by_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kalshi_fast.rest.RETRY", Scale(NS // 100, NS // 10))
+
     async def run() -> None:
         async with exchange(tmp_path, SyntheticMarkets(10, 1), rate=1000, heartbeat_s=0.2) as running:
             life = running.life
@@ -225,7 +230,9 @@ def test_what_was_announced_while_nobody_listened_is_found_by_rest(tmp_path: Pat
                 await until(lambda: not running.carriers(LIFECYCLE))
                 for _ in range(3):
                     life._turn()
-                closed = [market for market in life.markets.values() if "deactivated" in market.announced]
+                closed = [
+                    market for market in life.markets.values() if "close_date_updated" in market.announced
+                ]
                 assert closed
                 for market in closed:
                     life._settle(market)
