@@ -151,13 +151,11 @@ class Fleet:
                 self._homeless[ticker] = (times, now_ns + (_PLACE_AGAIN.bound_ns(times) if times else 0))
         if self._stopped:
             return
-        carried = Counter(ticker for feed in self.feeds for ticker in feed.link.session.tickers)
-        # A twin may find no room for what its other half has already brought elsewhere.
-        due = [
-            ticker
-            for ticker, (_, due_ns) in self._homeless.items()
-            if due_ns <= now_ns and carried[ticker] < self._copies
-        ]
+        due = [ticker for ticker, (_, due_ns) in self._homeless.items() if due_ns <= now_ns]
+        if due:
+            carried = Counter(ticker for feed in self.feeds for ticker in feed.link.session.tickers)
+            # A twin may find no room for what its other half has already brought elsewhere.
+            due = [ticker for ticker in due if carried[ticker] < self._copies]
         if due:
             for ticker in due:
                 times, _ = self._homeless[ticker]

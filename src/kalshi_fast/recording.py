@@ -182,9 +182,9 @@ class Recording:
         self.channels.remove(gone)
         self.recorder.forget(gone, receive_ns())
 
-    def learned(self, market: RestMarket, now_ns: int) -> None:
-        """What REST says of a market."""
-        self.channels.streams.learned(market, now_ns)
+    def learned(self, market: RestMarket, asked_ns: int) -> None:
+        """What REST says of a market, asked at that receive time."""
+        self.channels.streams.learned(market, asked_ns)
 
     def refused(self) -> list[str]:
         """Markets that the exchange does not know."""

@@ -70,7 +70,7 @@ class Rest:
 
     def markets(self, *, cursor: str = "", **filters: str | int) -> MarketPage:
         """One page of the markets that these filters let through (``tickers``, ``status``, …)."""
-        return self.get("/markets", {**filters, "cursor": cursor, "limit": PAGE}, MarketPage)
+        return self.get("/markets", {"limit": PAGE, **filters, "cursor": cursor}, MarketPage)
 
     def get(self, path: str, query: Mapping[str, str | int], answer: type[Answer]) -> Answer:
         """What stands at a path, below that of the URL. Empty values of the query are left out."""

@@ -39,7 +39,9 @@ Announcement: TypeAlias = MarketLifecycle | EventLifecycle | EventFeeUpdate | Mu
 
 
 class Listener(Protocol):
-    """Whoever wants to hear of the life of markets."""
+    """Whoever wants to hear of the life of markets. ``found``: those that it asks REST for itself."""
+
+    found: dict[str, None]
 
     def announced(self, body: LifecycleBody) -> None: ...
 
@@ -110,7 +112,8 @@ class Streams:
             if session.TRADE in names:
                 self._missed_ns.setdefault(link, self._seen_ns.get(link, now_ns))
             if session.LIFECYCLE in names:
-                self.ask(self.wanted)  # announcements do not come twice, but what they say can be asked for
+                # Announcements do not come twice, but what they say can be asked for.
+                self.ask(self._unattended())
         if state.granted:
             names, state.granted = set(state.granted), []
             if session.TRADE in names:
@@ -121,9 +124,13 @@ class Streams:
                     self.missed(since_ns, now_ns)
                 self._seen_ns[link] = now_ns
             if session.LIFECYCLE in names:
-                self.ask(ticker for ticker in self.wanted if ticker not in self.catalogue)
+                self.ask(ticker for ticker in self._unattended() if ticker not in self.catalogue)
                 if self.listener is not None:
                     self.listener.resumed()
+
+    def _unattended(self) -> list[str]:
+        found = () if self.listener is None else self.listener.found
+        return sorted(ticker for ticker in self.wanted if ticker not in found)
 
     def ask(self, tickers: Iterable[str]) -> None:
         """These markets are to be asked for by REST."""
@@ -209,9 +216,9 @@ class Streams:
         else:
             self.recorder.keep("markets", known, len(known.title) + len(known.price_ranges))
 
-    def learned(self, market: RestMarket, now_ns: int) -> None:
-        """What REST says of a market."""
-        known = self.catalogue.learn(market, now_ns)
+    def learned(self, market: RestMarket, asked_ns: int) -> None:
+        """What REST says of a market, asked at that receive time."""
+        known = self.catalogue.learn(market, asked_ns)
         if known is not None:
             self.recorder.keep("markets", known, len(known.title) + len(known.price_ranges))
 

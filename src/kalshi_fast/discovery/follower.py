@@ -44,8 +44,8 @@ if TYPE_CHECKING:
         def remove(self, tickers: Iterable[str]) -> None:
             """These no more."""
 
-        def learned(self, market: RestMarket, now_ns: int) -> None:
-            """What REST says of a market."""
+        def learned(self, market: RestMarket, asked_ns: int) -> None:
+            """What REST says of a market, asked at that receive time."""
 
         def refused(self) -> list[str]:
             """Markets that the exchange does not know."""
@@ -64,6 +64,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("kalshi_fast.discovery")
 
 LOOK_S: Final = 0.1
+LEARN_AT_ONCE: Final = 50
+PAGE: Final = 200  # markets of one answer: while it is decoded, no frame is
 FILE_S: Final = 1.0  # between two looks at the file of tickers
 DROP_AFTER_S: Final = 5.0  # the announcement may be ahead of the last frames of a book
 DROP_LATEST_S: Final = 3600.0  # REST may be away for ever, and missed trades with it
@@ -184,10 +186,8 @@ class Follower:
 
     async def run(self, recording: Recorded) -> None:
         self._recording = recording
-        now_ns = receive_ns()
-        for market in self._learnt.values():
-            recording.learned(market, now_ns)
-        self._learnt = {}
+        learnt, self._learnt = self._learnt, {}
+        await self._learn(learnt.values(), receive_ns())
         while True:
             await asyncio.sleep(LOOK_S)
             self._catch_up()
@@ -254,7 +254,8 @@ class Follower:
         self._listed_s = time.monotonic()
         listed_ns = receive_ns()
         try:
-            found = await asyncio.to_thread(listing.find, rest, selection)
+            found = await asyncio.to_thread(listing.find, rest, selection, page=PAGE)
+            wanted = await asyncio.to_thread(selection.choose, found, carried)
             lost = [ticker for ticker in carried if ticker not in found]
             known = await asyncio.to_thread(listing.named, rest, lost)
         except (RestError, ConfigError) as error:
@@ -264,8 +265,19 @@ class Follower:
         self._failures = 0
         self.listings += 1
         if selection == self.selection:  # else it is asked again, for what is wanted now
-            self._take(found, known, carried, changed=changed)
+            self._take(found, known, carried, wanted, changed=changed)
             self._listed_ns = listed_ns
+            await self._learn(known.values(), listed_ns)
+            await self._learn((found[ticker] for ticker in wanted), listed_ns)
+
+    async def _learn(self, markets: Iterable[RestMarket], asked_ns: int) -> None:
+        """Little by little: frames must not wait for it."""
+        assert self._recording is not None  # noqa: S101 - it runs
+        for number, market in enumerate(markets):
+            if number % LEARN_AT_ONCE == 0:
+                await asyncio.sleep(0)
+            if market.ticker in self.found or market.ticker in self._named:
+                self._recording.learned(market, asked_ns)
 
     def _failed(self, error: KalshiFastError) -> None:
         assert self._recording is not None  # noqa: S101 - it runs
@@ -281,25 +293,20 @@ class Follower:
         found: dict[str, RestMarket],
         known: dict[str, RestMarket],
         carried: list[str],
+        wanted: list[str],
         *,
         changed: bool,
     ) -> None:
-        assert self._recording is not None  # noqa: S101 - it runs
-        recording, now_ns = self._recording, receive_ns()
-        wanted = [t for t in self.selection.choose(found, carried) if t not in self._ended]
-        chosen = set(wanted)
+        chosen = {ticker for ticker in wanted if ticker not in self._ended}
         gone = [t for t in carried if t in found and t not in chosen and t not in self._ended]
         for ticker, market in known.items():
-            recording.learned(market, now_ns)
             if market.status in _GONE:
                 if ticker in self.found:
                     self._ended.setdefault(ticker, time.monotonic())
             elif changed and not self.selection.matches(ticker, market.event_ticker or ""):
                 gone.append(ticker)
-        for ticker in wanted:
-            recording.learned(found[ticker], now_ns)
         self._let_go(gone)
-        new = [t for t in wanted if t not in self.found and t not in self._named]
+        new = [t for t in wanted if t in chosen and t not in self.found and t not in self._named]
         self.found.update(dict.fromkeys(new))
         self._late.update(dict.fromkeys(new, self._listed_ns))
         self._come_in(new)

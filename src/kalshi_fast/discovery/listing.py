@@ -34,18 +34,18 @@ _SUGGESTED: Final = 3
 Progress: TypeAlias = Callable[[int], None]
 
 
-def pages(rest: Rest, **filters: str | int) -> Iterator[RestMarket]:
+def pages(rest: Rest, page: int = 0, **filters: str | int) -> Iterator[RestMarket]:
     """The markets that these filters let through; one may come twice when the list changes meanwhile."""
     cursors: set[str] = set()
     cursor = ""
     while True:
-        page = rest.markets(cursor=cursor, **filters)
-        for market in page.markets:
+        answer = rest.markets(cursor=cursor, **({"limit": page} if page else {}), **filters)
+        for market in answer.markets:
             if is_ticker(market.ticker):
                 yield market
             else:
                 log.warning("REST: a market is left out: %s is no ticker", excerpt(market.ticker))
-        cursor = page.cursor or ""
+        cursor = answer.cursor or ""
         if not cursor:
             return
         if cursor in cursors:
@@ -58,8 +58,9 @@ def find(
     selection: Selection,
     statuses: Iterable[str] = LIVING,
     progress: Progress = lambda found: None,
+    page: int = 0,
 ) -> dict[str, RestMarket]:
-    """Every market that a selection finds, not yet narrowed to its ``top``.
+    """Every market that a selection finds, not yet narrowed to its ``top``; ``page``: so many at a time.
 
     Raises RestError, and ConfigError for a series or an event that the exchange does not know.
     """
@@ -76,7 +77,7 @@ def find(
     if not selection.discovers:
         queries = []
     for query in queries:
-        for market in pages(rest, **query):
+        for market in pages(rest, page, **query):
             if whole and not selection.matches(
                 market.ticker, market.event_ticker or "", market.series_ticker or ""
             ):

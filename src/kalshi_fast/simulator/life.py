@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from kalshi_fast.simulator.exchange import Exchange
 
 LEAD_S: Final = 0.5
-MOST_LEADS: Final = 6
+PATIENCE_NS: Final = 5_000_000_000
 SERIES: Final = ("KXSIM", "KXRAIN", "KXSIM", "KXSIM")  # of the markets that are created, in turn
 _DAY_S: Final = 86_400
 
@@ -56,8 +56,8 @@ class Life:
 
     A market is announced before it opens and settled after it has closed, each ``LEAD_S`` of the play apart
     (less when things happen faster than that). It opens with orders, which are changes like any other. Who
-    listens to announcements is waited for a while with the opening: a machine that has more to do than it can
-    is no reason to miss one. How long it took is known.
+    listens to announcements is waited for with the opening, up to PATIENCE_NS: a machine that has more to do
+    than it can is no reason to miss one. How long it took is known.
     """
 
     def __init__(self, exchange: Exchange, agenda: Agenda) -> None:
@@ -122,12 +122,13 @@ class Life:
             additional_metadata=metadata(market),
         )
         market.created_ns = time.monotonic_ns()
-        self._agenda.after(self._lead_s, lambda: self._open(source, market, MOST_LEADS))
+        self._agenda.after(self._lead_s, lambda: self._open(source, market))
 
-    def _open(self, source: SyntheticMarkets, market: Market, patience: int) -> None:
+    def _open(self, source: SyntheticMarkets, market: Market) -> None:
         exchange = self._exchange
-        if patience > 1 and exchange.carriers(LIFECYCLE) and not exchange.carriers(market.ticker):
-            self._agenda.after(self._lead_s, lambda: self._open(source, market, patience - 1))
+        patient = time.monotonic_ns() - market.created_ns < PATIENCE_NS
+        if patient and exchange.carriers(LIFECYCLE) and not exchange.carriers(market.ticker):
+            self._agenda.after(self._lead_s, lambda: self._open(source, market))
             return
         market.status = "active"
         self.tell(market, "activated")
