@@ -352,6 +352,25 @@ def test_a_removed_market_is_unknown_from_then_on() -> None:
     rig.check()
 
 
+def test_a_market_that_is_let_go_leaves_no_book_and_comes_back_under_its_number() -> None:
+    rig = Rig()
+    rig.feed(*START)
+    rig.link.remove(["A"])
+    rig.recorder.forget(["A", "NEVER-SEEN"], rig.now)
+    rig.check()
+    assert rig.books.by_ticker.keys() == rig.link.replicas.keys() == {"B"}
+    assert not any(size for (ticker, *_), (size, _) in rig.levels.items() if ticker == "A")
+    rig.feed(delta(3, "0.0800", "1.00"), delta(4, "0.5000", "1.00", side="no", ticker="B"))
+    rig.check()
+    assert rig.recorder.counts.foreign == 1
+    assert rig.books.tickers == ["A", "B"]
+    rig.session.subscriptions[1].tickers.add("A")
+    rig.feed(snapshot(5, "A", yes=[("0.0900", "2.00")]), delta(6, "0.0900", "1.00"))
+    rig.check()
+    assert rig.books.tickers == ["A", "B"]
+    assert rig.books.by_ticker["A"].book.size_at(YES, 900) == 300
+
+
 def test_disconnect_makes_everything_unknown_once() -> None:
     rig = Rig()
     rig.feed(*START)

@@ -3,7 +3,7 @@
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from kalshi_fast._columns cimport EventColumns, EventRows, LevelColumns, LevelRows
-from kalshi_fast._state cimport Sequence
+from kalshi_fast._state cimport BookState, Sequence
 
 cdef enum Taken:
     NOT_TAKEN = 0
@@ -33,6 +33,7 @@ cdef class DeltaPath:
     cdef Entry* table
     cdef uint64_t mask
     cdef Py_ssize_t used
+    cdef list names
     cdef list states
     # The frame before had this subscription, and began so, up to its number.
     cdef Sequence last
@@ -54,6 +55,7 @@ cdef class DeltaPath:
     cdef public int64_t written
     cdef public int64_t last_frame_ns
 
+    cdef _enter(self, bytes name, BookState state)
     cdef Taken scan(self, const char* text, Py_ssize_t length, int64_t ingest_ns)
     cdef bint _turn_to(self, const char* text, const char* end)
     cdef int64_t _times(self, const char* at, const char* end, int64_t ingest_ns) noexcept nogil

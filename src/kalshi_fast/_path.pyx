@@ -102,6 +102,7 @@ cdef class DeltaPath:
     def __cinit__(self, dict subscriptions not None, bint no_on_yes_scale=False):
         self.subscriptions = subscriptions
         self.no_on_yes_scale = no_on_yes_scale
+        self.names = []
         self.states = []
         self.mask = 1023
         self.table = <Entry*>calloc(self.mask + 1, sizeof(Entry))
@@ -112,13 +113,28 @@ cdef class DeltaPath:
         free(self.table)
 
     def add(self, str ticker not None, BookState state not None):
-        """Frames of this market are for this book, from now on and for good."""
+        """Frames of this market are for this book, from now on."""
+        self._enter(ticker.encode(), state)
+
+    def forget(self, set tickers not None):
+        """Frames of these markets are for nobody any more."""
+        cdef list names = self.names, states = self.states
+        cdef Entry* table = <Entry*>calloc(1024, sizeof(Entry))
+        if table == NULL:
+            raise MemoryError
+        free(self.table)
+        self.table, self.mask, self.used = table, 1023, 0
+        self.names, self.states = [], []
+        for name, state in zip(names, states):
+            if (<bytes>name).decode() not in tickers:
+                self._enter(<bytes>name, <BookState>state)
+
+    cdef _enter(self, bytes name, BookState state):
         cdef Entry entry
         cdef Entry* old = self.table
         cdef uint64_t slot, size = self.mask + 1
-        cdef bytes name = ticker.encode()
         if not 0 < len(name) <= 128:
-            raise FieldError("market_ticker", ticker, "1 to 128 characters")
+            raise FieldError("market_ticker", name, "1 to 128 characters")
         if 4 * <uint64_t>self.used >= size:
             self.table = <Entry*>calloc(2 * size, sizeof(Entry))
             if self.table == NULL:
@@ -129,6 +145,7 @@ cdef class DeltaPath:
                 if old[slot].state != NULL:
                     self._insert(old[slot])
             free(old)
+        self.names.append(name)
         self.states.append(state)
         entry.hash = scan_hash(state.key, state.key + len(name))
         entry.state = <void*>state

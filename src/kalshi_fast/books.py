@@ -17,6 +17,8 @@ from kalshi_fast._state import BookState
 from kalshi_fast.errors import FrameError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from kalshi_fast.link import Link
 
 MAX_MARKETS: Final = 1_000_000
@@ -96,6 +98,7 @@ class Books:
     """All markets seen, by ticker.
 
     ``tickers`` and ``ids`` hold each value once and only ever grow: what stands at a number never changes.
+    The books of markets that are not recorded any more are let go with ``forget``.
     """
 
     def __init__(self) -> None:
@@ -103,6 +106,7 @@ class Books:
         self.tickers: list[str] = []
         self.ids: list[str] = [NIL_ID]
         self._id_numbers = {NIL_ID: 0}
+        self._numbers: dict[str, int] = {}
 
     def market(self, ticker: str, market_id: str) -> Market:
         """The market of this name, made on first sight (``market_id`` may be empty: not known).
@@ -122,11 +126,21 @@ class Books:
     def _new(self, ticker: str) -> Market:
         if not _TICKER.match(ticker):
             raise FrameError("market_ticker", ticker, "1 to 128 of A-Z, 0-9, '.' and '-'")
-        if len(self.tickers) >= MAX_MARKETS:
-            raise FrameError("market_ticker", ticker, f"no more than {MAX_MARKETS} markets in one process")
-        market = self.by_ticker[ticker] = Market(ticker, len(self.tickers))
-        self.tickers.append(ticker)
+        number = self._numbers.get(ticker)
+        if number is None:
+            if len(self.tickers) >= MAX_MARKETS:
+                raise FrameError(
+                    "market_ticker", ticker, f"no more than {MAX_MARKETS} markets in one process"
+                )
+            number = self._numbers[ticker] = len(self.tickers)
+            self.tickers.append(ticker)
+        market = self.by_ticker[ticker] = Market(ticker, number)
         return market
+
+    def forget(self, tickers: Iterable[str]) -> None:
+        """Lets go of the books of these markets; their names and numbers stay."""
+        for ticker in tickers:
+            self.by_ticker.pop(ticker, None)
 
     def _id_number(self, market_id: str) -> int:
         try:

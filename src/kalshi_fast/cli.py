@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from kalshi_fast import __version__, logs
 from kalshi_fast.bench import options as bench_options
-from kalshi_fast.config import SETTINGS, Loaded, describe, load
+from kalshi_fast.config import MARKET_STATUSES, SELECTORS, SETTINGS, Loaded, describe, load
 from kalshi_fast.errors import ConfigError, KalshiFastError, SimulatorError
 from kalshi_fast.simulator import options as simulator_options
 from kalshi_fast.simulator.options import natural
@@ -45,7 +45,7 @@ def parser() -> argparse.ArgumentParser:
     run = commands.add_parser(
         "run",
         help="record live",
-        description="Records until SIGINT or SIGTERM. SIGHUP: reads MARKET_TICKERS anew and follows it.",
+        description="Records until SIGINT or SIGTERM. SIGHUP: reads anew which markets are to be recorded.",
     )
     _add_settings(run)
     run.add_argument("--seconds", type=_positive, help="stop after so many seconds")
@@ -104,6 +104,20 @@ def parser() -> argparse.ArgumentParser:
     replay.add_argument("--repair", action="store_true", help="leave out what is damaged, and say so")
     replay.add_argument("--database", help="of a ClickHouse URL (as configured)")
     _add_output(replay)
+
+    markets = commands.add_parser(
+        "markets",
+        help="list and search the exchange's markets",
+        description="Lists markets by REST, sorted by volume: all that are open, or those that the flags and"
+        " the words name. What selects markets is read from flags only.",
+    )
+    markets.add_argument("words", nargs="*", metavar="WORD", help="to be found in name or title, in any case")
+    markets.add_argument("--status", choices=(*MARKET_STATUSES, "any"), default="open", help="(open)")
+    markets.add_argument("--format", choices=("table", "tickers"), default="table", help="(table)")
+    markets.add_argument("--json", action="store_true", help="everything as one list of JSON objects")
+    markets.add_argument("--limit", type=_positive, help="rows at most (50 in a table, else all)")
+    markets.add_argument("--quiet", action="store_true", help="no progress")
+    _add_settings(markets, (*SELECTORS, "PROD_KEYID", "PROD_KEYFILE", "REST_URL", "WS_CAFILE"))
 
     query = commands.add_parser("query", help="ask ClickHouse", description="Runs one SQL statement.")
     query.add_argument("sql", help="the statement")
@@ -242,7 +256,7 @@ def _add_views(commands: Any) -> None:  # noqa: ANN401 - argparse has no public 
     top.add_argument("--interval", type=_rate, default=1.0, metavar="SECONDS", help="between two looks (1)")
     top.add_argument("--match", default="*", metavar="PATTERN", help="only markets like this: 'KXBTC*'")
     top.add_argument("--limit", type=_positive, help="so many markets")
-    _add_settings(top)
+    _add_settings(top, ("HTTP_LISTEN",))
 
 
 def _rate(text: str) -> float:
@@ -299,20 +313,52 @@ def _add_output(command: argparse.ArgumentParser) -> None:
     command.add_argument("--quiet", action="store_true", help="no progress")
 
 
-def _add_settings(command: argparse.ArgumentParser) -> None:
+def _add_settings(command: argparse.ArgumentParser, only: Sequence[str] = ()) -> None:
     group = command.add_argument_group("settings (also from the environment, .env and kalshi-fast.toml)")
     for setting in SETTINGS:
         # A password on the command line is seen by every process of the machine.
-        if not setting.secret or setting.name == "PROD_KEYID":
-            names = [setting.flag, *filter(None, [setting.alias])]
-            group.add_argument(*names, dest=setting.name, metavar="VALUE", help=setting.help)
+        if setting.secret and setting.name != "PROD_KEYID":
+            continue
+        if not only or setting.name in only:
+            names = [name for name in (setting.alias, setting.flag) if name]
+            if setting.name == "MARKET_ALL_OPEN":
+                group.add_argument(
+                    names.pop(0), dest=setting.name, action="store_const", const="on", help=setting.help
+                )
+            group.add_argument(
+                *names,
+                dest=setting.name,
+                action=_Joined if setting.many else "store",
+                metavar="VALUE",
+                help=setting.help,
+            )
     group.add_argument("--env-file", type=Path, default=Path(".env"), help="instead of .env")
     group.add_argument("--toml", type=Path, help="instead of kalshi-fast.toml")
 
 
-def _load(options: argparse.Namespace) -> Loaded:
+class _Joined(argparse.Action):
+    """A flag that is given several times: all of its values, with commas between."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,  # noqa: ANN401
+        option_string: str | None = None,
+    ) -> None:
+        before = getattr(namespace, self.dest, None)
+        setattr(namespace, self.dest, f"{before},{values}" if before else values)
+
+
+def _load(options: argparse.Namespace, flags_only: Sequence[str] = ()) -> Loaded:
     flags = {setting.name: getattr(options, setting.name, None) for setting in SETTINGS}
-    return load(flags, environ=os.environ, env_file=options.env_file, toml_file=options.toml)
+    return load(
+        flags,
+        environ=os.environ,
+        env_file=options.env_file,
+        toml_file=options.toml,
+        flags_only=flags_only,
+    )
 
 
 # --- commands ---------------------------------------------------------------------------------------
@@ -327,7 +373,7 @@ def _run(options: argparse.Namespace) -> int:
     recording = Recording(settings)
     line = ProgressLine(quiet=options.quiet)
     line.show("opening the stores …")
-    recording.open()
+    recording.open(line.show)
     line.end()
     if recording.writer.query_url:
         logs.tell(settings, f"queries are answered at {recording.writer.query_url} (see kalshi-fast query)")
@@ -365,7 +411,7 @@ def _run(options: argparse.Namespace) -> int:
 async def _record(recording: Recording, options: argparse.Namespace, progress: Any) -> None:  # noqa: ANN401
     def reread() -> None:
         try:
-            recording.follow(_load(options).settings.market_tickers)
+            recording.follow(_load(options).settings)
         except KalshiFastError as error:
             log.error("SIGHUP: the markets stay as they are: %s", error)
 
@@ -461,6 +507,24 @@ def _top(options: argparse.Namespace) -> int:
             interval_s=options.interval,
             match=options.match,
             limit=options.limit,
+        )
+    )
+    return 0
+
+
+def _markets(options: argparse.Namespace) -> int:
+    from kalshi_fast.discovery.command import markets
+
+    # The markets that are configured to be recorded are not all that may be looked for.
+    settings = _load(options, flags_only=SELECTORS).settings
+    sys.stdout.write(
+        markets(
+            settings,
+            options.words,
+            status=options.status,
+            form="json" if options.json else options.format,
+            limit=options.limit,
+            quiet=options.quiet,
         )
     )
     return 0
@@ -660,6 +724,7 @@ _COMMANDS = {
     "simulate": _simulate,
     "watch": _watch,
     "top": _top,
+    "markets": _markets,
     "query": _query,
     "replay": _replay,
     "compact": _compact,

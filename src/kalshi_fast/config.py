@@ -26,16 +26,19 @@ from kalshi_fast.errors import ConfigError, excerpt, reason
 from kalshi_fast.tuning.cpus import MAX_CPU, parse_cpus
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Container, Mapping
 
 DEFAULT_WS_URL: Final = "wss://external-api-ws.kalshi.com/trade-api/ws/v2"
 TOML_NAME: Final = "kalshi-fast.toml"
 DEFAULT_REST_URL: Final = "https://api.elections.kalshi.com/trade-api/v2"
 BOOKS: Final = "orderbook_delta"
 CHANNELS: Final = (BOOKS, "trade", "ticker", "market_lifecycle_v2", "multivariate_market_lifecycle")
+MARKET_STATUSES: Final = ("open", "unopened", "paused", "closed", "settled")  # as REST filters by them
 OFF: Final = "off"
 _MAX_FILE_BYTES: Final = 1024 * 1024
+MAX_TICKERS_FILE_BYTES: Final = 16 * 1024 * 1024
 _TICKER = re.compile(r"[A-Z0-9.-]{1,128}\Z")
+_PATTERN = re.compile(r"[A-Z0-9.*?\[\]!-]{1,128}\Z")
 _CLUSTER = re.compile(r"([A-Za-z0-9_.-]{1,64}|\{[A-Za-z0-9_]{1,62}\})\Z")
 _CHANNEL = re.compile(r"[a-z0-9_]{1,64}\Z")
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}\Z")
@@ -52,6 +55,13 @@ class Settings:
     prod_keyid: str | None = field(default=None, repr=False)
     prod_keyfile: Path | None = None
     market_tickers: tuple[str, ...] = ()
+    market_tickers_file: Path | None = None
+    market_series: tuple[str, ...] = ()
+    market_events: tuple[str, ...] = ()
+    market_match: tuple[str, ...] = ()
+    market_all_open: bool = False
+    market_top: int | None = None
+    discovery_secs: int = 300
     ws_url: str = DEFAULT_WS_URL
     ws_hostname: str | None = None
     ws_cafile: Path | None = None
@@ -114,16 +124,44 @@ def _existing_file(text: str) -> Path:
     return path
 
 
-def _tickers(text: str) -> tuple[str, ...]:
+def is_ticker(text: str) -> bool:
+    """Whether it can be the name of a market, an event or a series."""
+    return _TICKER.match(text) is not None
+
+
+def _names(text: str, what: str, form: re.Pattern[str], of: str = "A-Z, 0-9, '.' and '-'") -> tuple[str, ...]:
     found = list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
-    for ticker in found:
-        if not _TICKER.match(ticker):
-            upper = ticker.upper()
-            hint = f" (did you mean {upper}?)" if upper != ticker and _TICKER.match(upper) else ""
-            raise _BadValueError(
-                f"tickers of A-Z, 0-9, '.' and '-' with commas between, but {excerpt(ticker)} is none{hint}"
-            )
+    for name in found:
+        if not form.match(name):
+            upper = name.upper()
+            hint = f" (did you mean {upper}?)" if upper != name and form.match(upper) else ""
+            raise _BadValueError(f"{what} of {of} with commas between, but {excerpt(name)} is none{hint}")
     return tuple(found)
+
+
+def _tickers(text: str) -> tuple[str, ...]:
+    return _names(text, "tickers", _TICKER)
+
+
+def _patterns(text: str) -> tuple[str, ...]:
+    return _names(text, "patterns", _PATTERN, "A-Z, 0-9, '.', '-', '*', '?' and '[…]'")
+
+
+def read_tickers(path: Path) -> tuple[str, ...]:
+    """The markets that a file names: blanks, commas or line ends between, '#' begins a comment.
+
+    Raises ConfigError that names the line.
+    """
+    text = _read_file(path, "MARKET_TICKERS_FILE:", MAX_TICKERS_FILE_BYTES)
+    if text is None:
+        raise ConfigError(f"MARKET_TICKERS_FILE: {path} does not exist")
+    found: list[str] = []
+    for number, line in enumerate(text.splitlines(), 1):
+        try:
+            found += _tickers(",".join(line.partition("#")[0].split()))
+        except _BadValueError as error:
+            raise ConfigError(f"MARKET_TICKERS_FILE: {path}, line {number}: expected {error}") from None
+    return tuple(dict.fromkeys(found))
 
 
 def is_loopback(host: str) -> bool:
@@ -304,6 +342,11 @@ class Setting:
     def flag(self) -> str:
         return "--" + self.name.lower().replace("_", "-")
 
+    @property
+    def many(self) -> bool:
+        """The flag may be given several times."""
+        return self.name in SELECTORS and self.parse in (_tickers, _patterns)
+
     def shown(self, text: str) -> str:
         if not text:
             return "(not set)"
@@ -312,10 +355,76 @@ class Setting:
         return "***" if self.secret else text
 
 
+# Each of them says which markets to record; one is enough.
+SELECTORS: Final = (
+    "MARKET_TICKERS",
+    "MARKET_TICKERS_FILE",
+    "MARKET_SERIES",
+    "MARKET_EVENTS",
+    "MARKET_MATCH",
+    "MARKET_ALL_OPEN",
+    "MARKET_TOP",
+)
+
 SETTINGS: Final = (
     Setting("PROD_KEYID", "prod_keyid", _text, "", "API key id of the exchange", secret=True),
     Setting("PROD_KEYFILE", "prod_keyfile", _path, "", "file of the RSA private key (PEM, mode 0600)"),
-    Setting("MARKET_TICKERS", "market_tickers", _tickers, "", "markets to record, with commas between"),
+    Setting(
+        "MARKET_TICKERS",
+        "market_tickers",
+        _tickers,
+        "",
+        "markets to record, with commas between",
+        alias="--tickers",
+    ),
+    Setting(
+        "MARKET_TICKERS_FILE",
+        "market_tickers_file",
+        _path,
+        "",
+        "file that names markets to record, read anew when it changes",
+        alias="--tickers-file",
+    ),
+    Setting(
+        "MARKET_SERIES",
+        "market_series",
+        _tickers,
+        "",
+        "series to record: their open markets, and each new one",
+        alias="--series",
+    ),
+    Setting("MARKET_EVENTS", "market_events", _tickers, "", "events to record, likewise", alias="--event"),
+    Setting(
+        "MARKET_MATCH",
+        "market_match",
+        _patterns,
+        "",
+        "patterns of tickers to record, likewise (KXBTC*)",
+        alias="--match",
+    ),
+    Setting(
+        "MARKET_ALL_OPEN",
+        "market_all_open",
+        _switch,
+        OFF,
+        "record every open market, and each new one",
+        alias="--all-open",
+    ),
+    Setting(
+        "MARKET_TOP",
+        "market_top",
+        _integer(1, 1_000_000),
+        "",
+        "of the markets found, only so many with the largest volume",
+        alias="--top",
+    ),
+    Setting(
+        "DISCOVERY_SECS",
+        "discovery_secs",
+        _integer(1, 86_400),
+        "300",
+        "so often REST is asked for the markets again, beside what is announced",
+    ),
     Setting("WS_URL", "ws_url", _ws_url, DEFAULT_WS_URL, "WebSocket address of the exchange"),
     Setting("WS_HOSTNAME", "ws_hostname", _text, "", "host name to ask for and verify, instead of WS_URL's"),
     Setting(
@@ -539,10 +648,12 @@ def load(
     environ: Mapping[str, str],
     env_file: Path | None = Path(".env"),
     toml_file: Path | None = None,
+    flags_only: Container[str] = (),
 ) -> Loaded:
     """Reads and checks all settings; ``flags`` has setting names as keys. Raises ConfigError.
 
-    A missing ``.env`` or ``kalshi-fast.toml`` is fine; a ``toml_file`` that was asked for must exist.
+    ``flags_only``: settings that are not looked for anywhere else. A missing ``.env`` or
+    ``kalshi-fast.toml`` is fine; a ``toml_file`` that was asked for must exist.
     """
     layers: list[tuple[str, Mapping[str, str | None]]] = [
         ("flag", flags),
@@ -558,7 +669,7 @@ def load(
         source, text = next(
             (
                 (source, given.strip())
-                for source, layer in layers
+                for source, layer in (layers[:1] if setting.name in flags_only else layers)
                 if (given := layer.get(setting.name) or "").strip()
             ),
             ("default", ""),
@@ -610,13 +721,13 @@ def _check_tuning(settings: Settings, sources: Mapping[str, str]) -> None:
         )
 
 
-def _read_file(path: Path, what: str) -> str | None:
+def _read_file(path: Path, what: str, most_bytes: int = _MAX_FILE_BYTES) -> str | None:
     """The text of a small file, None when there is none."""
     try:
         with path.open("rb") as file:
-            content = file.read(_MAX_FILE_BYTES + 1)
-        if len(content) > _MAX_FILE_BYTES:
-            raise ConfigError(f"{what} {path}: larger than {_MAX_FILE_BYTES} bytes")
+            content = file.read(most_bytes + 1)
+        if len(content) > most_bytes:
+            raise ConfigError(f"{what} {path}: larger than {most_bytes} bytes")
         return content.decode("utf-8-sig")
     except FileNotFoundError:
         return None
@@ -678,16 +789,25 @@ def _read_toml(path: Path | None) -> dict[str, str | None]:
     return found
 
 
+def require_key(settings: Settings) -> tuple[str, Path]:
+    """What every request to the exchange is signed with. Raises ConfigError."""
+    if settings.prod_keyid is None:
+        raise _missing("PROD_KEYID", "the id of your API key")
+    if settings.prod_keyfile is None:
+        raise _missing("PROD_KEYFILE", "the path of its private key")
+    return settings.prod_keyid, settings.prod_keyfile
+
+
 def require_live(settings: Settings) -> None:
     """What a recording cannot do without. Raises ConfigError."""
-    for value, name, what in (
-        (settings.prod_keyid, "PROD_KEYID", "the id of your API key"),
-        (settings.prod_keyfile, "PROD_KEYFILE", "the path of its private key"),
-        (settings.market_tickers, "MARKET_TICKERS", "the markets to record"),
-    ):
-        if not value:
-            flag = _BY_NAME[name].flag
-            raise ConfigError(f"{name} is not set: give {what} in the environment, in .env or with {flag}")
+    require_key(settings)
+    if not any(getattr(settings, _BY_NAME[name].attribute) for name in SELECTORS):
+        raise _missing("MARKET_TICKERS", "the markets to record", "; --series, --match and others find them")
+
+
+def _missing(name: str, what: str, more: str = "") -> ConfigError:
+    flag = _BY_NAME[name].flag
+    return ConfigError(f"{name} is not set: give {what} in the environment, in .env or with {flag}{more}")
 
 
 def writable_directory(name: str, directory: Path) -> None:

@@ -88,7 +88,9 @@ class DemoOptions:
         told: dict[str, str | None] = {
             "PROD_KEYID": simulator.key_id,
             "PROD_KEYFILE": simulator.key_file,
-            "MARKET_TICKERS": ",".join(simulator.tickers),
+            # Of invented markets every one is wanted, those that come during the play too.
+            "MARKET_TICKERS": ",".join(simulator.tickers) if self.recording is not None else None,
+            "MARKET_ALL_OPEN": "on" if self.recording is None else None,
             "WS_URL": simulator.url,
             "WS_CAFILE": simulator.ca_file,
             "REST_URL": simulator.rest_url,
@@ -170,18 +172,21 @@ async def _until_all_arrived(recording: Recording, simulator: Simulator, *, chao
     sent = await simulator.finished()
     elapsed = time.monotonic() - started
     deadline = time.monotonic() + _DRAIN_TIMEOUT_S
-    # Under chaos not all that was sent need arrive: then, until nothing comes and nothing is doubtful.
-    counts, before, quiet_since = recording.recorder.counts, -1, time.monotonic()
-    while time.monotonic() < deadline:
-        if counts.frames != before:
-            before, quiet_since = counts.frames, time.monotonic()
-        elif chaos:
-            if time.monotonic() - quiet_since > _QUIET_S and _all_exact(recording, simulator.tickers):
-                break
-        elif counts.frames >= sent and recording.channels.idle:
-            break
-        await asyncio.sleep(0.01)
+    # Markets may still come and go, with frames of their own: until nothing comes and nothing is doubtful.
+    # Under chaos not all that was sent need arrive.
+    before, quiet_since = -1, time.monotonic()
     report = await simulator.report()
+    while time.monotonic() < deadline:
+        frames = recording.recorder.counts.frames
+        if frames != before:
+            before, quiet_since = frames, time.monotonic()
+        elif frames >= sent and time.monotonic() - quiet_since > _QUIET_S:
+            report = await simulator.report()
+            complete = chaos or recording.recorder.counts.frames == report["frames_sent"]
+            if complete and _all_exact(recording, report["living"]):
+                break
+        await asyncio.sleep(0.01)
+    report["frames_received"] = recording.recorder.counts.frames
     report["frames_per_s"] = round(recording.recorder.counts.frames / max(elapsed, 1e-9))
     # Copies, made while the connection still stands: closing it makes every book unknown.
     report["our_books"] = {ticker: market.book.copy() for ticker, market in recording.books.by_ticker.items()}
@@ -197,9 +202,12 @@ def _all_exact(recording: Recording, tickers: list[str]) -> bool:
 
 def _figures(recording: Recording, report: dict[str, Any], options: DemoOptions) -> dict[str, Any]:
     figures: dict[str, Any] = {"frames_sent": report["frames_sent"], **recording.summary()}
-    wanted = recording.settings.market_tickers
-    truth = {ticker: _book(report["books"][ticker]) for ticker in wanted}
+    figures["frames_received"] = report["frames_received"]
     ours = report["our_books"]
+    # Those that are settled may have been let go already.
+    carried = [ticker for ticker in report["books"] if ticker in ours or ticker in report["living"]]
+    truth = {ticker: _book(report["books"][ticker]) for ticker in carried}
+    figures["markets_let_go"] = len(report["books"]) - len(carried)
     figures["books_compared"] = len(truth)
     figures["books_equal"] = sum(ours.get(ticker) == book for ticker, book in truth.items())
     figures["frames_per_s"] = report["frames_per_s"]
@@ -218,6 +226,9 @@ def _figures(recording: Recording, report: dict[str, Any], options: DemoOptions)
             "SELECT count() FROM orderbook_events WHERE conn_id >= {first:UInt64}",
             parameters={"first": report["first_conn_id"]},
         ).result_rows[0][0]
+        figures["created"] = len(report["created"])
+        figures["heard_us"] = sorted(report["heard_us"])
+        figures["created_complete"] = _complete(client, report["created"], report["first_conn_id"])
         stored = _stored_books(client, list(truth))
         figures["sql_books_equal"] = sum(stored[ticker] == book for ticker, book in truth.items())
         figures["best_bid_ask"] = [
@@ -241,8 +252,7 @@ def _figures(recording: Recording, report: dict[str, Any], options: DemoOptions)
         }
     finally:
         client.close()
-    traded = sum(count for ticker, count in report["traded"].items() if ticker in wanted)
-    figures["exchange_trades"] = traded
+    figures["exchange_trades"] = sum(report["traded"].values())
     figures["exchange_tickers"] = report["tickers_sent"]
     figures["exchange_lifecycle"] = report["announcements_sent"]
     files = ds.dataset(settings.parquet_dir / "orderbook", format="parquet")
@@ -256,6 +266,7 @@ def _figures(recording: Recording, report: dict[str, Any], options: DemoOptions)
         and figures.get("checkpoints_wrong", 0) == 0
         and figures["events"] == figures["clickhouse_rows"] == figures["parquet_rows"]
         and figures["books_compared"] == figures["books_equal"] == figures["sql_books_equal"]
+        and (options.chaos or figures["created_complete"] == figures["created"])
         and all(_channel_agrees(figures, options, table) for table in HISTORIES)
     )
     return figures
@@ -308,8 +319,24 @@ def _stored_books(client: Any, tickers: list[str]) -> dict[str, OrderBook]:  # n
     return {ticker: _book(found) for ticker, found in sides.items()}
 
 
+def _complete(client: Any, created: dict[str, int], first_conn_id: int) -> int:  # noqa: ANN401
+    """Of how many markets that came during the play every change is stored, behind a first snapshot."""
+    rows = client.query(
+        "SELECT market_ticker, countIf(type = 'delta'), argMin(type, (ingest_ts, seq, type))"
+        " FROM orderbook_events WHERE market_ticker IN {tickers:Array(String)} AND conn_id >= {first:UInt64}"
+        " GROUP BY market_ticker",
+        parameters={"tickers": list(created), "first": first_conn_id},
+    ).result_rows
+    return sum(first == "clear" and deltas == created[ticker] for ticker, deltas, first in rows)
+
+
 def _text(value: object) -> str | None:
     return None if value is None else str(value)
+
+
+def _waits(heard_us: list[int]) -> str:
+    half, most = heard_us[len(heard_us) // 2] / 1000, heard_us[-1] / 1000
+    return f"(subscribed {half:.0f} ms after they were announced, {most:.0f} at most)"
 
 
 def _told(figures: dict[str, Any], table: str) -> str:
@@ -350,6 +377,15 @@ def describe(figures: dict[str, Any], directory: Path) -> str:
         *(
             f"{table.removeprefix('market_') + ' in both stores':<30}{_told(figures, table)}"
             for table in HISTORIES
+        ),
+        *(
+            [
+                line("markets created meanwhile", "created", _waits(figures["heard_us"])),
+                line("  all of it recorded", "created_complete", same_as="" if chaos else "created"),
+                line("markets settled and let go", "markets_let_go"),
+            ]
+            if figures["created"]
+            else []
         ),
         *chaos,
         "",

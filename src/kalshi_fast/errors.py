@@ -160,4 +160,6 @@ class ReplayError(KalshiFastError):
 
 
 class RestError(KalshiFastError):
-    """The exchange's REST interface does not answer, or not as it must."""
+    """The exchange's REST interface does not answer, or not as it must. ``status``: of an HTTP answer."""
+
+    status = 0

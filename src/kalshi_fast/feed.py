@@ -94,6 +94,11 @@ class Feed(Generic[L]):
         """Closes the connection; ``run`` returns."""
         self._stop.set()
 
+    @property
+    def ending(self) -> bool:
+        """It will not carry anything new."""
+        return self._stop.is_set() or self.link.session.fatal is not None
+
     async def run(self) -> None:
         session = self.link.session
         while not self._stop.is_set():

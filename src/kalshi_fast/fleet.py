@@ -41,7 +41,8 @@ class Fleet:
     """``Fleet(settings, signer, recorder, pool, ssl_context)``; ``await run()`` lasts until ``stop``.
 
     Raises ConnectError when no first connection comes about, SubscriptionError when no market is known to
-    the exchange.
+    the exchange. ``open_ended``: markets will come, so that it is no error to have none; ``patient``: others
+    see to it that the configuration is right.
     """
 
     def __init__(
@@ -52,6 +53,8 @@ class Fleet:
         pool: Pool,
         ssl_context: ssl.SSLContext | None,
     ) -> None:
+        self.open_ended = False
+        self.patient = False
         self.feeds: list[Feed[Link]] = []
         self._homeless: dict[str, tuple[int, int]] = {}  # how often no room was found, and when to try again
         self._pairs: list[list[Feed[Link]]] = []  # a feed, and with a hot standby its twin
@@ -65,6 +68,7 @@ class Fleet:
         self._tasks: dict[asyncio.Task[None], Feed[Link]] = {}
         self._copies = 2 if settings.hot_standby else 1
         self._stopped = False
+        self._wake = asyncio.Event()
         self._past_connections = 0
         self._past_reconnects = 0
         self._place(settings.market_tickers)
@@ -93,30 +97,33 @@ class Fleet:
     def stop(self) -> None:
         """Closes all connections; ``run`` returns."""
         self._stopped = True
+        self._wake.set()
         for feed in self.feeds:
             feed.stop()
 
     async def run(self) -> None:
         """Runs all feeds, and those that come to be needed. An error that no retry mends ends all."""
+        waking = asyncio.ensure_future(self._wake.wait())
         try:
             while True:
                 for feed in self.feeds:
                     if feed not in self._tasks.values() and not self._stopped:
                         self._tasks[asyncio.ensure_future(feed.run())] = feed
-                if self._tasks:
-                    done, _ = await asyncio.wait(
-                        self._tasks, timeout=LOOK_S, return_when=asyncio.FIRST_COMPLETED
-                    )
-                    for task in done:
-                        self._over(task)
-                elif self._homeless and not self._stopped:
-                    await asyncio.sleep(LOOK_S)
-                else:
+                if not self._tasks and (self._stopped or not (self._homeless or self.open_ended)):
                     return
+                await asyncio.wait(
+                    {waking, *self._tasks}, timeout=LOOK_S, return_when=asyncio.FIRST_COMPLETED
+                )
+                for task in [task for task in self._tasks if task.done()]:
+                    self._over(task)
+                if waking.done() and not self._stopped:
+                    self._wake.clear()
+                    waking = asyncio.ensure_future(self._wake.wait())
                 self._look_after()
         finally:
             self.stop()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+            waking.cancel()
+            await asyncio.gather(waking, *self._tasks, return_exceptions=True)
 
     def _over(self, task: asyncio.Task[None]) -> None:
         self._look_after()
@@ -129,11 +136,14 @@ class Fleet:
         self._pairs = [pair for pair in self._pairs if pair]
         self._past_connections += feed.connections
         self._past_reconnects += max(feed.connections - 1, 0)
+        for ticker in feed.link.session.tickers:  # that came when it was on its way out
+            self._homeless.setdefault(ticker, (0, 0))
         try:
             task.result()
         except SubscriptionError:
             # No market of this connection is known; those of others may be, or those of before were.
-            if not self._recorder.books.by_ticker and not any(f.link.session.tickers for f in self.feeds):
+            known = self.open_ended or self._recorder.books.tickers
+            if not known and not any(f.link.session.tickers for f in self.feeds):
                 raise
 
     def _look_after(self) -> None:
@@ -154,13 +164,11 @@ class Fleet:
                 self._homeless[ticker] = (times, now_ns + (_PLACE_AGAIN.bound_ns(times) if times else 0))
         if self._stopped:
             return
-        carried = Counter(ticker for feed in self.feeds for ticker in feed.link.session.tickers)
-        # A twin may find no room for what its other half has already brought elsewhere.
-        due = [
-            ticker
-            for ticker, (_, due_ns) in self._homeless.items()
-            if due_ns <= now_ns and carried[ticker] < self._copies
-        ]
+        due = [ticker for ticker, (_, due_ns) in self._homeless.items() if due_ns <= now_ns]
+        if due:
+            carried = Counter(ticker for feed in self.feeds for ticker in feed.link.session.tickers)
+            # A twin may find no room for what its other half has already brought elsewhere.
+            due = [ticker for ticker in due if carried[ticker] < self._copies]
         if due:
             for ticker in due:
                 times, _ = self._homeless[ticker]
@@ -169,8 +177,15 @@ class Fleet:
                 self._place(due)
             except SubscriptionError as error:
                 log.warning("%s; trying again later", error)
-        for feed in self.feeds:
-            if not feed.link.session.tickers and len(self.feeds) > 1 and feed.connections:
+        living = [pair for pair in self._pairs if not all(feed.ending for feed in pair)]
+        left = len(living)
+        for pair in living:
+            empty = [feed for feed in pair if not feed.link.session.tickers and feed.connections]
+            if len(empty) == len(pair):
+                if left == 1:
+                    continue  # for markets to come
+                left -= 1
+            for feed in empty:
                 feed.stop()
 
     # --- markets ----------------------------------------------------------------------------------
@@ -180,7 +195,10 @@ class Fleet:
         carried = self.tickers
         new = [ticker for ticker in dict.fromkeys(tickers) if ticker not in carried]
         room = self._settings.connection_markets
+        self.forgive(new)
         for pair in self._pairs:
+            if len(pair) < self._copies or any(feed.ending for feed in pair):
+                continue
             free = room - max(len(feed.link.session.tickers) for feed in pair)
             for feed in pair:
                 feed.link.add(new[: max(free, 0)])
@@ -195,6 +213,14 @@ class Fleet:
         for feed in self.feeds:
             feed.link.remove(gone)
 
+    def forgive(self, tickers: Iterable[str]) -> None:
+        """The exchange may know these markets by now, or they are not asked for any more."""
+        gone = set(tickers)
+        self.unknown_tickers = [ticker for ticker in self.unknown_tickers if ticker not in gone]
+        for feed in self.feeds:
+            session = feed.link.session
+            session.unknown_tickers = [ticker for ticker in session.unknown_tickers if ticker not in gone]
+
     def _place(self, tickers: Iterable[str]) -> None:
         """New connections for these markets. Only the very first one shows that the configuration is right;
         the others are patient from the start."""
@@ -208,9 +234,11 @@ class Fleet:
             part = wanted[start : start + room]
             pair = []
             for _ in range(self._copies):
-                pair.append(self._feed(part, patient=bool(self.feeds) or self._past_connections > 0))
+                patient = self.patient or bool(self.feeds) or self._past_connections > 0
+                pair.append(self._feed(part, patient=patient))
                 self.feeds.append(pair[-1])
             self._pairs.append(pair)
+        self._wake.set()
 
     def _feed(self, tickers: list[str], *, patient: bool) -> Feed[Link]:
         settings = self._settings

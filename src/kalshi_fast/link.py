@@ -83,6 +83,13 @@ class Link:
         self.session.remove(tickers)
         self._take_losses(receive_ns())
 
+    def forget(self, tickers: set[str]) -> None:
+        """Lets go of the books of markets that are not carried any more."""
+        if not tickers.isdisjoint(self.replicas):
+            self.path.forget(tickers)
+            for ticker in tickers:
+                self.replicas.pop(ticker, None)
+
     # --- frames -----------------------------------------------------------------------------------
 
     def on_full(self) -> None:

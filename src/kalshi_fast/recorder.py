@@ -232,6 +232,19 @@ class Recorder:
             )
             self.health(ingest_ns, link, "handover", detail=detail)
 
+    def forget(self, tickers: Iterable[str], ingest_ns: int) -> None:
+        """Markets that no connection carries any more: their books are let go, and no level of theirs is the
+        latest any longer."""
+        gone = {ticker for ticker in tickers if ticker in self.books.by_ticker}
+        for ticker in gone:
+            market = self.books.by_ticker[ticker]
+            for side, levels in enumerate(market.book.ladders()):
+                for price, _ in levels:
+                    self.level(market, side, price, 0, ingest_ns // 1000, ingest_ns)
+        for link in self._links:
+            link.forget(gone)
+        self.books.forget(gone)
+
     # --- rows -------------------------------------------------------------------------------------
 
     def event(

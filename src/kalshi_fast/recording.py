@@ -8,6 +8,7 @@ the database. Not here: what the parts do.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import signal
 import time
@@ -16,15 +17,21 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from kalshi_fast import _clock
+from kalshi_fast._clock import receive_ns
 from kalshi_fast.auth import Signer
 from kalshi_fast.books import Books
 from kalshi_fast.channels.feeds import ChannelFeeds
-from kalshi_fast.config import BOOKS, Settings, require_live
+from kalshi_fast.channels.session import LIFECYCLE, TRADE
+from kalshi_fast.config import BOOKS, Settings, require_key, require_live
+from kalshi_fast.discovery import listing
+from kalshi_fast.discovery.follower import Follower
+from kalshi_fast.discovery.selection import selected
 from kalshi_fast.errors import ConfigError, TuningError
 from kalshi_fast.feed import tls_context
 from kalshi_fast.fleet import Fleet
 from kalshi_fast.pool import BatchPool
 from kalshi_fast.recorder import Recorder
+from kalshi_fast.rest import Rest
 from kalshi_fast.ring import MAX_SLOTS, Ring
 from kalshi_fast.status.publish import Publisher
 from kalshi_fast.tuning import capture, collector
@@ -34,6 +41,7 @@ from kalshi_fast.writer import Writer
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from kalshi_fast.channels.messages import RestMarket
     from kalshi_fast.strategy import Strategy
 
 PROGRESS_S = 0.5
@@ -55,16 +63,18 @@ class Recording:
         self.settings = settings
         self.id = uuid.uuid4()
         self.books = Books()
+        self.conn_id = 0  # of no connection
         self.started = 0.0
+        self._rest: Rest | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    def open(self) -> None:
-        """Reads the key, opens the stores; the calling thread is the one that has to ``run``. Raises
-        ConfigError or SinkError."""
-        settings = self.settings = capture.prepare(self.settings)
-        assert settings.prod_keyid is not None  # noqa: S101 - require_live has seen to it
-        assert settings.prod_keyfile is not None  # noqa: S101
-        signer = Signer.from_file(settings.prod_keyid, settings.prod_keyfile)
+    def open(self, progress: Callable[[str], None] = lambda text: None) -> None:
+        """Reads the key, finds the markets, opens the stores; the calling thread is the one to ``run``.
+        Raises ConfigError, RestError or SinkError."""
+        self.settings = capture.prepare(self.settings)
+        signer = Signer.from_file(*require_key(self.settings))
+        self._find(signer, progress)
+        settings = self.settings
         context = tls_context(settings.ws_cafile) if urlsplit(settings.ws_url).scheme == "wss" else None
         if settings.parquet_dir is None and settings.clickhouse_url is None:
             raise ConfigError("CLICKHOUSE_URL and PARQUET_DIR are both off: nothing would be recorded")
@@ -91,6 +101,7 @@ class Recording:
         self.fleet = Fleet(settings, signer, self.recorder, self.pool, context)
         self.channels = ChannelFeeds(settings, signer, self.recorder, self.pool, context)
         self.channels.streams.go_on_after(self.writer.late_trades, self.writer.trades_forgotten_us)
+        self._open_ended()
         capture.apply(settings)  # last: what has been started above is not meant
 
     def _populate(self, slots: int) -> None:
@@ -100,6 +111,38 @@ class Recording:
             if self.settings.lock_memory:
                 raise
             log.debug("%s", error)  # nobody has asked for it
+
+    def _find(self, signer: Signer, progress: Callable[[str], None]) -> None:
+        """The markets of the selection; from here on the settings name them all."""
+        settings, selection = self.settings, selected(self.settings)
+        found: dict[str, RestMarket] = {}
+        if settings.rest_url is not None:
+            self._rest = Rest(settings.rest_url, signer, cafile=settings.ws_cafile)
+            if selection.discovers:
+                progress("asking for the markets …")
+                found = listing.find(
+                    self._rest, selection, progress=lambda n: progress(f"{n:,} markets so far")
+                )
+        chosen = selection.choose(found)
+        found = {ticker: found[ticker] for ticker in chosen}
+        self.follower = Follower(settings, selection, self._rest, found)
+        tickers = tuple(dict.fromkeys((*selection.tickers, *chosen)))
+        self.settings = dataclasses.replace(settings, market_tickers=tickers)
+
+    def _open_ended(self) -> None:
+        """Markets may come, even if there is none now."""
+        heard = LIFECYCLE in self.settings.channels
+        if self.follower.selection.discovers and not heard:
+            log.warning(
+                "CHANNELS: without %s new markets are found every %d s only (DISCOVERY_SECS)",
+                LIFECYCLE,
+                self.settings.discovery_secs,
+            )
+        self.fleet.open_ended = (
+            self.follower.selection.discovers or self.settings.market_tickers_file is not None
+        )
+        self.fleet.patient = bool(self.channels.feeds)
+        self.channels.streams.listener = self.follower
 
     async def run(self, progress: Callable[[Recording], None] | None = None) -> None:
         """Records until ``stop``, a signal, or an error that no retry can mend."""
@@ -134,28 +177,77 @@ class Recording:
             tasks.append(asyncio.ensure_future(self.fleet.run()))
         if self.channels.feeds:
             tasks.append(asyncio.ensure_future(self.channels.run()))
+        tasks.append(asyncio.ensure_future(self.follower.run(self)))
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
             self.stop()
+            tasks[-1].cancel()
             ended = await asyncio.gather(*tasks, return_exceptions=True)
-        for error in ended:
+        *of_feeds, of_follower = ended
+        for error in of_feeds:
             if isinstance(error, BaseException):
                 raise error
+        if isinstance(of_follower, Exception):  # else it was cancelled, as it had to be
+            raise of_follower
 
-    def follow(self, tickers: Iterable[str]) -> None:
-        """From now on records these markets and no others."""
-        wanted = dict.fromkeys(tickers)
-        carried = self.fleet.tickers
-        self.fleet.add(wanted)
-        self.fleet.remove(carried - wanted.keys())
-        self.channels.add(wanted)
-        self.channels.remove(carried - wanted.keys())
+    # --- markets that come and go -----------------------------------------------------------------
+
+    def follow(self, settings: Settings) -> None:
+        """From now on records the markets that these settings select, and no others. Raises ConfigError."""
+        self.follower.follow(settings)
+        self._open_ended()
+
+    def add(self, tickers: Iterable[str]) -> None:
+        """Records these markets too, from now on."""
+        new = list(tickers)
+        if BOOKS in self.settings.channels:
+            self.fleet.add(new)
+        self.channels.add(new)
+
+    def hears_trades(self, ticker: str) -> bool:
+        """All that is traded of this market comes from now on, or it is not wanted anyway."""
+        return self.channels.hears_trades(ticker)
+
+    def missed_trades(self, since_ns: int) -> None:
+        """Trades have been missed from then until now."""
+        if TRADE in self.settings.channels:
+            self.channels.streams.missed(since_ns, receive_ns())
+
+    def remove(self, tickers: Iterable[str]) -> None:
+        """Ends the recording of these markets: their books are unknown from now on, and let go."""
+        gone = list(tickers)
+        self.fleet.remove(gone)
+        self.channels.remove(gone)
+        self.recorder.forget(gone, receive_ns())
+
+    def learned(self, market: RestMarket, asked_ns: int) -> None:
+        """What REST says of a market, asked at that receive time."""
+        self.channels.streams.learned(market, asked_ns)
+
+    def refused(self) -> list[str]:
+        """Markets that the exchange does not know."""
+        return self.fleet.unknown_tickers
+
+    def forgive(self, tickers: Iterable[str]) -> None:
+        """These are not asked for any more, so that they are no errors."""
+        self.fleet.forgive(tickers)
+
+    def say(self, event: str, detail: str) -> None:
+        """One row of feed_health, of no connection."""
+        self.recorder.health(receive_ns(), self, event, detail=detail)
+
+    @property
+    def settled(self) -> bool:
+        """No trade that was missed is still asked for."""
+        return self.channels.idle
 
     def stop(self) -> None:
         """Ends the feeds; what is buffered is delivered by ``close``."""
         self.fleet.stop()
         self.channels.stop()
+        if self._rest is not None:
+            self._rest.close()
 
     def close(self) -> None:
         """Delivers everything buffered and closes the stores. Raises SinkError when one refused."""
@@ -194,7 +286,7 @@ class Recording:
         report = self.writer.report
         return {
             "connections": self.fleet.connections + self.channels.connections,
-            "markets": len(self.books.by_ticker),
+            "markets": len(self.books.tickers),
             "frames_received": counts.frames,
             "events": counts.events,
             "snapshots": counts.snapshots,

@@ -75,7 +75,7 @@ class Rest:
 
     def markets(self, *, cursor: str = "", **filters: str | int) -> MarketPage:
         """One page of the markets that these filters let through (``tickers``, ``status``, …)."""
-        return self.get("/markets", {**filters, "cursor": cursor, "limit": PAGE}, MarketPage)
+        return self.get("/markets", {"limit": PAGE, **filters, "cursor": cursor}, MarketPage)
 
     def get(self, path: str, query: Mapping[str, str | int], answer: type[Answer]) -> Answer:
         """What stands at a path, below that of the URL. Empty values of the query are left out."""
@@ -90,7 +90,9 @@ class Rest:
                 return self._once(path, asked, answer)
             except _PassingError as error:
                 if failures >= ATTEMPTS:
-                    raise RestError(f"REST_URL: {self._url}{path}: {error}") from error
+                    raise RestError(
+                        f"REST_URL: {self._url}{path}: {error} (asked {failures} times)"
+                    ) from error
                 self._wait(max(wait_s, error.wait_s))
 
     def _wait(self, seconds: float) -> None:
@@ -117,7 +119,9 @@ class Rest:
             raise _PassingError(f"HTTP {response.status}", response.headers.get("Retry-After"))
         if response.status != 200:
             said = body[:200].decode("utf-8", "replace").strip()
-            raise RestError(f"REST_URL: {self._url}{path}: HTTP {response.status} ({said})")
+            refusal = RestError(f"REST_URL: {self._url}{path}: HTTP {response.status} ({said})")
+            refusal.status = response.status
+            raise refusal
         if len(body) > MAX_ANSWER_BYTES:
             raise RestError(f"REST_URL: {self._url}{path}: more than {MAX_ANSWER_BYTES} bytes")
         try:

@@ -199,6 +199,7 @@ class Session:
         """These markets are wanted too, from now on."""
         new = [ticker for ticker in dict.fromkeys(tickers) if ticker not in self.tickers]
         if new:
+            self.unknown_tickers = [ticker for ticker in self.unknown_tickers if ticker not in new]
             self.tickers.update(dict.fromkeys(new))
             self._groups.append(Group(new, join=True))
             self.tick()

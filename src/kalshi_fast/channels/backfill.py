@@ -40,8 +40,8 @@ AGAIN: Final = Scale(NS, 30 * NS)
 
 
 class Backfill:
-    """``await run()`` until it is cancelled or REST is closed. ``conn_id`` 0 in its feed_health rows: it is of no
-    connection."""
+    """``await run()`` until it is cancelled or REST is closed. ``conn_id`` is 0 in its feed_health rows: it is
+    of no connection."""
 
     conn_id = 0
 
@@ -147,12 +147,12 @@ class Backfill:
         asked = list(streams.to_ask)[:TICKERS_PER_REQUEST]
         for ticker in asked:
             del streams.to_ask[ticker]
-        cursor = ""
+        cursor, asked_ns = "", receive_ns()
         try:
             while True:
                 page = await asyncio.to_thread(self._rest.markets, tickers=",".join(asked), cursor=cursor)
                 for market in page.markets:
-                    streams.learned(market, receive_ns())
+                    streams.learned(market, asked_ns)
                 cursor = page.cursor or ""
                 if not cursor:
                     self._failures = 0

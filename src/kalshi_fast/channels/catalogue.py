@@ -78,8 +78,13 @@ class Catalogue:
         return self._keep(msgspec.structs.replace(row, **told, version=version))
 
     def learn(self, market: RestMarket, version: int) -> MarketRow | None:
-        """The row as REST has it; None when nothing is new."""
+        """The row as REST has it; None when nothing is new.
+
+        ``version``: when REST was asked. What has been announced since is newer than the answer.
+        """
         before = self._rows.get(market.ticker)
+        if before is not None and before.version > version:
+            return None
         row = msgspec.structs.replace(
             before or MarketRow(market.ticker),
             event_ticker=_text(market.event_ticker),

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from kalshi_fast.backoff import Backoff, Scale
 from kalshi_fast.channels.backfill import Backfill
 from kalshi_fast.channels.link import ChannelLink
-from kalshi_fast.channels.session import ChannelSession
+from kalshi_fast.channels.session import TRADE, ChannelSession
 from kalshi_fast.channels.streams import Streams
 from kalshi_fast.config import BOOKS
 from kalshi_fast.feed import Feed
@@ -78,7 +78,7 @@ class ChannelFeeds:
                     ),
                     hostname=settings.ws_hostname,
                     idle_s=settings.ws_idle_ns / 1e9,
-                    patient=BOOKS in settings.channels or number > 0,
+                    patient=(BOOKS in settings.channels and bool(settings.market_tickers)) or number > 0,
                 )
             )
 
@@ -96,6 +96,13 @@ class ChannelFeeds:
     def idle(self) -> bool:
         """Nothing that was missed is waited for."""
         return self.backfill is None or self.backfill.idle
+
+    def hears_trades(self, ticker: str) -> bool:
+        """All that is traded of this market comes from now on, or it is not wanted anyway."""
+        sessions = [feed.link.session for feed in self.feeds]
+        return not any(TRADE in session.channels for session in sessions) or any(
+            session.hears(TRADE, ticker) for session in sessions
+        )
 
     def stop(self) -> None:
         """Closes all connections; ``run`` returns."""

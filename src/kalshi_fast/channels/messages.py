@@ -162,10 +162,39 @@ class RestMarket(Struct, omit_defaults=True):
     expiration_time: str | None = None
     result: str | None = None
     settlement_value_dollars: str | None = None
+    volume_fp: str | None = None
+    volume: int | None = None
+    volume_24h_fp: str | None = None
+    volume_24h: int | None = None
+    yes_bid_dollars: str | None = None
+    yes_ask_dollars: str | None = None
 
 
 class MarketPage(Struct):
     """``cursor``: of the next page, empty on the last one."""
 
     markets: list[RestMarket] = []
+    cursor: str | None = None
+
+
+class RestSeries(Struct):
+    """A series as ``GET /series`` tells it, as far as it is looked at."""
+
+    ticker: str
+
+
+class SeriesList(Struct):
+    series: list[RestSeries] | None = None
+
+
+class RestEvent(Struct):
+    """An event as ``GET /events`` tells it, as far as it is looked at."""
+
+    event_ticker: str
+
+
+class EventPage(Struct):
+    """``cursor``: of the next page, empty on the last one."""
+
+    events: list[RestEvent] | None = None
     cursor: str | None = None

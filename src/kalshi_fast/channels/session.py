@@ -12,7 +12,7 @@ say (``link``).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from kalshi_fast import wire
@@ -55,6 +55,7 @@ class _Channel:
     failures: int = 0
     granted_ns: int = 0
     markets: set[str] | None = None
+    adding: set[str] = field(default_factory=set)  # with the last change
     whole: bool = False  # by market it was refused: for all markets from then on
 
 
@@ -116,6 +117,14 @@ class ChannelSession:
     def carries(self, name: str) -> bool:
         """Frames of this channel come on this connection."""
         return any(channel.name == name and channel.sid is not None for channel in self._channels)
+
+    def hears(self, name: str, ticker: str) -> bool:
+        """Everything of this market comes on this channel: the exchange has said so."""
+        for channel in self._channels:
+            if channel.name == name and channel.sid is not None:
+                unanswered = channel.update and ticker in channel.adding
+                return channel.markets is None or (ticker in channel.markets and not unanswered)
+        return False
 
     def receive(self, sid: int, seq: int) -> Verdict:
         """Counts one frame of a sequence. After a GAP the sequence goes on behind this frame."""
@@ -280,6 +289,7 @@ class ChannelSession:
             return
         action, tickers = ("add_markets", new) if new else ("delete_markets", gone)
         channel.markets = channel.markets | new if new else channel.markets - gone
+        channel.adding = new
         params = wire.Params(sid=sid, market_tickers=sorted(tickers), action=action)
         channel.update = self._command("update_subscription", params)
         channel.deadline_ns = now + REPLY_NS

@@ -8,7 +8,7 @@ it up. Not here: sequences (``link``), what is known of markets (``catalogue``),
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeAlias
 
 from kalshi_fast.backoff import NS
 from kalshi_fast.channels import grid, session
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from kalshi_fast.channels.link import ChannelLink
-    from kalshi_fast.channels.messages import RestMarket, TickerUpdate, Trade
+    from kalshi_fast.channels.messages import LifecycleBody, RestMarket, TickerUpdate, Trade
     from kalshi_fast.recorder import Recorder
 
 MOST_BODY_BYTES: Final = 64 * 1024
@@ -36,6 +36,17 @@ RESTART_NS: Final = 60 * NS
 MOST_ASKED: Final = 20_000  # markets that wait to be asked for
 
 Announcement: TypeAlias = MarketLifecycle | EventLifecycle | EventFeeUpdate | MultivariateLifecycle
+
+
+class Listener(Protocol):
+    """Whoever wants to hear of the life of markets. ``found``: those that it asks REST for itself."""
+
+    found: dict[str, None]
+
+    def announced(self, body: LifecycleBody) -> None: ...
+
+    def resumed(self) -> None:
+        """The announcements go on after they may have been missed."""
 
 
 class Interruption(NamedTuple):
@@ -55,6 +66,7 @@ class Streams:
         self.catalogue = Catalogue()
         self.interruptions: list[Interruption] = []
         self.to_ask: dict[str, None] = {}  # markets of which nothing is known, or not enough
+        self.listener: Listener | None = None
         self._recent = recent or Recent()
         self._before_ns = 0  # until when recorders before have had all trades; 0: no matter
         self._leaders: dict[str, ChannelLink] = {}
@@ -81,6 +93,11 @@ class Streams:
         """These markets too, from now on."""
         self.wanted.update(tickers)
 
+    def missed(self, since_ns: int, until_ns: int) -> None:
+        """Trades may be missing from the first of these receive times to the second."""
+        if len(self.interruptions) < MOST_INTERRUPTIONS:
+            self.interruptions.append(Interruption(since_ns, until_ns))
+
     def remove(self, tickers: Iterable[str]) -> None:
         """These markets no more."""
         self.wanted.difference_update(tickers)
@@ -95,18 +112,25 @@ class Streams:
             if session.TRADE in names:
                 self._missed_ns.setdefault(link, self._seen_ns.get(link, now_ns))
             if session.LIFECYCLE in names:
-                self.ask(self.wanted)  # announcements do not come twice, but what they say can be asked for
+                # Announcements do not come twice, but what they say can be asked for.
+                self.ask(self._unattended())
         if state.granted:
             names, state.granted = set(state.granted), []
             if session.TRADE in names:
                 since_ns = self._missed_ns.pop(link, None)
                 if self._before_ns:
                     since_ns, self._before_ns = self._before_ns, 0
-                if since_ns is not None and len(self.interruptions) < MOST_INTERRUPTIONS:
-                    self.interruptions.append(Interruption(since_ns, now_ns))
+                if since_ns is not None:
+                    self.missed(since_ns, now_ns)
                 self._seen_ns[link] = now_ns
             if session.LIFECYCLE in names:
-                self.ask(ticker for ticker in self.wanted if ticker not in self.catalogue)
+                self.ask(ticker for ticker in self._unattended() if ticker not in self.catalogue)
+                if self.listener is not None:
+                    self.listener.resumed()
+
+    def _unattended(self) -> list[str]:
+        found = () if self.listener is None else self.listener.found
+        return sorted(ticker for ticker in self.wanted if ticker not in found)
 
     def ask(self, tickers: Iterable[str]) -> None:
         """These markets are to be asked for by REST."""
@@ -184,15 +208,17 @@ class Streams:
 
     def _market(self, message: MarketLifecycle, ingest_ns: int) -> None:
         grid.announce(self.recorder.books, message.msg)
+        if self.listener is not None:
+            self.listener.announced(message.msg)
         known = self.catalogue.apply(message.msg, ingest_ns)
         if known is None:
             self.ask([message.msg.market_ticker])
         else:
             self.recorder.keep("markets", known, len(known.title) + len(known.price_ranges))
 
-    def learned(self, market: RestMarket, now_ns: int) -> None:
-        """What REST says of a market."""
-        known = self.catalogue.learn(market, now_ns)
+    def learned(self, market: RestMarket, asked_ns: int) -> None:
+        """What REST says of a market, asked at that receive time."""
+        known = self.catalogue.learn(market, asked_ns)
         if known is not None:
             self.recorder.keep("markets", known, len(known.title) + len(known.price_ranges))
 

@@ -77,6 +77,13 @@ async def _obey(exchange: Exchange) -> None:
                 **dataclasses.asdict(exchange.stats),
                 books=exchange.books(),
                 traded=exchange.tape.counts(),
+                created={ticker: exchange.changes[ticker] for ticker in exchange.life.created},
+                heard_us=[exchange.life.markets[t].heard_ns // 1000 for t in exchange.life.created],
+                living=[
+                    market.ticker
+                    for market in exchange.life.markets.values()
+                    if market.status not in ("finalized", "closed", "determined")
+                ],
             )
         else:
             say("error", message=f"expected report or stop, got {line!r}")

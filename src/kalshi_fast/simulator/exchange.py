@@ -11,7 +11,7 @@ import asyncio
 import errno
 import json
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from email.utils import formatdate
 from random import Random
 from typing import TYPE_CHECKING, Final
@@ -80,6 +80,7 @@ class Exchange:
         max_subscriptions: int | None = None,
         unique_sids: bool = False,
         life_every_s: float | None = None,
+        life_lead_s: float | None = None,
     ) -> None:
         self.source = source
         self.seed = seed
@@ -96,6 +97,7 @@ class Exchange:
         self.port = port
         self.played = 0
         self.carried = 0  # grows whenever who carries what changes
+        self.changes: Counter[str] = Counter()  # of the book of each market, whoever has heard of them
         self._keys = keys
         self._ssl_context = ssl_context
         self._pace = Pace(rate, speed, seconds)
@@ -109,7 +111,7 @@ class Exchange:
         self.tape = Tape(self)
         self.life = Life(self, self._agenda)
         if life_every_s is not None:
-            self.life.plan(life_every_s)
+            self.life.plan(life_every_s, life_lead_s)
         self._checkpoints: Checkpoints | None = None
         if checkpoint_every_s is not None:
             if directory is None:
@@ -185,7 +187,11 @@ class Exchange:
     ) -> Client | picows.WSUpgradeResponseWithListener | None:
         path = request.path.decode("ascii", "replace")
         if request.method == b"GET" and path.startswith(f"{rest.ROOT}/"):
-            return _response(*rest.answer(self, path, request.headers, self._keys))
+            answer = rest.answer(self, path, request.headers, self._keys)
+            more = {} if answer.retry_after_s is None else {"Retry-After": str(answer.retry_after_s)}
+            if answer.cut:
+                more["Content-Length"] = str(2 * len(answer.body))
+            return _response(answer.status, answer.body, more)
         if path.partition("?")[0] != PATH:
             return None
         if self.conditions.refusal is not None:
@@ -214,6 +220,8 @@ class Exchange:
         self.carried += 1
         for name in keys:
             self._carriers[name].append((client, subscription))
+            if subscription.channel == BOOKS:
+                self.life.heard(name)
 
     def drop(self, client: Client, subscription: Subscription, keys: Iterable[str]) -> None:
         self.carried += 1
@@ -243,6 +251,7 @@ class Exchange:
 
     def publish(self, change: Change, *, drop: bool = False) -> None:
         """A change that the books have already made goes to all who carry its market."""
+        self.changes[change.ticker] += 1
         told_in_yes: Change | None = None
         for client, subscription in self.carriers(change.ticker):
             if not subscription.yes_scale:
@@ -347,9 +356,12 @@ class Exchange:
         self.stats.checkpoints += 1
 
 
-def _response(status: int, body: bytes) -> picows.WSUpgradeResponseWithListener:
+def _response(
+    status: int, body: bytes, more: Mapping[str, str] | None = None
+) -> picows.WSUpgradeResponseWithListener:
     """A JSON answer that ends the connection."""
     headers = {"Content-Type": "application/json", "Date": formatdate(usegmt=True), "Connection": "close"}
+    headers |= more or {}
     if status < 400:
         response = picows.WSUpgradeResponse.create_ok_response(body, headers)
     else:

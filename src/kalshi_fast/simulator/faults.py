@@ -120,6 +120,12 @@ DIALECT_KINDS: Final[dict[str, dict[str, _Argument]]] = {
     "extra": {"s": _Seconds(1.0, 1.0)},
     "unknown": {"s": _Seconds(1.0, 1.0)},
 }
+# Of requests by REST. When they come is a client's affair, so chaos, the same for each seed, leaves them out.
+REST_KINDS: Final[dict[str, dict[str, _Argument]]] = {
+    "rest_busy": {**_FRAMES, "retry_after_s": _Whole(0, 3600, 1, 1)},  # 429 with Retry-After
+    "rest_error": {**_FRAMES, "status": _OneOf((500, 502, 503, 504), 500)},
+    "rest_cut": {**_FRAMES},  # the connection ends in the middle of the answer
+}
 KINDS: Final[dict[str, dict[str, _Argument]]] = {
     **FRAME_KINDS,
     **CONNECTION_KINDS,
@@ -127,6 +133,7 @@ KINDS: Final[dict[str, dict[str, _Argument]]] = {
     **MARKET_KINDS,
     **DIALECT_KINDS,
 }
+SCRIPT_KINDS: Final = {**KINDS, **REST_KINDS}
 
 
 def fault(at_s: float, kind: str, **args: Number) -> Fault:
@@ -157,9 +164,9 @@ def _entry(entry: Any, where: str) -> Fault:  # noqa: ANN401
     at_s, kind = entry["at_s"], entry["kind"]
     if not isinstance(at_s, int | float) or isinstance(at_s, bool) or not 0 <= at_s < 1e9:
         raise SimulatorError(f"{where}: at_s: expected seconds from 0, got {excerpt(at_s)}")
-    if not isinstance(kind, str) or kind not in KINDS:
-        raise SimulatorError(f"{where}: kind: expected one of {', '.join(KINDS)}, got {excerpt(kind)}")
-    known = KINDS[kind]
+    if not isinstance(kind, str) or kind not in SCRIPT_KINDS:
+        raise SimulatorError(f"{where}: kind: expected one of {', '.join(SCRIPT_KINDS)}, got {excerpt(kind)}")
+    known = SCRIPT_KINDS[kind]
     args: dict[str, Number] = {name: argument.default for name, argument in known.items()}
     for key, value in entry.items():
         if key in ("at_s", "kind"):

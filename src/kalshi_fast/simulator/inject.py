@@ -14,7 +14,7 @@ import picows
 
 from kalshi_fast import wire
 from kalshi_fast.simulator import grids
-from kalshi_fast.simulator.faults import DIALECT_KINDS, FRAME_KINDS, Fault
+from kalshi_fast.simulator.faults import DIALECT_KINDS, FRAME_KINDS, REST_KINDS, Fault
 from kalshi_fast.simulator.source import delta
 from kalshi_fast.simulator.subscription import BOOKS, LIFECYCLE, Subscription
 
@@ -46,6 +46,8 @@ class Injector:
     def _inject(self, fault: Fault, rng: random.Random) -> None:
         if fault.kind in FRAME_KINDS:
             done = self._frames(fault.kind, rng, fault.args)
+        elif fault.kind in REST_KINDS:
+            done = self._rest(fault.kind, fault.args)
         elif fault.kind in DIALECT_KINDS:
             done = self._dialect(fault.kind, fault.args)
         else:
@@ -158,6 +160,11 @@ class Injector:
 
     def _set_refusal(self, refusal: tuple[int, str, str] | None) -> None:
         self._exchange.conditions.refusal = refusal
+
+    def _rest(self, kind: str, args: dict[str, Any]) -> bool:
+        value = args.get("retry_after_s", args.get("status", 0))
+        self._exchange.conditions.rest_faults.extend([(kind, value)] * args["n"])
+        return True
 
     # --- the protocol -----------------------------------------------------------------------------
 

@@ -1,5 +1,5 @@
-"""The life of markets: now and then one is created and opened, one is given a finer price grid, and the
-oldest is closed, determined and settled; each is announced. Also what REST tells of them.
+"""The life of markets: now and then one is created and opened, one paused, one given a finer price grid, and
+the oldest is closed, determined and settled; each is announced. Also what REST tells of them.
 
 Not here: the books and trades of a market while it lives.
 """
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from kalshi_fast.simulator.agenda import Agenda
     from kalshi_fast.simulator.exchange import Exchange
 
+LEAD_S: Final = 0.5
+PATIENCE_NS: Final = 5_000_000_000
+SERIES: Final = ("KXSIM", "KXRAIN", "KXSIM", "KXSIM")  # of the markets that are created, in turn
 _DAY_S: Final = 86_400
 
 
@@ -36,10 +39,26 @@ class Market:
     result: str = ""
     strike: int = 0
     announced: list[str] = field(default_factory=list)
+    created_ns: int = 0  # on the monotonic clock
+    heard_ns: int = 0  # how much later somebody had subscribed to its book
+
+    @property
+    def event_ticker(self) -> str:
+        return self.ticker.rpartition("-")[0] or self.ticker
+
+    @property
+    def series_ticker(self) -> str:
+        return self.ticker.partition("-")[0]
 
 
 class Life:
-    """``plan`` makes it happen every so many seconds of the play."""
+    """``plan`` makes it happen every so many seconds of the play.
+
+    A market is announced before it opens and settled after it has closed, each ``LEAD_S`` of the play apart
+    (less when things happen faster than that). It opens with orders, which are changes like any other. Who
+    listens to announcements is waited for with the opening, up to PATIENCE_NS: a machine that has more to do
+    than it can is no reason to miss one. How long it took is known.
+    """
 
     def __init__(self, exchange: Exchange, agenda: Agenda) -> None:
         now_s = int(time.time())
@@ -51,32 +70,49 @@ class Life:
         self._agenda = agenda
         self._rng = Random(f"{exchange.seed} life")  # noqa: S311 - a simulation
         self._created = 0
+        self._lead_s = LEAD_S
 
-    def plan(self, every_s: float) -> None:
+    def plan(self, every_s: float, lead_s: float | None = None) -> None:
+        self._lead_s = min(LEAD_S, every_s) if lead_s is None else lead_s
+
         def happen() -> None:
             self._turn()
             self._agenda.after(every_s, happen)
 
         self._agenda.after(every_s, happen)
 
+    def heard(self, ticker: str) -> None:
+        """Somebody has subscribed to the book of a market."""
+        market = self.markets.get(ticker)
+        if market is not None and market.created_ns and not market.heard_ns:
+            market.heard_ns = time.monotonic_ns() - market.created_ns
+
+    @property
+    def created(self) -> list[str]:
+        """The markets that did not exist at the start."""
+        return [market.ticker for market in self.markets.values() if "created" in market.announced]
+
     def _turn(self) -> None:
         source = self._exchange.source
         if not isinstance(source, SyntheticMarkets):
             return
         self._create(source)
-        living = [market for market in self.markets.values() if market.status == "active"]
+        living = [market for market in self.markets.values() if market.ticker in source.playing]
         if len(living) > 1:
             self._reprice(source, self._rng.choice(living))
-            self._settle(source, living[0])
+            self._close(source, living[0])
+        if len(living) > 2 and self._created % 3 == 0:
+            self._pause(source, living[1])
 
     def _create(self, source: SyntheticMarkets) -> None:
         now_s = int(time.time())
         structure = grids.STRUCTURES[self._created % len(grids.STRUCTURES)]
-        ticker = f"KXSIM-26DEC31-N{self._created:04d}"
+        series = SERIES[self._created % len(SERIES)]
+        ticker = f"{series}-26DEC31-N{self._created:04d}"
         self._created += 1
-        market = Market(ticker, now_s, now_s + _DAY_S, strike=10_000 + self._created)
+        market = Market(ticker, now_s, now_s + _DAY_S, "initialized", strike=10_000 + self._created)
         self.markets[ticker] = market
-        source.open_market(ticker, structure, self._rng)
+        source.add_market(ticker, structure, self._rng)
         self.tell(
             market,
             "created",
@@ -85,7 +121,32 @@ class Life:
             price_level_structure=structure,
             additional_metadata=metadata(market),
         )
+        market.created_ns = time.monotonic_ns()
+        self._agenda.after(self._lead_s, lambda: self._open(source, market))
+
+    def _open(self, source: SyntheticMarkets, market: Market) -> None:
+        exchange = self._exchange
+        patient = time.monotonic_ns() - market.created_ns < PATIENCE_NS
+        if patient and exchange.carriers(LIFECYCLE) and not exchange.carriers(market.ticker):
+            self._agenda.after(self._lead_s, lambda: self._open(source, market))
+            return
+        market.status = "active"
         self.tell(market, "activated")
+        for change in source.opening(market.ticker, time.time_ns()):
+            self._exchange.publish(change)
+        source.start(market.ticker)
+
+    def _pause(self, source: SyntheticMarkets, market: Market) -> None:
+        source.stop(market.ticker)
+        market.status = "inactive"
+        self.tell(market, "deactivated")
+
+        def resume() -> None:
+            market.status = "active"
+            self.tell(market, "activated")
+            source.start(market.ticker)
+
+        self._agenda.after(self._lead_s, resume)
 
     def _reprice(self, source: SyntheticMarkets, market: Market) -> None:
         finer = grids.finer(source.structures[market.ticker])
@@ -98,13 +159,17 @@ class Life:
                 price_ranges=grids.price_ranges(finer),
             )
 
-    def _settle(self, source: SyntheticMarkets, market: Market) -> None:
-        source.close_market(market.ticker)
+    def _close(self, source: SyntheticMarkets, market: Market) -> None:
+        source.stop(market.ticker)
+        market.close_ts = int(time.time())
+        market.status = "inactive"
+        self.tell(market, "close_date_updated", close_ts=market.close_ts)
+        self.tell(market, "deactivated")
+        self._agenda.after(self._lead_s, lambda: self._settle(market))
+
+    def _settle(self, market: Market) -> None:
         now_s = int(time.time())
         market.result = self._rng.choice(("yes", "no"))
-        market.close_ts = now_s
-        self.tell(market, "close_date_updated", close_ts=now_s)
-        self.tell(market, "deactivated")
         value = "1.0000" if market.result == "yes" else "0.0000"
         market.status = "determined"
         self.tell(market, "determined", result=market.result, settlement_value=value, determination_ts=now_s)
@@ -122,8 +187,8 @@ class Life:
 def metadata(market: Market) -> dict[str, Any]:
     """What the announcement of a new market says of it beside times and prices."""
     return {
-        "event_ticker": market.ticker.rpartition("-")[0],
-        "series_ticker": market.ticker.partition("-")[0],
+        "event_ticker": market.event_ticker,
+        "series_ticker": market.series_ticker,
         "title": f"Will the simulation reach {market.strike}?",
         "yes_sub_title": f"{market.strike} or more",
         "strike_type": "greater_or_equal",

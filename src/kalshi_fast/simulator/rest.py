@@ -1,7 +1,8 @@
 """The exchange's REST interface, as far as a recorder asks: signed requests, pages, filters, refusals.
 
 Served on the port of the WebSocket. Source: Kalshi's API documentation (lists newest first, at most 1000 a
-page, an empty cursor on the last one). Not here: what is traded (``tape``), what lives (``life``).
+page, an empty cursor on the last one). It can be made to fail: ``conditions.rest_faults`` says how the next
+requests are answered. Not here: what is traded (``tape``), what lives (``life``).
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import json
 import time
 from bisect import bisect_left, bisect_right
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 from urllib.parse import parse_qsl, urlsplit
 
 from kalshi_fast.simulator.handshake import refusal
@@ -18,26 +19,54 @@ from kalshi_fast.simulator.life import as_rest
 from kalshi_fast.simulator.tape import contracts, dollars
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from cryptography.hazmat.primitives.asymmetric import rsa
 
     from kalshi_fast.simulator.exchange import Exchange
+    from kalshi_fast.simulator.life import Market
     from kalshi_fast.simulator.tape import Traded
 
 ROOT: Final = "/trade-api/v2"
 MOST: Final = 1000
+# What a filter by status lets through, in the words of a market's own status.
+STATUSES: Final = {
+    "unopened": ("initialized",),
+    "open": ("active",),
+    "paused": ("inactive",),
+    "closed": ("inactive", "closed", "determined"),
+    "settled": ("finalized",),
+}
+T = TypeVar("T")
 
 
 class _WrongRequestError(Exception):
     """A parameter that cannot be."""
 
 
+class Answer(NamedTuple):
+    """``cut``: the connection ends in the middle of it."""
+
+    status: int
+    body: bytes
+    retry_after_s: int | None = None
+    cut: bool = False
+
+
 def answer(
     exchange: Exchange, target: str, headers: Mapping[str, str], keys: Mapping[str, rsa.RSAPublicKey]
-) -> tuple[int, bytes]:
+) -> Answer:
     """Status and JSON of the answer to a GET."""
     parts = urlsplit(target)
+    if exchange.conditions.rest_faults:
+        kind, value = exchange.conditions.rest_faults.popleft()
+        if kind == "rest_busy":
+            return _error(HTTPStatus.TOO_MANY_REQUESTS, "too_many_requests", parts.path)._replace(
+                retry_after_s=value
+            )
+        if kind == "rest_error":
+            return _error(value, "internal_server_error", parts.path)
+        return _error(HTTPStatus.OK, "cut", parts.path)._replace(cut=True)
     if exchange.conditions.refusal is not None:
         status, code, message = exchange.conditions.refusal
         return _error(status, code, message)
@@ -49,8 +78,9 @@ def answer(
     try:
         if parts.path == f"{ROOT}/markets/trades":
             return _json(_trades(exchange, query))
-        if parts.path == f"{ROOT}/markets":
-            return _json(_markets(exchange, query))
+        found = _catalogue(exchange, parts.path.removeprefix(ROOT), query)
+        if found is not None:
+            return _json(found)
     except _WrongRequestError as error:
         return _error(HTTPStatus.BAD_REQUEST, "bad_request", str(error))
     return _error(HTTPStatus.NOT_FOUND, "not_found", parts.path)
@@ -86,24 +116,97 @@ def _trade(trade: Traded) -> dict[str, Any]:
     }
 
 
-def _markets(exchange: Exchange, query: Mapping[str, str]) -> dict[str, Any]:
-    markets, structures = exchange.life.markets, exchange.source.structures
-    named = [ticker for ticker in query.get("tickers", "").split(",") if ticker]
-    status = {"open": ("active",), "closed": ("inactive", "determined"), "settled": ("finalized",)}
-    wanted = status.get(query.get("status", ""))
-    found = [
-        market
-        for market in markets.values()
-        if (not named or market.ticker in named) and (wanted is None or market.status in wanted)
-    ]
-    at, limit = _number(query, "cursor", 0), min(_number(query, "limit", 100), MOST)
-    page = found[at : at + limit]
+def _catalogue(exchange: Exchange, path: str, query: Mapping[str, str]) -> dict[str, Any] | None:
+    """Markets, events, series: all of them, or one by its name. None: there is none of that name."""
+    if path == "/exchange/status":
+        return {"exchange_active": True, "trading_active": not exchange.finished.is_set()}
+    markets = exchange.life.markets
+    if path == "/markets":
+        return _markets(exchange, query)
+    kind, _, name = path.removeprefix("/").partition("/")
+    if kind == "markets" and name in markets:
+        return {"market": _market(exchange, markets[name])}
+    if kind == "events":
+        events = {
+            market.event_ticker: market
+            for market in markets.values()
+            if query.get("series_ticker") in (None, market.series_ticker)
+        }
+        if not name:
+            page, cursor = _page(list(events), query, most=200)
+            return {"events": [_event(events[ticker]) for ticker in page], "cursor": cursor}
+        return {"event": _event(events[name])} if name in events else None
+    if kind == "series":
+        series = {market.series_ticker: None for market in markets.values()}
+        if not name:
+            return {"series": [_series(ticker) for ticker in series]}
+        return {"series": _series(name)} if name in series else None
+    return None
+
+
+def _event(market: Market) -> dict[str, Any]:
     return {
-        "markets": [
-            as_rest(market, structures[market.ticker], lambda ts: _moment(ts * 1000)) for market in page
-        ],
-        "cursor": str(at + limit) if at + limit < len(found) else "",
+        "event_ticker": market.event_ticker,
+        "series_ticker": market.series_ticker,
+        "title": f"The simulation of {market.event_ticker}",
+        "mutually_exclusive": False,
     }
+
+
+def _series(ticker: str) -> dict[str, Any]:
+    return {"ticker": ticker, "title": f"Simulations {ticker}", "category": "Science", "frequency": "custom"}
+
+
+def _markets(exchange: Exchange, query: Mapping[str, str]) -> dict[str, Any]:
+    named = {ticker for ticker in query.get("tickers", "").split(",") if ticker}
+    status = query.get("status", "")
+    if status and status not in STATUSES:
+        raise _WrongRequestError(f"status: expected one of {', '.join(STATUSES)}, got {status[:40]!r}")
+    wanted = STATUSES.get(status)
+    low, high = _number(query, "min_close_ts", 0), _number(query, "max_close_ts", 2**40)
+
+    def fits(market: Market) -> bool:
+        return (
+            (not named or market.ticker in named)
+            and (wanted is None or market.status in wanted)
+            and query.get("series_ticker") in (None, market.series_ticker)
+            and query.get("event_ticker") in (None, market.event_ticker)
+            and low <= market.close_ts <= high
+        )
+
+    page, cursor = _page(list(exchange.life.markets.values()), query, fits)
+    return {"markets": [_market(exchange, market) for market in page], "cursor": cursor}
+
+
+def _market(exchange: Exchange, market: Market) -> dict[str, Any]:
+    volume_e2 = exchange.tape.volume_e2(market.ticker)
+    told = as_rest(market, exchange.source.structures[market.ticker], lambda ts: _moment(ts * 1000))
+    bid, ask = exchange.tape.best(market.ticker)
+    return told | {
+        "yes_bid_dollars": dollars(bid),
+        "yes_ask_dollars": dollars(ask),
+        "volume": volume_e2 // 100,
+        "volume_fp": contracts(volume_e2),
+        "volume_24h": volume_e2 // 100,
+        "volume_24h_fp": contracts(volume_e2),
+    }
+
+
+def _page(
+    things: Sequence[T],
+    query: Mapping[str, str],
+    fits: Callable[[T], bool] = lambda thing: True,
+    most: int = MOST,
+) -> tuple[list[T], str]:
+    """The cursor is a place among all things, which only become more: no change meanwhile moves it."""
+    limit = min(max(_number(query, "limit", 100), 1), most)
+    page: list[T] = []
+    for at in range(_number(query, "cursor", 0), len(things)):
+        if fits(things[at]):
+            if len(page) == limit:
+                return page, str(at)
+            page.append(things[at])
+    return page, ""
 
 
 def _moment(unix_ms: int) -> str:
@@ -120,9 +223,9 @@ def _number(query: Mapping[str, str], name: str, default: int) -> int:
     return int(text)
 
 
-def _json(content: dict[str, Any]) -> tuple[int, bytes]:
-    return HTTPStatus.OK, json.dumps(content).encode()
+def _json(content: dict[str, Any]) -> Answer:
+    return Answer(HTTPStatus.OK, json.dumps(content).encode())
 
 
-def _error(status: int, code: str, message: str) -> tuple[int, bytes]:
-    return status, json.dumps({"error": {"code": code, "message": message}}).encode()
+def _error(status: int, code: str, message: str) -> Answer:
+    return Answer(status, json.dumps({"error": {"code": code, "message": message}}).encode())

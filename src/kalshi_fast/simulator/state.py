@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, field
 
 
@@ -29,3 +30,4 @@ class Conditions:
     refusal: tuple[int, str, str] | None = None  # of every upgrade: HTTP status, code, message
     market_limit: int | None = None
     rate_limited: bool = False
+    rest_faults: deque[tuple[str, int]] = field(default_factory=deque)  # of the next requests by REST

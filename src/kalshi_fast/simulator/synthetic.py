@@ -8,11 +8,15 @@ from __future__ import annotations
 import random
 import time
 import uuid
+from typing import TYPE_CHECKING
 
 from kalshi_fast.errors import SimulatorError
 from kalshi_fast.simulator.frames import Form, TrueBook
 from kalshi_fast.simulator.grids import STRUCTURES, prices
 from kalshi_fast.simulator.source import Change, delta
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 MAX_MARKETS = 100_000
 _LEVELS_AT_START = 12
@@ -54,25 +58,42 @@ class SyntheticMarkets:
         self._rng = rng = random.Random(seed)  # noqa: S311 - a simulation
         self.books: dict[str, TrueBook] = {}
         self.structures: dict[str, str] = {}
+        self.playing: dict[str, None] = {}
         self._markets: list[_Market] = []
         self._by_ticker: dict[str, _Market] = {}
         self._second = -1
         self._ts = b""
         for number in range(n_markets):
-            self.open_market(f"KXSIM-26DEC31-T{number:04d}", STRUCTURES[number % len(STRUCTURES)], rng)
+            ticker = f"KXSIM-26DEC31-T{number:04d}"
+            market = self.add_market(ticker, STRUCTURES[number % len(STRUCTURES)], rng)
+            for side in (0, 1):
+                for below in range(_LEVELS_AT_START):
+                    market.book.sides[side][market.bid(side, below)] = rng.randrange(100, 5_000_000)
+            self.start(ticker)
 
-    def open_market(self, ticker: str, structure: str, rng: random.Random) -> None:
-        """A market that has orders at once, and changes from now on."""
+    def add_market(self, ticker: str, structure: str, rng: random.Random) -> _Market:
+        """A market that has no orders, and does not change yet."""
         book = self.books[ticker] = TrueBook(ticker, str(uuid.UUID(int=rng.getrandbits(128), version=4)))
         self.structures[ticker] = structure
         market = self._by_ticker[ticker] = _Market(book, prices(structure), rng)
-        self._markets.append(market)
+        return market
+
+    def opening(self, ticker: str, now_ns: int) -> Iterator[Change]:
+        """The orders with which a market opens, one by one."""
+        market = self._by_ticker[ticker]
         for side in (0, 1):
             for below in range(_LEVELS_AT_START):
-                book.sides[side][market.bid(side, below)] = rng.randrange(100, 5_000_000)
+                size = self._rng.randrange(100, 5_000_000)
+                yield delta(market.book, side, market.bid(side, below), size, self._times(now_ns), self.form)
 
-    def close_market(self, ticker: str) -> None:
+    def start(self, ticker: str) -> None:
+        """It changes from now on."""
+        self.playing[ticker] = None
+        self._markets.append(self._by_ticker[ticker])
+
+    def stop(self, ticker: str) -> None:
         """Its book stays as it is from now on."""
+        del self.playing[ticker]
         self._markets.remove(self._by_ticker[ticker])
 
     def step(self, now_ns: int) -> Change:

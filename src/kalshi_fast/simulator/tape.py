@@ -56,6 +56,7 @@ class Tape:
         self.first = 0
         self._exchange = exchange
         self._rng = Random(f"{exchange.seed} tape")  # noqa: S311 - a simulation
+        self._ids = uuid.uuid4().int  # the same play twice is not the same trades twice
         self._totals: dict[str, _Totals] = {}
         # What was really traded a recording of books does not tell, and nothing is invented for it.
         self._invents = isinstance(exchange.source, SyntheticMarkets)
@@ -63,6 +64,16 @@ class Tape:
     def counts(self) -> dict[str, int]:
         """How many trades each market has had."""
         return {ticker: totals.trades for ticker, totals in self._totals.items()}
+
+    def volume_e2(self, ticker: str) -> int:
+        """What has been traded of a market, in hundredths of contracts."""
+        totals = self._totals.get(ticker)
+        return 0 if totals is None else totals.volume_e2
+
+    def best(self, ticker: str) -> tuple[int, int]:
+        """The best prices of yes at which somebody buys and sells; 0 and a dollar where nobody does."""
+        book = self._exchange.source.books[ticker]
+        return _best(book, 0)[0], 10_000 - _best(book, 1)[0]
 
     def observe(self, change: Change, now_ns: int) -> None:
         """A change that has been played."""
@@ -75,7 +86,7 @@ class Tape:
         if max(book.sides[side], default=0) > price_e4 or self._rng.random() >= _TAKEN:
             return
         trade = Traded(
-            str(uuid.UUID(int=self._rng.getrandbits(128), version=4)),
+            str(uuid.UUID(int=self._rng.getrandbits(128) ^ self._ids, version=4)),
             change.ticker,
             "yes" if side else "no",
             10_000 - price_e4 if side else price_e4,

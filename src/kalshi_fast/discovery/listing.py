@@ -1,0 +1,131 @@
+"""Asks REST which markets there are: page after page, as few requests as a selection allows.
+
+A series or an event without markets is looked up by its name: one that the exchange does not know is an
+error that says what it may have been. Source: Kalshi's API documentation (an empty cursor ends a list). Not
+here: requests and their repetition (``rest``), what is wanted (``selection``).
+"""
+
+from __future__ import annotations
+
+import difflib
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+from kalshi_fast.channels.messages import EventPage, SeriesList
+from kalshi_fast.config import is_ticker
+from kalshi_fast.errors import ConfigError, RestError, excerpt
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from kalshi_fast.channels.messages import RestMarket
+    from kalshi_fast.discovery.selection import Selection
+    from kalshi_fast.rest import Rest
+
+log = logging.getLogger("kalshi_fast.discovery")
+
+MOST_MARKETS: Final = 1_000_000
+TICKERS_PER_REQUEST: Final = 100
+LIVING: Final = ("open", "unopened")  # those that trade, and those that will
+_EVENTS_PER_PAGE: Final = 200
+_SUGGESTED: Final = 3
+
+Progress: TypeAlias = Callable[[int], None]
+
+
+def pages(rest: Rest, page: int = 0, **filters: str | int) -> Iterator[RestMarket]:
+    """The markets that these filters let through; one may come twice when the list changes meanwhile."""
+    cursors: set[str] = set()
+    cursor = ""
+    while True:
+        answer = rest.markets(cursor=cursor, **({"limit": page} if page else {}), **filters)
+        for market in answer.markets:
+            if is_ticker(market.ticker):
+                yield market
+            else:
+                log.warning("REST: a market is left out: %s is no ticker", excerpt(market.ticker))
+        cursor = answer.cursor or ""
+        if not cursor:
+            return
+        if cursor in cursors:
+            raise RestError(f"GET /markets: the list does not end: the cursor {excerpt(cursor)} came twice")
+        cursors.add(cursor)
+
+
+def find(
+    rest: Rest,
+    selection: Selection,
+    statuses: Iterable[str] = LIVING,
+    progress: Progress = lambda found: None,
+    page: int = 0,
+) -> dict[str, RestMarket]:
+    """Every market that a selection finds, not yet narrowed to its ``top``; ``page``: so many at a time.
+
+    Raises RestError, and ConfigError for a series or an event that the exchange does not know.
+    """
+    found: dict[str, RestMarket] = {}
+    asked = tuple(statuses)
+    whole = selection.every or bool(selection.patterns)
+    queries: list[dict[str, str | int]]
+    if whole:
+        queries = [{"status": status} for status in asked]
+    else:
+        named = [("series_ticker", name) for name in selection.series]
+        named += [("event_ticker", name) for name in selection.events]
+        queries = [{"status": status, key: name} for key, name in named for status in asked]
+    if not selection.discovers:
+        queries = []
+    for query in queries:
+        for market in pages(rest, page, **query):
+            if whole and not selection.matches(
+                market.ticker, market.event_ticker or "", market.series_ticker or ""
+            ):
+                continue
+            found[market.ticker] = market
+            if len(found) > MOST_MARKETS:
+                raise RestError(f"GET /markets: more than {MOST_MARKETS} markets")
+        progress(len(found))
+    _check_names(rest, selection, found)
+    return found
+
+
+def named(rest: Rest, tickers: Iterable[str]) -> dict[str, RestMarket]:
+    """What REST says of these markets; one that it does not know is left out."""
+    asked = list(tickers)
+    found = {}
+    for start in range(0, len(asked), TICKERS_PER_REQUEST):
+        for market in pages(rest, tickers=",".join(asked[start : start + TICKERS_PER_REQUEST])):
+            found[market.ticker] = market
+    return found
+
+
+def _check_names(rest: Rest, selection: Selection, found: dict[str, RestMarket]) -> None:
+    """Who has a market is known; the others are asked for by name."""
+    events = {market.event_ticker or market.ticker.rpartition("-")[0] for market in found.values()}
+    for name in selection.series:
+        if not any(event.startswith(f"{name}-") for event in events) and not _known(rest, f"/series/{name}"):
+            listed = rest.get("/series", {}, SeriesList)
+            raise _unknown("MARKET_SERIES", "series", name, [each.ticker for each in listed.series or ()])
+    for name in selection.events:
+        if name not in events and not _known(rest, f"/events/{name}"):
+            asked: dict[str, str | int] = {"series_ticker": name.partition("-")[0], "limit": _EVENTS_PER_PAGE}
+            page = rest.get("/events", asked, EventPage)
+            raise _unknown("MARKET_EVENTS", "event", name, [each.event_ticker for each in page.events or ()])
+
+
+def _known(rest: Rest, path: str) -> bool:
+    try:
+        rest.get(path, {}, dict)
+    except RestError as error:
+        if error.status == 404:
+            return False
+        raise
+    return True
+
+
+def _unknown(setting: str, what: str, name: str, there_are: list[str]) -> ConfigError:
+    close = difflib.get_close_matches(name, there_are, n=_SUGGESTED, cutoff=0.6)
+    *others, last = close or [""]
+    hint = f"; did you mean {', '.join(others)}{' or ' if others else ''}{last}?" if close else ""
+    return ConfigError(f"{setting}: the exchange has no {what} {name}{hint}")
