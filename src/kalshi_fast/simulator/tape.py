@@ -75,7 +75,7 @@ class Tape:
         if max(book.sides[side], default=0) > price_e4 or self._rng.random() >= _TAKEN:
             return
         trade = Traded(
-            str(uuid.UUID(int=self._rng.getrandbits(128), version=4)),
+            str(uuid.uuid4()),  # not from the seed: a recorder knows the trades of another play by their ids
             change.ticker,
             "yes" if side else "no",
             10_000 - price_e4 if side else price_e4,
