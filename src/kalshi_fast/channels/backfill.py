@@ -40,8 +40,7 @@ AGAIN: Final = Scale(NS, 30 * NS)
 
 
 class Backfill:
-    """``await run()`` until it is cancelled or REST is closed. ``conn_id`` is 0 in its feed_health rows: it is
-    of no connection."""
+    """``await run()`` until it is cancelled or REST is closed. ``conn_id``: its health rows are of none."""
 
     conn_id = 0
 
