@@ -243,13 +243,14 @@ def test_trades_stand_before_what_they_changed(tmp_path: Path) -> None:
     rows = random_rows(6, 60, step_ns=10**8)
     source = write_events(tmp_path / "data", rows)
     delta = next(row for row in rows if row.kind == 1 and row.market == 0)
-    times = [delta.ingest_ns, rows[-1].ingest_ns + 5]
+    times = [delta.ingest_ns, rows[-1].ingest_ns + 5, delta.ingest_ns]
     trades = pa.table(
         {
-            "market_ticker": pa.array([TICKERS[0]] * 2),
-            "taker_side": pa.array(["no", "yes"]),
-            "yes_price_e4": pa.array([4300, 4400], pa.uint16()),
-            "qty_e2": pa.array([150, 250], pa.int64()),
+            "market_ticker": pa.array([TICKERS[0]] * 3),
+            "taker_side": pa.array(["no", "yes", "yes"]),
+            "is_block": pa.array([False, False, True]),  # the last one was not of the book
+            "yes_price_e4": pa.array([4300, 4400, 4500], pa.uint16()),
+            "qty_e2": pa.array([150, 250, 350], pa.int64()),
             "ts": pa.array([at // 1000 - 10 for at in times]).cast(pa.timestamp("us", "UTC")),
             "ingest_ts": pa.array(times).cast(pa.timestamp("ns", "UTC")),
         }
@@ -271,6 +272,15 @@ def test_trades_stand_before_what_they_changed(tmp_path: Path) -> None:
         assert (int(after["ev"]) & 0xFF, int(after["local_ts"])) == (hft.DEPTH_EVENT, delta.ingest_ns)
         assert (np.diff(events["local_ts"]) >= 0).all()
         assert (np.diff(events["exch_ts"]) >= 0).all()
+
+
+def test_trades_without_their_columns_are_told(tmp_path: Path) -> None:
+    source = write_events(tmp_path / "data", random_rows(6, 20, step_ns=10**8))
+    directory = tmp_path / "data" / "trades" / "date=2025-11-30"
+    directory.mkdir(parents=True)
+    pq.write_table(pa.table({"market_ticker": ["KXA-1"]}), directory / "part-235950_000000.parquet")
+    with pytest.raises(ExportError, match="date=2025-11-30: the trades cannot be read"):
+        export("hftbacktest", source, tmp_path / "out", quiet=True)
 
 
 def read_csv(path: str) -> list[dict[str, str]]:

@@ -1,4 +1,4 @@
-"""examples/backtest.ipynb runs from its first cell to its last, as it is committed: without outputs."""
+"""examples/research.ipynb runs from its first cell to its last, as it is committed: without outputs."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import pytest
 
 import kalshi_fast
 
-for needed in ("hftbacktest", "matplotlib", "pandas", "chdb", "nbclient", "nbformat", "ipykernel"):
+for needed in ("matplotlib", "pandas", "chdb", "nbclient", "nbformat", "ipykernel"):
     pytest.importorskip(needed, reason=f"the notebook uses {needed}")
 
-NOTEBOOK = Path(__file__).resolve().parents[1] / "examples" / "backtest.ipynb"
+NOTEBOOK = Path(__file__).resolve().parents[1] / "examples" / "research.ipynb"
 
 
 @pytest.fixture
@@ -37,5 +37,5 @@ def test_the_notebook_runs() -> None:
     resources = {"metadata": {"path": str(NOTEBOOK.parent)}}
     NotebookClient(notebook, timeout=120, kernel_name="python3", resources=resources).execute()
     shown = [output for cell in code for output in cell.outputs]
-    assert sum("image/png" in output.get("data", {}) for output in shown) == 2
-    assert " trades\n" in "".join(output.get("text", "") for output in shown)
+    assert sum("image/png" in output.get("data", {}) for output in shown) == 1
+    assert "until the next look" in "".join(output.get("text", "") for output in shown)

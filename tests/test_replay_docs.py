@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from Cython.Build import cythonize
+
+import kalshi_fast
+from kalshi_fast._replay import BookTable
+from kalshi_fast.replaying.replay import whole_frames
 from replay_model import some_rows, table_of, write
 
 if TYPE_CHECKING:
@@ -25,3 +31,30 @@ def test_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         exec(compile(block, str(PAGE), "exec"), names)
     strategy = names["strategy"]
     assert getattr(strategy, "widest", None)
+
+
+def test_what_cython_users_may_write_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from setuptools import Distribution, Extension
+
+    (block,) = re.findall(r"^```cython\n(.*?)^```", PAGE.read_text(), re.DOTALL | re.MULTILINE)
+    (tmp_path / "mine.pyx").write_text(block)
+    monkeypatch.chdir(tmp_path)
+    extensions = cythonize(  # type: ignore[no-untyped-call]
+        [Extension("mine", ["mine.pyx"], extra_compile_args=["-O0", "-w"])],
+        include_path=[str(Path(kalshi_fast.__file__).parents[1])],
+        compiler_directives={"language_level": 3, "freethreading_compatible": False},
+        quiet=True,
+    )
+    command = Distribution({"ext_modules": extensions}).get_command_obj("build_ext")
+    command.build_lib = command.build_temp = str(tmp_path)
+    command.ensure_finalized()
+    command.run()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    mine = importlib.import_module("mine")
+
+    path = write(tmp_path / "part.parquet", table_of(some_rows(2000)))
+    recording = kalshi_fast.replay(path)
+    expected = sum(e.book.best_bid(0) or 0 for e in recording.events() if e.known)
+    with recording.open() as source:
+        table = BookTable()
+        assert sum(mine.best_bids(table, rows) for rows in whole_frames(source.chunks())) == expected > 0

@@ -14,6 +14,7 @@ import pytest
 
 import frames
 import replay_model
+import test_journal_damage
 from kalshi_fast._columns import DELTA, GAP
 from kalshi_fast.cli import main
 from kalshi_fast.errors import ReplayError
@@ -79,7 +80,9 @@ def _books(rows: list[replay_model.Row]) -> list[replay_model.ReferenceBook]:
     return books
 
 
-def test_a_damaged_page_is_named_by_file_and_row_group(tmp_path: Path) -> None:
+def test_a_damaged_page_is_named_by_file_and_row_group(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = write(tmp_path / NAME, table_of(ROWS), row_group=300)
     group = pq.read_metadata(path).row_group(2)
     data = bytearray(path.read_bytes())
@@ -97,6 +100,11 @@ def test_a_damaged_page_is_named_by_file_and_row_group(tmp_path: Path) -> None:
     known = sum(book.levels is not None for book in _books(ROWS[:600]))
     assert len(kinds) == len(ROWS) - 300 + known
     assert kinds[600 : 600 + known] == [GAP] * known
+    with pytest.warns(ReplayWarning, match="row group 2"):
+        later = types(tmp_path, repair=True, start=table_of(ROWS)["ingest_ts"][1000].value)
+    assert 0 < len(later) < len(kinds)
+    assert main(["replay", str(tmp_path), "--quiet", "--repair"]) == 0
+    assert "row group 2" in capsys.readouterr().err
 
 
 def test_other_columns_or_another_version_are_refused(tmp_path: Path) -> None:
@@ -364,6 +372,30 @@ def test_a_database_is_read_as_files_are(
     wrong = Replay(engine_url, database="nowhere")
     with pytest.raises(ReplayError, match="events cannot be read"):
         list(wrong.events())
+
+
+@pytest.mark.parametrize("place", [0.0, 0.3, 0.5, 0.8])
+def test_a_damaged_journal_is_read_as_its_own_readers_do(tmp_path: Path, place: float) -> None:
+    """Nothing is passed over in silence: what cannot be read is a gap for every book that was known."""
+    paths = test_journal_damage.SEGMENTED.put(tmp_path)
+    path = paths[len(paths) // 2]
+    data = bytearray(path.read_bytes())
+    if place:
+        data[int(len(data) * place)] ^= 0xFF
+        path.write_bytes(data)
+
+    with open_source(tmp_path) as source:
+        found = rows_of(source.chunks(), source.tickers)
+    journal = test_journal_damage.opened(tmp_path)
+    expected = []
+    for entry in test_journal_damage.read(journal):
+        if entry.events is not None:
+            names = ("market_ix", "type", "side", "price_e4", "qty_e2")
+            for market, *rest in zip(*(entry.events.column(n).to_pylist() for n in names), strict=True):
+                expected.append((entry.names.tickers[market], *rest))
+    journal.close()
+    assert found == expected
+    assert len(found) > 30
 
 
 # --- the command --------------------------------------------------------------------------------------

@@ -52,7 +52,12 @@ class Rig:
         self.pool.release(batch)
 
     def check_order(self, batch: Batch) -> None:
-        """A store has no other order of a market's rows than (ingest_ts, seq), then clear, levels, gap."""
+        """A store has no other order of a market's rows than (ingest_ts, seq), then clear, levels, gap.
+
+        And in a file all rows are in the order of ingest_ts.
+        """
+        times = batch.events.arrays["ingest_ns"][: batch.events.n].tolist()
+        assert times == sorted(times)
         rank = {"clear": 0, "snapshot": 1, "delta": 1, "gap": 2}
         for kind, market, ingest_ns, seq in links.rows(batch.events, "type", "market_ix", "ingest_ns", "seq"):
             key = (ingest_ns, seq, rank[KINDS[kind]])
@@ -96,10 +101,10 @@ def test_the_standby_takes_over_at_a_gap_with_its_whole_book() -> None:
     rig.feed(0, delta(5, "0.5000", "1.00", side="no", ticker="B"))  # 4 has not come
     assert rig.sealed() == [
         ("gap", "A", 50, 1, 4, YES, 0, 0),
+        ("gap", "B", 50, 1, 4, YES, 0, 0),
         ("clear", "A", 51, 2, 4, YES, 0, 0),
         ("snapshot", "A", 51, 2, 4, YES, 900, 300),
         ("snapshot", "A", 51, 2, 4, YES, 800, 300),
-        ("gap", "B", 50, 1, 4, YES, 0, 0),
         ("clear", "B", 51, 2, 4, YES, 0, 0),
         ("snapshot", "B", 51, 2, 4, NO, 5000, 100),
     ]
@@ -125,8 +130,8 @@ def test_the_one_that_failed_becomes_the_standby() -> None:
     rig.links[1].on_disconnected(rig.now, "gone")
     assert [(row[0], row[1], row[2]) for row in rig.sealed() if row[0] in ("gap", "clear")] == [
         ("gap", "A", 51),
-        ("clear", "A", 52),
         ("gap", "B", 51),
+        ("clear", "A", 52),
         ("clear", "B", 52),
     ]
 

@@ -11,7 +11,7 @@ from libc.stdint cimport int8_t, int32_t, int64_t, uint16_t
 
 import numpy as np
 
-from kalshi_fast._book cimport OrderBook
+from kalshi_fast._book cimport OrderBook, slot_below
 from kalshi_fast._replay cimport BookTable, Columns
 
 from kalshi_fast.errors import FieldError
@@ -207,10 +207,9 @@ cdef class DepthUpdates:
         cdef int price
         self._make_room(self.n + book.levels.depth[side] + 2)
         while slot >= 0 and book.grid.price_of[slot] >= from_e4:
-            if book.levels.qty[side][slot]:
-                price = book.grid.price_of[slot]
-                self._put(C_SET, side, price if side == 0 else TOP_E4 - price, market, book.levels.qty[side][slot], row)
-            slot -= 1
+            price = book.grid.price_of[slot]
+            self._put(C_SET, side, price if side == 0 else TOP_E4 - price, market, book.levels.qty[side][slot], row)
+            slot = slot_below(&book.levels, side, slot)
 
     def levels(self, Py_ssize_t market_ix, Py_ssize_t row=-1):
         """The whole book of a market as CLEARED and its levels; nothing when it is unknown."""

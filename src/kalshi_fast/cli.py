@@ -277,6 +277,19 @@ def _add_stretch(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--start", metavar="TIME", help="from this time on, such as 2026-01-31T12:00:00Z")
     command.add_argument("--end", metavar="TIME", help="before this time")
+    command.add_argument("--repair", action="store_true", help="leave out what is damaged, and say so")
+    command.add_argument("--database", help="of a ClickHouse URL (as configured)")
+
+
+def _source_options(options: argparse.Namespace) -> dict[str, Any]:
+    """How a source is opened; a database with the configured user."""
+    more: dict[str, Any] = {"repair": options.repair}
+    if options.source.startswith(("chdb://", "http://", "https://")):
+        settings = load({}, environ=os.environ, env_file=Path(".env"), toml_file=None).settings
+        more["user"] = settings.clickhouse_user
+        more["password"] = settings.clickhouse_password
+        more["database"] = options.database or settings.clickhouse_database
+    return more
 
 
 def _add_output(command: argparse.ArgumentParser) -> None:
@@ -532,6 +545,7 @@ def _export(options: argparse.Namespace) -> int:
         bbo=options.bbo,
         overwrite=options.overwrite,
         quiet=options.quiet,
+        **_source_options(options),
     )
     sys.stdout.write(describe(report) + "\n")
     if options.json:
@@ -554,6 +568,7 @@ def _plot(options: argparse.Namespace) -> int:
             end=options.end,
             columns=options.columns,
             progress=line.show,
+            **_source_options(options),
         )
         line.show("drawing …")
         save(picture, options.out)

@@ -123,7 +123,10 @@ class Recorder:
                     replica.market.activate(others[0])
 
     def attach(self, strategy: Strategy) -> Driver:
-        """From now on this strategy sees every event, at the end of the read that brought it."""
+        """From now on this strategy sees every event, at the end of the read that brought it.
+
+        Books are unknown to it until their next snapshot: best attached before the first connection.
+        """
         self._driver = Driver(strategy, self.books.tickers)
         for link in self._links:
             link.watch()
@@ -164,6 +167,7 @@ class Recorder:
     ) -> None:
         """The whole book of a replica: a clear, its levels, and 0 for those of ``before`` that are gone."""
         market, book = replica.market, replica.book
+        ingest_ns = max(ingest_ns, self._handover_ns)
         assert isinstance(replica.subscription, Subscription)  # noqa: S101 - its book is exact
         conn_id, sid, ts_us = replica.link.conn_id, replica.subscription.sid, ingest_ns // 1000
         self.event(CLEAR, market, conn_id, sid, seq, YES, 0, 0, ts_us, ingest_ns)
@@ -192,6 +196,7 @@ class Recorder:
         """
         ingest_ns = max(ingest_ns, self._handover_ns)
         taken_over: Counter[int] = Counter()
+        lost: list[Replica] = []
         for loss in losses:
             replica = link.replicas.get(loss.ticker)
             if replica is None:
@@ -207,6 +212,11 @@ class Recorder:
                     GAP, market, link.conn_id, loss.sid, loss.seq, YES, 0, 0, ingest_ns // 1000, ingest_ns
                 )
                 self.counters.gap_events += 1
+            lost.append(replica)
+        for replica in lost:  # behind all gaps: rows are in the order of their times
+            if not replica.active:
+                continue  # said twice
+            market = replica.market
             twin = next((other for other in market.replicas if not other.book.stale), None)
             if twin is not None and twin.subscription is not None:
                 market.activate(twin)
@@ -237,7 +247,8 @@ class Recorder:
         ts_us: int,
         ingest_ns: int,
     ) -> None:
-        """One row of orderbook_events."""
+        """One row of orderbook_events; behind a handover in the same read none is earlier than that."""
+        ingest_ns = max(ingest_ns, self._handover_ns)
         row = (kind, conn_id, sid, seq, market.ix, market.id_ix, side, price, qty, ts_us, ingest_ns)
         if not self._batch.events.add(*row):
             self.seal()

@@ -206,7 +206,8 @@ def describe(report: ExportReport, *, shown: int = 10) -> str:
     lines = [_line(file) for file in report.files[:shown]]
     if len(report.files) > shown:
         lines.append(f"… and {len(report.files) - shown:,} more files")
-    lines.append(f"{report.rows:,} rows of {report.events:,} events in {len(report.files):,} files")
+    of = f" of {report.events:,} events" if report.events else ""
+    lines.append(f"{report.rows:,} rows{of} in {len(report.files):,} files")
     notes = {
         "of a book that is unknown, left out": report.unknown,
         "after which a book was crossed or locked": report.crossed,

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from kalshi_fast.exporting.days import MarketDay
 
-_COLUMNS: Final = ["market_ticker", "taker_side", "yes_price_e4", "qty_e2", "ts", "ingest_ts"]
+_COLUMNS: Final = ["market_ticker", "taker_side", "is_block", "yes_price_e4", "qty_e2", "ts", "ingest_ts"]
 
 
 @dataclass(slots=True)
@@ -68,13 +68,14 @@ class Trades:
 
 def _read(directory: Path) -> dict[str, TradeRows]:
     try:
-        tables = [pq.ParquetFile(path).read(columns=_COLUMNS) for path in event_files(directory)]
+        tables = [_columns(path) for path in event_files(directory)]
         table = pa.concat_tables(tables) if tables else None
-    except (pa.ArrowException, OSError, CompactError) as error:
+    except (pa.ArrowException, OSError, KeyError, CompactError) as error:
         raise ExportError(f"{directory}: the trades cannot be read: {reason(error)}") from error
     if table is None or not table.num_rows:
         return {}
-    table = table.sort_by("ingest_ts")
+    # A block trade was agreed on beside the book: it takes nothing from any queue.
+    table = table.filter(pc.invert(table.column("is_block"))).sort_by("ingest_ts")
     text = table.column("market_ticker").cast(pa.string())
     found = {}
     for ticker in pc.unique(text).to_pylist():
@@ -87,6 +88,10 @@ def _read(directory: Path) -> dict[str, TradeRows]:
             receive_ns=_numpy(rows.column("ingest_ts").cast(pa.timestamp("ns", "UTC")).cast(pa.int64())),
         )
     return found
+
+
+def _columns(path: Path) -> pa.Table:
+    return pq.ParquetFile(path).read(columns=_COLUMNS).select(_COLUMNS)
 
 
 def _numpy(column: pa.ChunkedArray) -> Any:  # noqa: ANN401

@@ -1,7 +1,8 @@
 """``kalshi-fast import``: the seed's Parquet recordings become ours, with a report of what was wrong in them.
 
-``seedfile`` reads one file, ``ordering`` brings the rows of all into one order of time, ``rebuild`` decides
-what each row is worth, ``findings`` is the report, ``publish`` puts the result in place: all or nothing.
+``seedfile`` reads one file (``values``: its columns), ``ordering`` brings the rows of all into one order of
+time, ``rebuild`` decides what each row is worth (``labels``: whose it is), ``findings`` is the report,
+``publish`` puts the result in place: all or nothing.
 Not here: the layout of the result (``sinks.layout``), replaying it.
 """
 

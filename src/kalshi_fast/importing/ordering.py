@@ -18,12 +18,13 @@ import numpy as np
 from kalshi_fast._columns import SNAPSHOT
 from kalshi_fast.errors import ForeignFileError
 from kalshi_fast.importing.findings import Findings
-from kalshi_fast.importing.seedfile import REASONS, Ints, Rows, Texts
+from kalshi_fast.importing.seedfile import REASONS, Rows, Texts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from kalshi_fast.importing.seedfile import SeedFile
+    from kalshi_fast.importing.values import Ints
 
 SORT_ROWS: Final = 2_000_000
 FRAME_NS: Final = 1_000_000_000  # rows of one snapshot are written within so long

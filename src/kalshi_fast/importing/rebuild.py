@@ -10,93 +10,24 @@ read is either written or kept aside. Rows of one snapshot share ticker, sid and
 from __future__ import annotations
 
 import hashlib
-from array import array
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
-from kalshi_fast._book import LINEAR_CENT, NO, SIDES, YES, OrderBook
+from kalshi_fast._book import NO, SIDES, YES
 from kalshi_fast._columns import CLEAR, DELTA, GAP, SNAPSHOT
 from kalshi_fast.errors import BookError, LevelLimitError
 from kalshi_fast.importing.ordering import FRAME_NS
 from kalshi_fast.importing.seedfile import REASONS
+from kalshi_fast.importing.state import Aside, Market, Snapshot
 
 if TYPE_CHECKING:
     from kalshi_fast.importing.findings import Findings
     from kalshi_fast.importing.labels import Labels
     from kalshi_fast.importing.ordering import MarketIds
     from kalshi_fast.importing.seedfile import Rows, SeedFile, Texts
+    from kalshi_fast.importing.state import Output
 
 _REMEMBERED: Final = 50_000  # rows, twice: how far back a repetition is known for one
 _BAD_SEQ, _BAD_SID = (REASONS.index(name) for name in ("bad_seq", "bad_sid"))
-
-
-class Output(Protocol):
-    """Where rows go; they come in the order of ``ingest_ns``."""
-
-    def add(
-        self,
-        kind: int,
-        conn_id: int,
-        sid: int,
-        seq: int,
-        ticker: int,
-        market_id: int,
-        side: int,
-        price_e4: int,
-        qty_e2: int,
-        ts_us: int,
-        ingest_ns: int,
-    ) -> None: ...
-
-
-class Aside:
-    """Rows kept aside: where they stand, and why. Small, whatever their number."""
-
-    def __init__(self) -> None:
-        self.file, self.row, self.reason = array("i"), array("q"), array("b")
-        self.reasons: list[str] = []
-
-    def __len__(self) -> int:
-        return len(self.row)
-
-    def add(self, file: int, row: int, reason: str) -> None:
-        if reason not in self.reasons:
-            self.reasons.append(reason)
-        self.file.append(file)
-        self.row.append(row)
-        self.reason.append(self.reasons.index(reason))
-
-
-class _Market:
-    __slots__ = ("book", "changes", "crossed", "known", "number", "sid", "snapshots")
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-        self.known = False
-        self.sid = 0  # of the subscription that made it known
-        self.book = OrderBook(LINEAR_CENT)
-        self.crossed = False
-        self.snapshots = 0
-        # Sums of changes while the book is unknown, to tell how wrong a book begun at nothing would be.
-        self.changes: dict[tuple[int, int], int] = {}
-
-
-class _Snapshot:
-    """The snapshot whose rows are coming."""
-
-    __slots__ = ("at", "broken", "levels", "market", "market_id", "rows", "seq", "sid", "ts_us")
-
-    def __init__(
-        self, market: _Market, market_id: int, sid: int, seq: int, ts_us: int, at: tuple[int, int, int]
-    ) -> None:
-        self.at = at  # file, row, ingest_ns of its first row
-        self.market = market
-        self.market_id = market_id
-        self.sid = sid
-        self.seq = seq
-        self.ts_us = ts_us
-        self.broken = False
-        self.levels: dict[tuple[int, int], int] = {}
-        self.rows: list[tuple[int, int, int]] = []  # file, row, ingest_ns
 
 
 class Rebuilder:
@@ -122,10 +53,10 @@ class Rebuilder:
         self._findings = findings
         self._output = output
         self._labels = labels
-        self._markets: dict[int, _Market] = {}
+        self._markets: dict[int, Market] = {}
         self._last_seq: dict[int, int] = {}
         self._conn_id = 0
-        self._snapshot: _Snapshot | None = None
+        self._snapshot: Snapshot | None = None
         self._now_ns = 0  # of the last row taken
         self._suspect: dict[int, int] = {}  # by market (-1: any): when a row of no known number came last
         self._recent: set[tuple[int, ...]] = set()
@@ -226,7 +157,7 @@ class Rebuilder:
         self._doubt(-1, sid, seq)
         return ticker
 
-    def _level(self, row: tuple[int, ...], snapshot: _Snapshot | None) -> None:
+    def _level(self, row: tuple[int, ...], snapshot: Snapshot | None) -> None:
         file, place, _, _, _, _, _, _, side, cents, qty, _, _ = row
         if snapshot is None:
             snapshot = self._begin_snapshot(row)
@@ -243,7 +174,7 @@ class Rebuilder:
         snapshot.levels[level] = qty * 100
         snapshot.rows.append((file, place, self._now_ns))
 
-    def _delta(self, market: _Market, row: tuple[int, ...], market_id: int, label: int) -> None:
+    def _delta(self, market: Market, row: tuple[int, ...], market_id: int, label: int) -> None:
         file, place, _, _, sid, seq, _, _, side, cents, qty, ts_ns, _ = row
         if market.known and market.sid != sid:
             # Two subscriptions of one market: which of their changes a reader has applied is anybody's guess.
@@ -280,14 +211,14 @@ class Rebuilder:
             self._now_ns,
         )
 
-    def _unknown_delta(self, market: _Market, side: int, cents: int, qty: int, file: int, place: int) -> None:
+    def _unknown_delta(self, market: Market, side: int, cents: int, qty: int, file: int, place: int) -> None:
         self._note("deltas_unknown", file, place)
         after = market.changes.get((side, cents), 0) + qty
         market.changes[side, cents] = after
         if after < 0:
             self._note("would_be_negative", file, place)
 
-    def _look_at(self, market: _Market, file: int, place: int) -> None:
+    def _look_at(self, market: Market, file: int, place: int) -> None:
         spread_e4 = market.book.spread_e4
         crossed = spread_e4 is not None and spread_e4 < 0
         if crossed and not market.crossed:
@@ -296,12 +227,12 @@ class Rebuilder:
 
     # --- snapshots --------------------------------------------------------------------------------
 
-    def _begin_snapshot(self, row: tuple[int, ...]) -> _Snapshot:
+    def _begin_snapshot(self, row: tuple[int, ...]) -> Snapshot:
         file, place, _, _, sid, seq, ticker, market_id, _, _, _, ts_ns, _ = row
         if market_id < 0:
             market_id = self._ids.first.get(ticker, -1)
         at = (file, place, self._now_ns)
-        self._snapshot = _Snapshot(self._market(ticker), market_id, sid, seq, ts_ns // 1000, at)
+        self._snapshot = Snapshot(self._market(ticker), market_id, sid, seq, ts_ns // 1000, at)
         # A row whose number cannot be read may have been its first one.
         self._snapshot.broken = any(
             abs(ts_ns - self._suspect.get(number, 0)) < FRAME_NS for number in (ticker, -1)
@@ -395,7 +326,7 @@ class Rebuilder:
                 after_last = self._last_seq.get(market.sid, 0) + 1
                 self._lose(market, seq if seq is not None and market.sid == sid else after_last)
 
-    def _lose(self, market: _Market, seq: int) -> None:
+    def _lose(self, market: Market, seq: int) -> None:
         """From now on the book is unknown; ``seq`` is the first number from which it is."""
         if not market.known:
             return
@@ -406,10 +337,10 @@ class Rebuilder:
         self._output.add(GAP, *row)
         self.gaps += 1
 
-    def _market(self, ticker: int) -> _Market:
+    def _market(self, ticker: int) -> Market:
         market = self._markets.get(ticker)
         if market is None:
-            market = self._markets[ticker] = _Market(ticker)
+            market = self._markets[ticker] = Market(ticker)
         return market
 
     def _named(self, market_id: int, ticker: int, file: int, place: int) -> int:

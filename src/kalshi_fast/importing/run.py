@@ -24,8 +24,9 @@ from kalshi_fast.importing.findings import ASIDE, KINDS, Findings
 from kalshi_fast.importing.labels import Labels
 from kalshi_fast.importing.ordering import MarketIds, in_order, scan
 from kalshi_fast.importing.publish import EventFiles, Manifest, Place, SourceEntry, writing
-from kalshi_fast.importing.rebuild import Aside, Rebuilder
-from kalshi_fast.importing.seedfile import SeedFile, Texts, strings
+from kalshi_fast.importing.rebuild import Rebuilder
+from kalshi_fast.importing.seedfile import SeedFile, Texts
+from kalshi_fast.importing.values import strings
 from kalshi_fast.progress import ProgressLine, bar
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from kalshi_fast.importing.ordering import Scan
+    from kalshi_fast.importing.state import Aside
 
 MAX_BYTES: Final = 100 << 20
 

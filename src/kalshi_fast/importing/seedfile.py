@@ -12,26 +12,31 @@ import hashlib
 import re
 import uuid
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from kalshi_fast.errors import ForeignFileError, reason
+from kalshi_fast.importing.values import (
+    EXPECTED,
+    Place,
+    codes,
+    integers,
+    moments,
+    numbered,
+    ones,
+    plain_type,
+    reads,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from numpy.typing import NDArray
-
     from kalshi_fast.importing.findings import Findings
-
-Ints: TypeAlias = "NDArray[np.int64]"
-Mask: TypeAlias = "NDArray[np.bool_]"
+    from kalshi_fast.importing.values import Ints, Mask
 
 REQUIRED: Final = ("type", "seq", "market_ticker", "side", "price", "qty", "ts")
 OPTIONAL: Final = ("sid", "market_id", "ingest_ts")
@@ -39,12 +44,8 @@ BATCH_ROWS: Final = 65_536
 TICKER: Final = re.compile(r"[A-Z0-9.-]{1,128}")
 MAX_CENTS: Final = 100
 MAX_CONTRACTS: Final = 10**12  # QTY_LIMIT_E2 of a book, in contracts
-# Kalshi opened in 2021; what is dated elsewhere is no time of an event.
-FLOOR_NS: Final = int(datetime(2021, 1, 1, tzinfo=UTC).timestamp()) * 1_000_000_000
-END_NS: Final = int(datetime(2100, 1, 1, tzinfo=UTC).timestamp()) * 1_000_000_000
 # A footer that has been damaged may name columns in bytes that are no text.
 _UNREADABLE: Final = (pa.ArrowException, OSError, UnicodeDecodeError)
-_UNIT_NS: Final = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
 _KINDS: Final = pa.array(["snapshot", "delta"])
 _SIDES: Final = pa.array(["yes", "no"])
 # In this order a row is looked at: the first that is wrong is the reason.
@@ -160,9 +161,9 @@ class SeedFile:
                 f"{self.path} is no recording of the seed: it has no column {', '.join(odd)} (or several)"
             )
         for name in REQUIRED + OPTIONAL:
-            if name in schema.names and not _reads(name, _plain_type(schema.field(name).type)):
+            if name in schema.names and not reads(name, plain_type(schema.field(name).type)):
                 raise ForeignFileError(
-                    f"{self.path}: {name}: expected text or {_EXPECTED.get(name, 'nothing else')}, got"
+                    f"{self.path}: {name}: expected text or {EXPECTED.get(name, 'nothing else')}, got"
                     f" {schema.field(name).type}"
                 )
         self.columns = [name for name in REQUIRED + OPTIONAL if name in schema.names]
@@ -191,21 +192,21 @@ class SeedFile:
 
     def _typed(self, batch: pa.RecordBatch, first: int, texts: Texts, findings: Findings) -> Rows:
         n = batch.num_rows
-        place = _Place(self.name, first, findings)
+        place = Place(self.name, first, findings)
         columns = {name: batch.column(name) for name in batch.schema.names}
-        kind = _codes(columns["type"], _KINDS)
-        side = _codes(columns["side"], _SIDES)
-        ticker = _numbered(columns["market_ticker"], texts.ticker)
-        market_id = _numbered(columns["market_id"], texts.market_id) if "market_id" in columns else -_ones(n)
-        seq, seq_good = _integers(columns["seq"])
-        sid, sid_good = _integers(columns["sid"]) if "sid" in columns else (0 * _ones(n), _ones(n) > 0)
-        price, price_good = _integers(columns["price"])
-        qty, qty_good = _integers(columns["qty"])
-        ts, ts_good = _moments(columns["ts"], place)
+        kind = codes(columns["type"], _KINDS)
+        side = codes(columns["side"], _SIDES)
+        ticker = numbered(columns["market_ticker"], texts.ticker)
+        market_id = numbered(columns["market_id"], texts.market_id) if "market_id" in columns else -ones(n)
+        seq, seq_good = integers(columns["seq"])
+        sid, sid_good = integers(columns["sid"]) if "sid" in columns else (0 * ones(n), ones(n) > 0)
+        price, price_good = integers(columns["price"])
+        qty, qty_good = integers(columns["qty"])
+        ts, ts_good = moments(columns["ts"], place)
         ingest, ingest_good = (
-            _moments(columns["ingest_ts"], place) if "ingest_ts" in columns else (0 * _ones(n), _ones(n) < 0)
+            moments(columns["ingest_ts"], place) if "ingest_ts" in columns else (0 * ones(n), ones(n) < 0)
         )
-        wrong = 0 * _ones(n)
+        wrong = 0 * ones(n)
         for name, bad in reversed(
             (
                 ("bad_seq", ~(seq_good & (seq >= 0))),
@@ -228,7 +229,7 @@ class SeedFile:
         if "market_id" in columns:
             place.note("bad_market_id", market_id == -2, columns["market_id"])
         return Rows(
-            file=_ones(n) * self.number,
+            file=ones(n) * self.number,
             row=np.arange(first, first + n),
             wrong=wrong,
             kind=kind,
@@ -244,174 +245,7 @@ class SeedFile:
         )
 
 
-@dataclass(slots=True)
-class _Place:
-    """Where a batch stands, to say it in examples."""
-
-    name: str
-    first: int
-    findings: Findings
-
-    def note(self, kind: str, rows: Mask, column: pa.Array | None) -> None:
-        places = np.flatnonzero(rows)
-        self.findings.count(kind, len(places), (self._example(place, column) for place in places))
-
-    def _example(self, place: np.intp, column: pa.Array | None) -> str:
-        told = "" if column is None else f": {strings(column.slice(int(place), 1))[0]!r}"[:80]
-        return f"{self.name}, row {self.first + int(place)}{told}"
-
-
-def _ones(n: int) -> Ints:
-    return np.ones(n, np.int64)
-
-
 def _fits(kind: Ints, qty: Ints, good: Mask) -> Mask:
     least = np.where(kind == 0, 0, -MAX_CONTRACTS)
     fits: Mask = good & (qty >= least) & (qty <= MAX_CONTRACTS)
     return fits
-
-
-# --- columns -------------------------------------------------------------------------------------------
-
-_EXPECTED: Final = {
-    **dict.fromkeys(("sid", "seq", "price", "qty"), "whole numbers"),
-    **dict.fromkeys(("ts", "ingest_ts"), "timestamps"),
-}
-
-
-def _plain_type(kind: pa.DataType) -> pa.DataType:
-    return kind.value_type if pa.types.is_dictionary(kind) else kind
-
-
-def _reads(name: str, kind: pa.DataType) -> bool:
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_null(kind):
-        return True
-    expected = _EXPECTED.get(name)
-    if expected == "whole numbers":
-        is_number = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal)
-        return any(found(kind) for found in is_number)
-    return expected == "timestamps" and bool(pa.types.is_timestamp(kind))
-
-
-def _plain(column: pa.Array) -> pa.Array:
-    return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
-
-
-def _is_text(column: pa.Array) -> bool:
-    return bool(pa.types.is_string(column.type) or pa.types.is_large_string(column.type))
-
-
-def strings(column: pa.Array) -> list[Any]:
-    """The values; text that is no UTF-8 with replacement characters."""
-    column = _plain(column)
-    try:
-        values: list[Any] = column.to_pylist()
-    except UnicodeDecodeError:
-        values = [
-            None if value is None else value.decode("utf-8", "replace")
-            for value in column.cast(pa.large_binary()).to_pylist()
-        ]
-    except (ValueError, OverflowError):  # a timestamp beyond the years of datetime
-        values = [None if value is None else str(value) for value in column.cast(pa.int64()).to_pylist()]
-    return values
-
-
-def _codes(column: pa.Array, words: pa.Array) -> Ints:
-    """Which of the words each value is, -1 for none of them."""
-    column = _plain(column)
-    if not _is_text(column):
-        return -_ones(len(column))
-    found = pc.index_in(column, value_set=words.cast(column.type)).fill_null(-1)
-    codes: Ints = found.to_numpy(zero_copy_only=False).astype(np.int64)
-    return codes
-
-
-def _numbered(column: pa.Array, number: Any) -> Ints:  # noqa: ANN401
-    """``number`` of each value; it is asked once for each different one."""
-    encoded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
-    if pa.types.is_null(column.type):
-        return _ones(len(column)) * int(number(None))
-    numbers = np.array([number(value) for value in strings(encoded.dictionary)] + [number(None)], np.int64)
-    indices = encoded.indices.cast(pa.int64()).fill_null(len(numbers) - 1)
-    found: Ints = numbers[indices.to_numpy(zero_copy_only=False)]
-    return found
-
-
-def _integers(column: pa.Array) -> tuple[Ints, Mask]:
-    """Whole numbers, and where they are some; a fraction or text that is no number is none."""
-    column = _plain(column)
-    if not _is_text(column):
-        try:
-            whole = column.cast(pa.int64())
-        except pa.ArrowException:
-            pass  # one of them is no whole number
-        else:
-            good: Mask = whole.is_valid().to_numpy(zero_copy_only=False)
-            filled: Ints = whole.fill_null(0).to_numpy(zero_copy_only=False)
-            return filled, good
-    read = [_integer(value) for value in strings(column)]
-    values = np.array([0 if value is None else value for value in read], np.int64)
-    return values, np.array([value is not None for value in read], np.bool_)
-
-
-def _integer(value: object) -> int | None:
-    if isinstance(value, str):
-        if re.fullmatch(r"[+-]?[0-9]{1,19}(\.0{1,9})?", value, re.ASCII) is None:
-            return None
-        value = int(value.partition(".")[0])
-    try:
-        whole = int(value)  # type: ignore[call-overload]
-    except (TypeError, ValueError, OverflowError, ArithmeticError):  # null, NaN, infinity
-        return None
-    return whole if whole == value and -(1 << 63) <= whole < 1 << 63 else None
-
-
-def _moments(column: pa.Array, place: _Place) -> tuple[Ints, Mask]:
-    """Nanoseconds since 1970, and where they are times that an event can have."""
-    column = _plain(column)
-    n = len(column)
-    if pa.types.is_timestamp(column.type):
-        raw = column.cast(pa.int64())
-        unit = _UNIT_NS[column.type.unit]
-        values = raw.fill_null(0).to_numpy(zero_copy_only=False)
-        good = raw.is_valid().to_numpy(zero_copy_only=False)
-        good = good & (values >= FLOOR_NS // unit) & (values < END_NS // unit)
-        if column.type.tz is None:
-            place.note("no_zone", good, None)
-        return np.where(good, values, 0) * unit, good
-    if not _is_text(column):  # a column of nothing but nulls
-        return 0 * _ones(n), _ones(n) < 0
-    place.note("text_timestamps", column.is_valid().to_numpy(zero_copy_only=False), column)
-    for zone in ("UTC", None):
-        try:
-            read = column.cast(pa.timestamp("us", zone)).cast(pa.int64())
-        except pa.ArrowException:
-            continue  # one of them is no time, or has a zone and should not, or the reverse
-        us = read.fill_null(0).to_numpy(zero_copy_only=False)
-        good = (us >= FLOOR_NS // 1000) & (us < END_NS // 1000)
-        ns = np.where(good, us, 0) * 1000
-        if zone is None:
-            place.note("no_zone", good, column)
-        return ns, good
-    found = [_moment(text) for text in strings(column)]
-    ns = np.array([at for at, _ in found], np.int64)
-    good = (ns >= FLOOR_NS) & (ns < END_NS)
-    place.note("no_zone", good & np.array([naive for _, naive in found], np.bool_), column)
-    return ns, good
-
-
-def _moment(text: str | None) -> tuple[int, bool]:
-    """Nanoseconds (0: no time), and whether it had no zone."""
-    try:
-        moment = datetime.fromisoformat(text or "")
-    except ValueError:
-        return 0, False
-    naive = moment.tzinfo is None
-    if naive:
-        moment = moment.replace(tzinfo=UTC)
-    try:
-        whole = moment.astimezone(UTC) - datetime(1970, 1, 1, tzinfo=UTC)
-    except OverflowError:  # the first and the last day of datetime
-        return 0, naive
-    ns = (whole.days * 86_400 + whole.seconds) * 1_000_000_000 + whole.microseconds * 1000
-    return (ns if FLOOR_NS <= ns < END_NS else 0), naive

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import json
 import sys
+import warnings
 from typing import TYPE_CHECKING, Any
 
 from kalshi_fast.progress import ProgressLine, bar
+from kalshi_fast.replaying.files import ReplayWarning
 from kalshi_fast.replaying.replay import Replay
 from kalshi_fast.replaying.verify import describe, summarise, verify
 
@@ -38,14 +40,21 @@ def replay(options: argparse.Namespace, credentials: Callable[[], Settings]) -> 
     recording = Replay(options.path, markets=markets, start=options.start, end=options.end, **more)
     line = ProgressLine(quiet=options.quiet)
 
+    def say(message: Warning | str, *_: object, **__: object) -> None:
+        line.end()
+        sys.stderr.write(f"kalshi-fast: {message}\n")
+
     def progress(source: Source) -> None:
         done = source.read / source.rows if source.rows else 0.0
         line.show(f"{'verifying' if options.verify else 'reading'} {bar(done)} {source.read:,} rows")
 
-    try:
-        report = (verify if options.verify else summarise)(recording, progress)
-    finally:
-        line.end()
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", ReplayWarning)
+        warnings.showwarning = say
+        try:
+            report = (verify if options.verify else summarise)(recording, progress)
+        finally:
+            line.end()
     sys.stdout.write(describe(report) + "\n")
     if options.json:
         sys.stdout.write(json.dumps(report.figures()) + "\n")

@@ -163,6 +163,14 @@ class ParquetSource(Source):
 
     def _known_since(self) -> int | None:
         """The earliest of the last clears before the start. Row groups without a clear are not read."""
+        try:
+            return self._last_clears()
+        except ReplayError:
+            if not self._repair:
+                raise
+            return None  # what is damaged is dealt with where it is read in order
+
+    def _last_clears(self) -> int | None:
         start_ns = self.start_ns
         assert start_ns is not None  # noqa: S101 - only then anybody asks
         if any(file.damage is not None for file in self.files):
