@@ -21,7 +21,8 @@ from client import KEY_ID, exchange
 from kalshi_fast import cli
 from kalshi_fast import rest as rest_module
 from kalshi_fast.auth import Signer
-from kalshi_fast.channels.messages import RestMarket
+from kalshi_fast.channels.catalogue import Catalogue
+from kalshi_fast.channels.messages import LifecycleBody, RestMarket
 from kalshi_fast.config import load, read_tickers
 from kalshi_fast.discovery import listing, table
 from kalshi_fast.discovery.selection import Selection, selected, volume_e2
@@ -161,6 +162,16 @@ def test_no_file_makes_it_fail_another_way(tmp_path_factory: pytest.TempPathFact
     except ConfigError:
         return
     assert all(name.strip("ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-") == "" for name in found)
+
+
+def test_an_answer_is_older_than_what_was_announced_while_it_was_waited_for() -> None:
+    catalogue = Catalogue()
+    assert catalogue.learn(RestMarket("A-1", status="active"), 10) is not None
+    assert catalogue.apply(LifecycleBody("A-1", "determined", result="yes"), 30) is not None
+    assert catalogue.learn(RestMarket("A-1", status="active"), 20) is None
+    later = catalogue.learn(RestMarket("A-1", status="finalized", result="yes"), 40)
+    assert later is not None
+    assert (later.status, later.result, later.version) == ("finalized", "yes", 40)
 
 
 # --- lists ------------------------------------------------------------------------------------------

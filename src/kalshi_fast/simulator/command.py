@@ -53,6 +53,7 @@ def _invitation(launched: Launched) -> str:
         "--prod-keyid": KEY_ID,
         "--prod-keyfile": str(launched.key_file),
         "--ws-url": launched.exchange.url,
+        "--rest-url": launched.exchange.rest_url,
         "--ws-cafile": None if launched.ca_file is None else str(launched.ca_file),
         "--market-tickers": ",".join(shown),
     }
@@ -66,6 +67,7 @@ def _invitation(launched: Launched) -> str:
         "",
         "Record it with:",
         f"  kalshi-fast run {example}",
+        "(--all-open instead of --market-tickers: all of them, and those that come)",
         "",
     ]
     return "\n".join(lines) + "\n"
