@@ -1,23 +1,26 @@
 -- The other public channels are recorded from here on: what 0004 has no columns for, and what people ask of them.
 
 -- `sid` and `seq` are 0 for what came by REST: trades that were missed while a connection was away.
-ALTER TABLE kalshi.tickers ADD COLUMN IF NOT EXISTS sid UInt32 CODEC(ZSTD(1)) AFTER conn_id;
-ALTER TABLE kalshi.tickers ADD COLUMN IF NOT EXISTS dollar_volume Nullable(Int64) CODEC(ZSTD(1)) AFTER open_interest_e2;
-ALTER TABLE kalshi.tickers ADD COLUMN IF NOT EXISTS dollar_open_interest Nullable(Int64) CODEC(ZSTD(1)) AFTER dollar_volume;
+ALTER TABLE kalshi.tickers
+    ADD COLUMN IF NOT EXISTS sid UInt32 CODEC(ZSTD(1)) AFTER conn_id,
+    ADD COLUMN IF NOT EXISTS dollar_volume Nullable(Int64) CODEC(ZSTD(1)) AFTER open_interest_e2,
+    ADD COLUMN IF NOT EXISTS dollar_open_interest Nullable(Int64) CODEC(ZSTD(1)) AFTER dollar_volume;
 
 -- `event_type` of what is no market's: event_lifecycle, event_fee_update. `body` is the announcement as it came.
-ALTER TABLE kalshi.market_lifecycle ADD COLUMN IF NOT EXISTS event_ticker LowCardinality(String) CODEC(ZSTD(1)) AFTER market_ticker;
+ALTER TABLE kalshi.market_lifecycle
+    ADD COLUMN IF NOT EXISTS event_ticker LowCardinality(String) CODEC(ZSTD(1)) AFTER market_ticker;
 
-ALTER TABLE kalshi.markets ADD COLUMN IF NOT EXISTS subtitle String CODEC(ZSTD(3)) AFTER title;
-ALTER TABLE kalshi.markets ADD COLUMN IF NOT EXISTS status LowCardinality(String) AFTER subtitle;
-ALTER TABLE kalshi.markets ADD COLUMN IF NOT EXISTS strike_type LowCardinality(String) AFTER status;
-ALTER TABLE kalshi.markets ADD COLUMN IF NOT EXISTS floor_strike Nullable(Decimal(38, 10)) AFTER strike_type;
-ALTER TABLE kalshi.markets ADD COLUMN IF NOT EXISTS cap_strike Nullable(Decimal(38, 10)) AFTER floor_strike;
-ALTER TABLE kalshi.markets ADD COLUMN IF NOT EXISTS price_ranges String CODEC(ZSTD(3)) AFTER price_level_structure;
-ALTER TABLE kalshi.markets ADD COLUMN IF NOT EXISTS expiration_ts Nullable(DateTime64(3, 'UTC')) AFTER close_ts;
-ALTER TABLE kalshi.markets ADD COLUMN IF NOT EXISTS determination_ts Nullable(DateTime64(3, 'UTC')) AFTER expiration_ts;
-ALTER TABLE kalshi.markets ADD COLUMN IF NOT EXISTS settled_ts Nullable(DateTime64(3, 'UTC')) AFTER determination_ts;
-ALTER TABLE kalshi.markets ADD COLUMN IF NOT EXISTS settlement_value_e4 Nullable(UInt16) AFTER result;
+ALTER TABLE kalshi.markets
+    ADD COLUMN IF NOT EXISTS subtitle String CODEC(ZSTD(3)) AFTER title,
+    ADD COLUMN IF NOT EXISTS status LowCardinality(String) AFTER subtitle,
+    ADD COLUMN IF NOT EXISTS strike_type LowCardinality(String) AFTER status,
+    ADD COLUMN IF NOT EXISTS floor_strike Nullable(Decimal(38, 10)) AFTER strike_type,
+    ADD COLUMN IF NOT EXISTS cap_strike Nullable(Decimal(38, 10)) AFTER floor_strike,
+    ADD COLUMN IF NOT EXISTS price_ranges String CODEC(ZSTD(3)) AFTER price_level_structure,
+    ADD COLUMN IF NOT EXISTS expiration_ts Nullable(DateTime64(3, 'UTC')) AFTER close_ts,
+    ADD COLUMN IF NOT EXISTS determination_ts Nullable(DateTime64(3, 'UTC')) AFTER expiration_ts,
+    ADD COLUMN IF NOT EXISTS settled_ts Nullable(DateTime64(3, 'UTC')) AFTER determination_ts,
+    ADD COLUMN IF NOT EXISTS settlement_value_e4 Nullable(UInt16) AFTER result;
 
 -- Markets as they are. A plain read of `markets` would also show what is not merged away yet.
 --     SELECT market_ticker, title, status, close_ts, result FROM kalshi.markets_now

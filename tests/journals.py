@@ -15,6 +15,7 @@ from kalshi_fast.journal import Journal, Position
 from kalshi_fast.pool import BatchPool
 from kalshi_fast.recorder import Recorder
 from kalshi_fast.ring import Ring
+from kalshi_fast.sinks.clickhouse import ClickHouseSink
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -66,6 +67,8 @@ def deliver(sink: Sink) -> None:
     """All that the journal has for it."""
     while sink.step():
         pass
+    if isinstance(sink, ClickHouseSink):
+        sink.flush()
 
 
 @contextmanager

@@ -36,9 +36,9 @@ _ELSE: Final = "set CLICKHOUSE_DATABASE to another name"
 # A string, a quoted name, a comment, or the end of a statement: whichever comes first.
 _LEXEME = re.compile(r"'(?:[^'\\]|\\.)*'|`(?:[^`\\]|\\.)*`|--[^\n]*|;", re.DOTALL)
 _TABLE = re.compile(r"CREATE TABLE IF NOT EXISTS kalshi\.(\w+)\s*\((.*)\)\s*ENGINE = (\w+)", re.DOTALL)
+_ADDING = re.compile(r"ALTER TABLE kalshi\.(\w+)\s+ADD COLUMN IF NOT EXISTS\b")
 _ADDED = re.compile(
-    r"ALTER TABLE kalshi\.(\w+)\s+ADD COLUMN IF NOT EXISTS (\w+)\s+(.*?)(?:\s+CODEC\(.*?\))?\s+AFTER \w+\Z",
-    re.DOTALL,
+    r"ADD COLUMN IF NOT EXISTS (\w+)\s+(.*?)(?:\s+CODEC\(.*?\))?\s+AFTER \w+(?=,\s*ADD|\Z)", re.DOTALL
 )
 _VIEW = re.compile(r"CREATE (?:OR REPLACE )?VIEW (?:IF NOT EXISTS )?kalshi\.(\w+)")
 # The database's name in the code, wherever it can stand: before a dot, alone, or among an engine's arguments.
@@ -133,10 +133,10 @@ def _histories() -> dict[str, list[tuple[int, Table]]]:
     found: dict[str, list[tuple[int, Table]]] = {}
     for migration in migrations():
         for statement in migration.statements:
-            if added := _ADDED.match(statement):
-                before = found[added[1]][-1][1]
-                after = Table(before.engine, {**before.columns, added[2]: added[3]})
-                found[added[1]].append((migration.number, after))
+            if adding := _ADDING.match(statement):
+                before = found[adding[1]][-1][1]
+                after = Table(before.engine, {**before.columns, **dict(_ADDED.findall(statement))})
+                found[adding[1]].append((migration.number, after))
             if made := _TABLE.match(statement):
                 columns = {}
                 for definition in re.split(r",\s*\n", made[2]):

@@ -57,6 +57,11 @@ class Rest:
             num_pools=1, maxsize=1, retries=False, ca_certs=None if cafile is None else str(cafile)
         )
 
+    @property
+    def closed(self) -> bool:
+        """Nothing more is asked."""
+        return self._closed.is_set()
+
     def close(self) -> None:
         """Ends every wait, also of another thread."""
         self._closed.set()

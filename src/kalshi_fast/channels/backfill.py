@@ -40,8 +40,7 @@ AGAIN: Final = Scale(NS, 30 * NS)
 
 
 class Backfill:
-    """``await run()`` until it is cancelled. ``conn_id`` 0 in its feed_health rows: it is of no
-    connection."""
+    """``await run()`` until it is cancelled or REST is closed. ``conn_id``: of none, in its feed_health rows."""
 
     conn_id = 0
 
@@ -69,7 +68,7 @@ class Backfill:
         return not (self.busy or streams.interruptions or streams.to_ask)
 
     async def run(self) -> None:
-        while True:
+        while not self._rest.closed:
             await asyncio.sleep(LOOK_S)
             streams = self._streams
             due_ns = receive_ns() - self._settle_ns
@@ -163,6 +162,8 @@ class Backfill:
 
     async def _failed(self, event: str, detail: str) -> None:
         """Says so, and waits, the longer the more often it happens in a row."""
+        if self._rest.closed:
+            return  # the recording ends: the next one asks
         self._failures += 1
         wait_ns = self._again.bound_ns(self._failures)
         log.warning("%s; again in %d s", detail, wait_ns // NS)

@@ -73,6 +73,11 @@ class Position:
             raise JournalError(f"{self.path}: cannot be written: {error.strerror or error}") from error
         self._generation, self.point = generation, point
 
+    def beside(self, name: str) -> Position:
+        """Another position of the same store."""
+        path = self.path.with_name(f"{self.path.stem}-{name}{self.path.suffix}")
+        return Position(path, fsync=self._fsync)
+
     def close(self) -> None:
         os.close(self._fd)
 

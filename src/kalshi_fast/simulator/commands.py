@@ -5,8 +5,9 @@ Source: Kalshi's AsyncAPI document 2.0.0 (commands, error codes, which replies t
 
 from __future__ import annotations
 
+import asyncio
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from kalshi_fast import wire
 from kalshi_fast.errors import FrameError
@@ -25,6 +26,9 @@ from kalshi_fast.simulator.subscription import (
 if TYPE_CHECKING:
     from kalshi_fast.simulator.client import Client
     from kalshi_fast.simulator.exchange import Exchange
+
+
+WITHOUT_BOOKS_S: Final = 1.0  # so long the play waits for a subscription to books
 
 
 class Commands:
@@ -100,7 +104,10 @@ class Commands:
                 self._exchange.tape.active = True
                 if channel == TICKER and params.send_initial_snapshot:
                     self._tickers(subscription, tickers or list(self._exchange.source.books))
-        self._exchange.subscribed.set()
+        if BOOKS in channels:
+            self._exchange.subscribed.set()
+        else:  # whoever wants books too, on another connection, is to have them from the beginning
+            asyncio.get_running_loop().call_later(WITHOUT_BOOKS_S, self._exchange.subscribed.set)
 
     def _unsubscribe(self, command_id: int, params: wire.Params) -> None:
         if not params.sids:

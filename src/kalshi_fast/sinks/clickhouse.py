@@ -20,13 +20,13 @@ import msgspec
 import pyarrow as pa
 
 from kalshi_fast._columns import CLEAR
-from kalshi_fast.channels.rows import TABLES, arrow
 from kalshi_fast.config import writable_directory
-from kalshi_fast.errors import ConfigError, SchemaError, SinkError, UnreachableError
+from kalshi_fast.errors import ConfigError, JournalError, SchemaError, SinkError, UnreachableError
 from kalshi_fast.front.endpoint import read_endpoint
 from kalshi_fast.journal import NOBODY, Cursor, Point
 from kalshi_fast.lags import Lags
 from kalshi_fast.migrations import migrate
+from kalshi_fast.sinks.beside import TablesBeside
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -189,7 +189,7 @@ def first_line(error: BaseException) -> str:
 
 
 class ClickHouseSink:
-    """Delivers the journal to a database: events, level states, feed health, the other channels.
+    """Delivers the journal to a database: events, level states, feed health, and the tables beside.
 
     ``connect`` gives a client whose database has the schema. An insert takes all that has come since the
     last one. Before it begins, its extent is written down, so that one of unknown outcome, even before a
@@ -214,7 +214,12 @@ class ClickHouseSink:
         point = position.point
         if point is None or point.journal != journal.id:
             position.write(Point(journal.id, journal.first_seq))
-        self._cursor = Cursor(journal, self._point.seq)
+        self._beside = TablesBeside(journal, position.beside("channels"), self._insert_arrow)
+        self._cursor = self._begin()
+
+    def _begin(self) -> Cursor:
+        self._beside.restart()
+        return Cursor(self._journal, self.done_seq)
 
     @property
     def _point(self) -> Point:
@@ -228,7 +233,7 @@ class ClickHouseSink:
 
     @property
     def done_seq(self) -> int:
-        return self._point.seq
+        return min(self._point.seq, self._beside.done_seq)
 
     @property
     def pause_s(self) -> float:
@@ -245,6 +250,7 @@ class ClickHouseSink:
         if not self._pending:
             self._take()
         if not self._pending:
+            self.flush(force=False)
             return False
         self._began = time.monotonic()
         last = self._pending[-1]
@@ -260,17 +266,35 @@ class ClickHouseSink:
                 self.lags.add(now_ns - entry.events.column("ingest_ns").to_numpy())
         self._position.write(self._moved(last.end))
         self._pending = []
+        self.flush(force=False)
         self._look_at_parts()
         return True
 
+    def flush(self, *, force: bool = True) -> None:
+        """The tables beside the order book are up to date when this returns; not forced: when it is time."""
+        self.open()
+        try:
+            self._beside.flush(force=force)
+        except JournalError:
+            raise
+        except Exception as error:
+            raise SinkError(f"ClickHouse takes no rows: {first_line(error)}") from error
+
     def _take(self) -> None:
         point = self._point
+        if self._cursor.seq < point.seq:  # the events of these are stored, and perhaps not all beside them
+            self._take_beside(self._cursor.take(0, point.seq))
         if point.until > self._cursor.seq:  # begun before a crash
             self._pending = self._cursor.take(0, point.until)
         else:
             self._pending = self._cursor.take(MAX_MERGED_ROWS)
             if self._pending:
                 self._intend()
+        self._take_beside(self._pending)
+
+    def _take_beside(self, entries: list[Entry]) -> None:
+        for entry in entries:
+            self._beside.take(entry)
 
     def _intend(self) -> None:
         """Writes down what is about to be inserted, and what it will be known by."""
@@ -307,11 +331,6 @@ class ClickHouseSink:
         if health:
             settings = {**_INSERT_SETTINGS, "insert_deduplication_token": token}
             self._open_client.insert("feed_health", health, _HEALTH_COLUMNS, settings=settings)
-        for table in TABLES:
-            parts = [getattr(entry.extra.channels, table) for entry in entries]
-            if any(parts):
-                rows = arrow(table, [row for part in parts for row in part])
-                self._insert_arrow(table, [rows], token)
 
     @property
     def _open_client(self) -> Client:
@@ -370,14 +389,16 @@ class ClickHouseSink:
         self._clear.clear()
         if not self._pending:  # the cursor may have failed half-way
             self._cursor.close()
-            self._cursor = Cursor(self._journal, self._point.seq)
+            self._cursor = self._begin()
         if self._client is not None:
             self._client.close()
             self._client = None
 
     def close(self) -> None:
+        self.flush()
         self._cursor.close()
         self._position.close()
+        self._beside.close()
         if self._client is not None:
             self._client.close()
 
