@@ -21,6 +21,7 @@ from client import KEY_ID, exchange
 from kalshi_fast import cli
 from kalshi_fast import rest as rest_module
 from kalshi_fast.auth import Signer
+from kalshi_fast.backoff import Scale
 from kalshi_fast.channels.catalogue import Catalogue
 from kalshi_fast.channels.messages import LifecycleBody, RestMarket
 from kalshi_fast.config import load, read_tickers
@@ -418,7 +419,9 @@ def test_the_command_lists_searches_and_writes_what_run_reads(
     assert listed(shop, capsys, "nosuchword", "--json") == "[]\n"
 
 
-def test_the_command_says_what_is_wrong_in_one_sentence(shop: Shop, tmp_path: Path) -> None:
+def test_the_command_says_what_is_wrong_in_one_sentence(
+    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def refused(*arguments: str, code: int) -> str:
         done = subprocess.run(
             [*COMMAND, "markets", "--quiet", *arguments],
@@ -435,7 +438,10 @@ def test_the_command_says_what_is_wrong_in_one_sentence(shop: Shop, tmp_path: Pa
 
     assert "did you mean KXA" in refused(*shop.flags(), "--series", "KXAA", code=2)
     assert "PROD_KEYID is not set" in refused(code=2)
-    away = refused(*shop.flags(), "--rest-url", "http://127.0.0.1:1/trade-api/v2", code=1)
+    monkeypatch.setattr(rest_module, "RETRY", Scale(1, 1))
+    arguments = [*shop.flags(), "--rest-url", "http://127.0.0.1:1/trade-api/v2", "--quiet"]
+    assert cli.main(["markets", *arguments, "--env-file", os.devnull]) == 1
+    away = capsys.readouterr().err.strip()
     assert away.startswith("kalshi-fast: REST_URL: http://127.0.0.1:1/trade-api/v2/markets: ")
     assert away.endswith("(asked 5 times)")
 

@@ -53,8 +53,8 @@ def _invitation(launched: Launched) -> str:
         "--prod-keyid": KEY_ID,
         "--prod-keyfile": str(launched.key_file),
         "--ws-url": launched.exchange.url,
-        "--rest-url": launched.exchange.rest_url,
         "--ws-cafile": None if launched.ca_file is None else str(launched.ca_file),
+        "--rest-url": launched.exchange.rest_url,
         "--market-tickers": ",".join(shown),
     }
     example = " ".join(f"{flag} {shlex.quote(value)}" for flag, value in flags.items() if value is not None)
