@@ -30,7 +30,7 @@ COUNT = "SELECT count() FROM kalshi.orderbook_events"
 
 
 def environment(**values: str) -> dict[str, str]:
-    names = ("PATH", "HOME", "LANG", "TMPDIR", "LD_LIBRARY_PATH")
+    names = ("PATH", "HOME", "LANG", "TMPDIR", "LD_LIBRARY_PATH", "PYTHONPATH")
     return {name: os.environ[name] for name in names if name in os.environ} | values
 
 
@@ -77,9 +77,15 @@ def test_demo_counts_agree_and_a_second_run_in_the_same_directory_too(tmp_path: 
         found = figures(done)
         assert found["events"] == found["clickhouse_rows"] == found["parquet_rows"] > 30_000
         assert found["books_equal"] == found["books_compared"] == found["sql_books_equal"] >= 50
-        assert found["frames_sent"] == found["frames_received"] > 1 + found["snapshots"] + found["deltas"]
         assert found["snapshots"] == found["markets"] == 50 + found["created"]
         assert found["created_complete"] == found["created"] == len(found["heard_us"]) >= 1
+        frames = sum(found[kind] for kind in ("snapshots", "deltas", "trades", "tickers", "lifecycle"))
+        told = found["frames_sent"] - frames
+        assert 4 <= told <= 4 + 3 * found["created"], "subscriptions, and what was added to them"
+        assert found["frames_sent"] == found["frames_received"]
+        for kind, table in (("trades", "trades"), ("tickers", "tickers"), ("lifecycle", "market_lifecycle")):
+            stored = found["channels"][table]
+            assert stored["clickhouse"] == stored["parquet"] == found[f"exchange_{kind}"] > 0
         assert found["gaps"] == 0
         assert found["frames_per_s"] > 1000
         assert found["agrees"] is True
@@ -208,6 +214,7 @@ def simulator(directory: Path, *arguments: str) -> Iterator[dict[str, str]]:
             "MARKET_TICKERS": ",".join(ready["tickers"]),
             "WS_URL": ready["url"],
             "WS_CAFILE": ready["ca_file"],
+            "REST_URL": ready["rest_url"],
         }
         child.stdin.close()
         child.wait(10)
@@ -276,6 +283,7 @@ def test_resets_are_noticed_at_once_whatever_lies_unread_before_them(tmp_path: P
     arguments = ("--markets", "50", "--rate", "20000", "--faults", str(script))
     with simulator(tmp_path / "sim", *arguments) as told:
         patient = told | {"CLICKHOUSE_URL": "off", "WS_IDLE_SECS": "30", "WS_BACKOFF_SECS": "0.01"}
+        patient |= {"CHANNELS": "orderbook_delta"}
         done = run("run", "--seconds", 7, "--json", "--quiet", cwd=tmp_path, env=patient)
     assert figures(done)["connections"] == 5
     assert done.stderr.count("the connection was lost without a close frame") == 4

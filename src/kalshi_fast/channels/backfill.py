@@ -40,7 +40,7 @@ AGAIN: Final = Scale(NS, 30 * NS)
 
 
 class Backfill:
-    """``await run()`` until it is cancelled or REST is closed. ``conn_id``: of none, in its feed_health rows."""
+    """``await run()`` until it is cancelled or REST is closed. ``conn_id``: its health rows are of none."""
 
     conn_id = 0
 
