@@ -180,7 +180,7 @@ async def _until_all_arrived(recording: Recording, simulator: Simulator, *, chao
         frames = recording.recorder.counts.frames
         if frames != before:
             before, quiet_since = frames, time.monotonic()
-        elif frames >= sent and time.monotonic() - quiet_since > _QUIET_S:
+        elif (chaos or frames >= sent) and time.monotonic() - quiet_since > _QUIET_S:
             report = await simulator.report()
             complete = chaos or recording.recorder.counts.frames == report["frames_sent"]
             if complete and _all_exact(recording, report["living"]):
