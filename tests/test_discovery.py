@@ -21,7 +21,9 @@ from client import KEY_ID, exchange
 from kalshi_fast import cli
 from kalshi_fast import rest as rest_module
 from kalshi_fast.auth import Signer
-from kalshi_fast.channels.messages import RestMarket
+from kalshi_fast.backoff import Scale
+from kalshi_fast.channels.catalogue import Catalogue
+from kalshi_fast.channels.messages import LifecycleBody, RestMarket
 from kalshi_fast.config import load, read_tickers
 from kalshi_fast.discovery import listing, table
 from kalshi_fast.discovery.selection import Selection, selected, volume_e2
@@ -161,6 +163,16 @@ def test_no_file_makes_it_fail_another_way(tmp_path_factory: pytest.TempPathFact
     except ConfigError:
         return
     assert all(name.strip("ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-") == "" for name in found)
+
+
+def test_an_answer_is_older_than_what_was_announced_while_it_was_waited_for() -> None:
+    catalogue = Catalogue()
+    assert catalogue.learn(RestMarket("A-1", status="active"), 10) is not None
+    assert catalogue.apply(LifecycleBody("A-1", "determined", result="yes"), 30) is not None
+    assert catalogue.learn(RestMarket("A-1", status="active"), 20) is None
+    later = catalogue.learn(RestMarket("A-1", status="finalized", result="yes"), 40)
+    assert later is not None
+    assert (later.status, later.result, later.version) == ("finalized", "yes", 40)
 
 
 # --- lists ------------------------------------------------------------------------------------------
@@ -407,7 +419,9 @@ def test_the_command_lists_searches_and_writes_what_run_reads(
     assert listed(shop, capsys, "nosuchword", "--json") == "[]\n"
 
 
-def test_the_command_says_what_is_wrong_in_one_sentence(shop: Shop, tmp_path: Path) -> None:
+def test_the_command_says_what_is_wrong_in_one_sentence(
+    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def refused(*arguments: str, code: int) -> str:
         done = subprocess.run(
             [*COMMAND, "markets", "--quiet", *arguments],
@@ -424,7 +438,10 @@ def test_the_command_says_what_is_wrong_in_one_sentence(shop: Shop, tmp_path: Pa
 
     assert "did you mean KXA" in refused(*shop.flags(), "--series", "KXAA", code=2)
     assert "PROD_KEYID is not set" in refused(code=2)
-    away = refused(*shop.flags(), "--rest-url", "http://127.0.0.1:1/trade-api/v2", code=1)
+    monkeypatch.setattr(rest_module, "RETRY", Scale(1, 1))
+    arguments = [*shop.flags(), "--rest-url", "http://127.0.0.1:1/trade-api/v2", "--quiet"]
+    assert cli.main(["markets", *arguments, "--env-file", os.devnull]) == 1
+    away = capsys.readouterr().err.strip()
     assert away.startswith("kalshi-fast: REST_URL: http://127.0.0.1:1/trade-api/v2/markets: ")
     assert away.endswith("(asked 5 times)")
 

@@ -64,6 +64,9 @@ async def recorded(directory: Path, running: Exchange, **more: str) -> AsyncIter
     recording = Recording(settings_for(directory, running, **more))
     await asyncio.to_thread(recording.open)  # it asks the exchange, which runs here
     recording.follower._drop_after_s = 0.3
+    assert recording.channels.backfill is not None or recording.channels.feeds == []
+    if recording.channels.backfill is not None:
+        recording.channels.backfill._settle_ns = NS // 10
     task = asyncio.ensure_future(recording.run())
     try:
         yield recording
@@ -217,6 +220,7 @@ def test_what_was_announced_while_nobody_listened_is_found_by_rest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("kalshi_fast.rest.RETRY", Scale(NS // 100, NS // 10))
+    monkeypatch.setattr("kalshi_fast.discovery.follower.AGAIN", Scale(NS // 20, NS // 5))
 
     async def run() -> None:
         async with exchange(tmp_path, SyntheticMarkets(10, 1), rate=1000, heartbeat_s=0.2) as running:
@@ -322,6 +326,7 @@ def test_a_market_that_is_not_known_yet_is_tried_again_when_it_opens(
         return known(self, params)
 
     monkeypatch.setattr(Commands, "_known", known_to_it)
+    monkeypatch.setattr("kalshi_fast.simulator.life.PATIENCE_NS", 0)
 
     async def run() -> None:
         async with (

@@ -180,7 +180,7 @@ async def _until_all_arrived(recording: Recording, simulator: Simulator, *, chao
         frames = recording.recorder.counts.frames
         if frames != before:
             before, quiet_since = frames, time.monotonic()
-        elif frames >= sent and time.monotonic() - quiet_since > _QUIET_S:
+        elif (chaos or frames >= sent) and time.monotonic() - quiet_since > _QUIET_S:
             report = await simulator.report()
             complete = chaos or recording.recorder.counts.frames == report["frames_sent"]
             if complete and _all_exact(recording, report["living"]):
@@ -195,8 +195,10 @@ async def _until_all_arrived(recording: Recording, simulator: Simulator, *, chao
 
 def _all_exact(recording: Recording, tickers: list[str]) -> bool:
     markets = recording.books.by_ticker
-    return recording.channels.idle and all(
-        ticker in markets and not markets[ticker].book.stale for ticker in tickers
+    return (
+        recording.channels.idle
+        and recording.follower.idle
+        and all(ticker in markets and not markets[ticker].book.stale for ticker in tickers)
     )
 
 
@@ -204,8 +206,9 @@ def _figures(recording: Recording, report: dict[str, Any], options: DemoOptions)
     figures: dict[str, Any] = {"frames_sent": report["frames_sent"], **recording.summary()}
     figures["frames_received"] = report["frames_received"]
     ours = report["our_books"]
-    # Those that are settled may have been let go already.
-    carried = [ticker for ticker in report["books"] if ticker in ours or ticker in report["living"]]
+    # Those that are settled may have been let go already, or since the report.
+    kept = recording.books.by_ticker.keys() | set(report["living"])
+    carried = [ticker for ticker in report["books"] if ticker in kept]
     truth = {ticker: _book(report["books"][ticker]) for ticker in carried}
     figures["markets_let_go"] = len(report["books"]) - len(carried)
     figures["books_compared"] = len(truth)
@@ -229,6 +232,8 @@ def _figures(recording: Recording, report: dict[str, Any], options: DemoOptions)
         figures["created"] = len(report["created"])
         figures["heard_us"] = sorted(report["heard_us"])
         figures["created_complete"] = _complete(client, report["created"], report["first_conn_id"])
+        figures["markets_known"] = _known(client, report["known"])
+        figures["markets_exchange"] = len(report["known"])
         stored = _stored_books(client, list(truth))
         figures["sql_books_equal"] = sum(stored[ticker] == book for ticker, book in truth.items())
         figures["best_bid_ask"] = [
@@ -267,6 +272,7 @@ def _figures(recording: Recording, report: dict[str, Any], options: DemoOptions)
         and figures["events"] == figures["clickhouse_rows"] == figures["parquet_rows"]
         and figures["books_compared"] == figures["books_equal"] == figures["sql_books_equal"]
         and (options.chaos or figures["created_complete"] == figures["created"])
+        and (options.recording is not None or figures["markets_known"] == figures["markets_exchange"])
         and all(_channel_agrees(figures, options, table) for table in HISTORIES)
     )
     return figures
@@ -330,6 +336,16 @@ def _complete(client: Any, created: dict[str, int], first_conn_id: int) -> int: 
     return sum(first == "clear" and deltas == created[ticker] for ticker, deltas, first in rows)
 
 
+def _known(client: Any, truth: dict[str, list[str]]) -> int:  # noqa: ANN401
+    """Of how many markets it is stored what the exchange says of them: status, result, price structure."""
+    rows = client.query(
+        "SELECT market_ticker, status, result, price_level_structure FROM markets_now"
+        " WHERE market_ticker IN {tickers:Array(String)}",
+        parameters={"tickers": list(truth)},
+    ).result_rows
+    return sum(truth[ticker] == list(said) for ticker, *said in rows)
+
+
 def _text(value: object) -> str | None:
     return None if value is None else str(value)
 
@@ -383,6 +399,7 @@ def describe(figures: dict[str, Any], directory: Path) -> str:
                 line("markets created meanwhile", "created", _waits(figures["heard_us"])),
                 line("  all of it recorded", "created_complete", same_as="" if chaos else "created"),
                 line("markets settled and let go", "markets_let_go"),
+                line("markets as the exchange has them", "markets_known", same_as="markets_exchange"),
             ]
             if figures["created"]
             else []

@@ -103,11 +103,17 @@ class Follower:
         self._listed_s = time.monotonic()
         self._listed_ns = receive_ns()
         self._again = False
+        self._listing = False
         self._changed = False
         self._failures = 0
         self._retry_s = 0.0
         self._file_s = 0.0
         self._file: tuple[int, int, int] | None = None
+
+    @property
+    def idle(self) -> bool:
+        """Nothing is on its way in, and REST has no answer to give."""
+        return not (self._again or self._listing or self._fresh or self._late)
 
     # --- what is announced ------------------------------------------------------------------------
 
@@ -198,7 +204,9 @@ class Follower:
                 await self._look_at_file()
             due = self._again or now_s - self._listed_s >= self._every_s
             if due and self.selection.discovers and self._rest is not None and now_s >= self._retry_s:
+                self._listing = True
                 await self._list(self._rest)
+                self._listing = False
 
     def _catch_up(self) -> None:
         """What opened before its trades were heard has them asked for."""

@@ -79,6 +79,10 @@ async def _obey(exchange: Exchange) -> None:
                 traded=exchange.tape.counts(),
                 created={ticker: exchange.changes[ticker] for ticker in exchange.life.created},
                 heard_us=[exchange.life.markets[t].heard_ns // 1000 for t in exchange.life.created],
+                known={
+                    market.ticker: [market.status, market.result, exchange.source.structures[market.ticker]]
+                    for market in exchange.life.markets.values()
+                },
                 living=[
                     market.ticker
                     for market in exchange.life.markets.values()

@@ -54,6 +54,7 @@ def _invitation(launched: Launched) -> str:
         "--prod-keyfile": str(launched.key_file),
         "--ws-url": launched.exchange.url,
         "--ws-cafile": None if launched.ca_file is None else str(launched.ca_file),
+        "--rest-url": launched.exchange.rest_url,
         "--market-tickers": ",".join(shown),
     }
     example = " ".join(f"{flag} {shlex.quote(value)}" for flag, value in flags.items() if value is not None)
@@ -66,6 +67,7 @@ def _invitation(launched: Launched) -> str:
         "",
         "Record it with:",
         f"  kalshi-fast run {example}",
+        "(--all-open instead of --market-tickers: all of them, and those that come)",
         "",
     ]
     return "\n".join(lines) + "\n"
