@@ -30,7 +30,9 @@ CYTHON: Final[str]
 CAN_COUNT: Final[bool]
 
 def drive_counted(path: DeltaPath, rest: Receiver, frames: Frames, frames_per_read: int) -> None: ...
-def drive(path: DeltaPath, rest: Receiver, frames: Frames, frames_per_read: int) -> int: ...
+def drive(
+    path: DeltaPath, rest: Receiver, frames: Frames, frames_per_read: int, *, copy: bool = True
+) -> int: ...
 
 class Changes:
     count: Final[int]

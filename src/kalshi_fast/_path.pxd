@@ -56,7 +56,7 @@ cdef class DeltaPath:
     cdef public int64_t last_frame_ns
 
     cdef _enter(self, bytes name, BookState state)
-    cdef Taken scan(self, const char* text, Py_ssize_t length, int64_t ingest_ns)
+    cdef Taken scan(self, const char* text, Py_ssize_t length, int64_t ingest_ns) except? NOT_TAKEN
     cdef bint _turn_to(self, const char* text, const char* end)
     cdef int64_t _times(self, const char* at, const char* end, int64_t ingest_ns) noexcept nogil
     cdef void _keep_times(self, const char* times, Py_ssize_t length, int64_t ts_us) noexcept nogil

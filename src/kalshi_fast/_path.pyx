@@ -203,7 +203,7 @@ cdef class DeltaPath:
         self.times_length = length if 16 <= length <= MAX_TIMES else 0
         memcpy(self.times, times, self.times_length)
 
-    cdef Taken scan(self, const char* text, Py_ssize_t length, int64_t ingest_ns):
+    cdef Taken scan(self, const char* text, Py_ssize_t length, int64_t ingest_ns) except? NOT_TAKEN:
         cdef Head* head = &self.head
         cdef const char* at
         cdef const char* start
