@@ -263,6 +263,14 @@ def test_patterns_and_single_files(tmp_path: Path) -> None:
     assert len(types(f"{tmp_path}/orderbook/date=*/part-110641*.parquet")) == len(ROWS) - 600  # type: ignore[arg-type]
 
 
+def test_the_tables_of_other_channels_are_passed_over(tmp_path: Path) -> None:
+    write(tmp_path / "parquet" / NAME, table_of(ROWS))
+    trades = tmp_path / "parquet/trades/date=2026-11-18/part-110640_000000.parquet"
+    trades.parent.mkdir(parents=True)
+    pq.write_table(pa.table({"trade_id": ["a"]}), trades)
+    assert len(types(tmp_path)) == len(types(tmp_path / "parquet")) == len(ROWS)
+
+
 # --- other kinds --------------------------------------------------------------------------------------
 
 

@@ -98,7 +98,8 @@ def find_files(source: str | Path, end_ns: int | None = None) -> list[Path]:
     if not path.exists() and glob.has_magic(str(source)):
         found = [Path(name) for name in glob.glob(str(source), recursive=True)]  # noqa: PTH207 - a pattern may be absolute
     else:
-        found = [path / "orderbook" if (path / "orderbook").is_dir() else path]
+        # Beside the events lie the tables of other channels.
+        found = sorted(one for one in path.rglob("orderbook") if one.is_dir()) or [path]
     files: set[Path] = set()
     try:
         for one in found:
