@@ -77,6 +77,7 @@ def simulated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, st
             "PROD_KEYID": ready["key_id"],
             "PROD_KEYFILE": ready["key_file"],
             "WS_URL": ready["url"],
+            "REST_URL": ready["rest_url"],
             "WS_CAFILE": ready["ca_file"],
         }
         child.communicate("stop\n")
@@ -143,7 +144,11 @@ def test_a_key_that_the_exchange_does_not_know(
 
 
 def test_no_settings_at_all(tmp_path: Path) -> None:
-    found = check(tmp_path, {"WS_URL": "wss://127.0.0.1:9/trade-api/ws/v2"}, code=1)
+    found = check(
+        tmp_path,
+        {"WS_URL": "wss://127.0.0.1:9/trade-api/ws/v2", "REST_URL": "https://127.0.0.1:9/trade-api/v2"},
+        code=1,
+    )
     assert found["key"]["said"] == "PROD_KEYFILE is not set"
     assert found["rest"]["verdict"] == "failure"
     assert "cannot be reached: Connection refused" in found["rest"]["said"]
@@ -165,6 +170,7 @@ def test_who_does_not_answer_costs_no_more_than_the_limit(key_file: Path) -> Non
             PROD_KEYID="id",
             PROD_KEYFILE=str(key_file),
             WS_URL=f"ws://127.0.0.1:{port}/trade-api/ws/v2",
+            REST_URL=f"http://127.0.0.1:{port}/trade-api/v2",
             CLICKHOUSE_URL=f"http://127.0.0.1:{port}",
         )
         waited_for: list[list[str]] = []
@@ -228,6 +234,7 @@ def rest_server(directory: Path, status: int, ahead_s: float | None) -> Iterator
             PROD_KEYID="id",
             PROD_KEYFILE=str(directory / "key.pem"),
             WS_URL=f"wss://127.0.0.1:{server.server_port}/trade-api/ws/v2",
+            REST_URL=f"https://127.0.0.1:{server.server_port}/trade-api/v2",
             WS_CAFILE=str(ca_file),
         )
     finally:
@@ -361,6 +368,7 @@ def test_an_embedded_engine_that_records_is_asked(engine_url: str, tmp_path: Pat
             "CLICKHOUSE_USER": front.USER,
             "CLICKHOUSE_PASSWORD": front.PASSWORD,
             "WS_URL": "wss://127.0.0.1:9/",
+            "REST_URL": "https://127.0.0.1:9/trade-api/v2",
         }
         found = check(tmp_path, told, code=1)
         remove_endpoint(directory, answering.url)

@@ -18,9 +18,9 @@ from urllib.parse import urlsplit
 
 import picows
 
-from kalshi_fast.auth import WS_PATH
 from kalshi_fast.check.finding import Check, Finding, failure, ok, warning
 from kalshi_fast.check.key import signer
+from kalshi_fast.discovery.selection import selected
 from kalshi_fast.errors import ConfigError, ConnectError, reason
 from kalshi_fast.feed import connect, hang_up, tls_context
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from kalshi_fast.config import Settings
 
-REST_PATH: Final = "/trade-api/v2/markets?limit=1"
+MARKETS: Final = "/markets"  # below REST_URL
 REST_TIMEOUT_S: Final = 5.0
 GOOD_SKEW_S: Final = 1.0
 BAD_SKEW_S: Final = 4.0  # the exchange refuses signatures whose time is some seconds off
@@ -44,12 +44,21 @@ def checks(settings: Settings) -> list[Check]:
     ]
 
 
-def rest_address(settings: Settings) -> tuple[str, str, int]:
-    """(scheme, host, port) of REST: the WebSocket's, but for the name that production gives it."""
-    target = urlsplit(settings.ws_url)
-    host = (target.hostname or "").replace("external-api-ws.", "external-api.", 1)
-    scheme = "https" if target.scheme == "wss" else "http"
-    return scheme, host, target.port or (443 if scheme == "https" else 80)
+@dataclass(frozen=True, slots=True)
+class _Address:
+    """Where one can be asked over HTTP, and below which path."""
+
+    secure: bool
+    host: str
+    port: int
+    path: str
+
+    @classmethod
+    def of(cls, url: str) -> _Address:
+        target = urlsplit(url)
+        secure = target.scheme in ("https", "wss")
+        port = target.port or (443 if secure else 80)
+        return cls(secure, target.hostname or "", port, target.path.rstrip("/"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +69,12 @@ class _Answer:
     answered_s: float
 
 
-def _ask(settings: Settings, path: str, headers: dict[str, str]) -> _Answer:
+def _ask(settings: Settings, address: _Address, path: str, headers: dict[str, str]) -> _Answer:
     """One GET. Raises ConnectError."""
-    scheme, host, port = rest_address(settings)
-    where = f"{scheme}://{host}:{port}{path}"
+    host, port = address.host, address.port
+    where = f"{'https' if address.secure else 'http'}://{host}:{port}{path}"
     connection: http.client.HTTPConnection
-    if scheme == "https":
+    if address.secure:
         context = tls_context(settings.ws_cafile)
         connection = http.client.HTTPSConnection(host, port, timeout=REST_TIMEOUT_S, context=context)
     else:
@@ -102,20 +111,25 @@ def _date_s(text: str | None) -> float | None:
 
 
 def _rest(settings: Settings) -> Iterator[Finding]:
+    if settings.rest_url is None:
+        yield ok("rest", "REST_URL is off: it is not asked")
+        return
+    address = _Address.of(settings.rest_url)
+    path = address.path + MARKETS
     headers: dict[str, str] = {}
     try:
         made = signer(settings)
         if made is not None:
-            headers = made.headers(time.time_ns() // 1_000_000, "GET", REST_PATH)
+            headers = made.headers(time.time_ns() // 1_000_000, "GET", path)
     except ConfigError:
         made = None  # the check of the key says so; a public address answers without
     try:
-        answer = _ask(settings, REST_PATH, headers)
+        answer = _ask(settings, address, f"{path}?limit=1", headers)
     except ConnectError as error:
-        yield failure("rest", str(error), "see whether a firewall or a proxy is in the way; check WS_URL")
+        yield failure("rest", str(error), "see whether a firewall or a proxy is in the way; check REST_URL")
         return
     took_ms = (answer.answered_s - answer.asked_s) * 1000
-    _, host, _ = rest_address(settings)
+    host = address.host
     if answer.status == 200:
         yield ok("rest", f"{host} answers in {took_ms:.0f} ms")
     elif answer.status in (401, 403):
@@ -126,10 +140,11 @@ def _rest(settings: Settings) -> Iterator[Finding]:
             "check PROD_KEYID and PROD_KEYFILE, and the line about the clock",
         )
     else:
-        yield warning(
+        say = failure if selected(settings).discovers else warning
+        yield say(
             "rest",
-            f"{host} answers GET {REST_PATH} with HTTP {answer.status}",
-            "books are recorded without it; see whether the address is right",
+            f"{host} answers GET {path} with HTTP {answer.status}",
+            "without it no markets are found and no missed trades; see whether REST_URL is right",
         )
 
 
@@ -138,9 +153,10 @@ def _rest(settings: Settings) -> Iterator[Finding]:
 
 def _clock(settings: Settings) -> Iterator[Finding]:
     dated: _Answer | None = None
-    for path in (REST_PATH, WS_PATH):  # a refusal has a date too
+    asked = [] if settings.rest_url is None else [(_Address.of(settings.rest_url), MARKETS)]
+    for address, path in (*asked, (_Address.of(settings.ws_url), "")):  # a refusal has a date too
         try:
-            answer = _ask(settings, path, {})
+            answer = _ask(settings, address, address.path + path, {})
         except ConnectError:
             continue
         if answer.date_s is not None:

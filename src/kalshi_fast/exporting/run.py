@@ -95,7 +95,8 @@ def export(
     try:
         if form == "csv":
             _csv(replay, out, report, line, bbo=bbo, overwrite=overwrite)
-            missing = set(markets or ()) if not report.rows else set()
+            with replay.open() as opened:
+                missing = set(markets or ()) - set(opened.tickers)
         else:
             trades = Trades(source)
             with replay.open() as opened:
