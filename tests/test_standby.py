@@ -136,6 +136,24 @@ def test_the_one_that_failed_becomes_the_standby() -> None:
     ]
 
 
+def test_rows_behind_a_takeover_in_the_same_read_are_not_older() -> None:
+    rig = running()
+    rig.now += 1_000_000
+    for payload in (
+        delta(4, "0.0800", "-9.00", ticker="A"),  # cannot be true: the other connection goes on with A
+        snapshot(5, "B", no=[("0.5000", "4.00")]),
+        delta(6, "0.5000", "-3.00", side="no", ticker="B"),
+        delta(7, "0.5050", "3.00", side="no", ticker="B"),  # off the grid: the long way
+        delta(8, "0.5050", "-3.00", side="no", ticker="B"),
+    ):
+        rig.links[0].feed(payload.replace(b": ", b":").replace(b", ", b","), rig.now)
+    taken = rig.links[0].path.taken
+    rows = rig.sealed()  # whose order is checked
+    assert taken == 2, "deltas of B go the fast way"
+    assert [row[0] for row in rows if row[1] == "B"] == ["clear", "snapshot", *["delta"] * 3]
+    assert [row[0] for row in rows if row[1] == "A"] == ["gap", "clear", "snapshot", "snapshot"]
+
+
 def test_without_an_exact_twin_the_book_is_unknown_until_either_has_a_snapshot() -> None:
     rig = running()
     rig.links[1].on_disconnected(rig.now, "gone")

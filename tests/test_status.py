@@ -464,3 +464,21 @@ def test_watch_wants_one_market(arguments: list[str], tmp_path: Path, key_file: 
     )
     assert done.returncode == 2
     assert done.stderr.startswith("kalshi-fast: TICKER: expected one market")
+
+
+def test_markets_that_are_over_are_forgotten() -> None:
+    world = World()
+
+    def told(ticker: str, *, known: bool) -> None:
+        row = MarketRow(ticker, 1, 0, known, 1, 1, 1)
+        world.state.hear(Markets(7, 0, [row]))
+
+    for _ in range(10):
+        told("OVER", known=False)
+        told("QUIET", known=True)
+        world.now += 1
+    world.now += 86_400
+    told("NEW", known=True)
+    world.now += 60
+    told("NEW", known=True)
+    assert {market["ticker"] for market in world.state.markets()} == {"QUIET", "NEW"}

@@ -50,6 +50,7 @@ cdef class DeltaPath:
     cdef Py_ssize_t seal_rows
     cdef uint64_t conn_id
     cdef uint64_t turns  # how often the rows were to go somewhere else
+    cdef public int64_t not_before_ns  # rows are not older than this: a takeover has been written at this time
     cdef public bint every_read  # the end of each read is to be told, whether something is due or not
     cdef public int64_t taken
     cdef public int64_t written

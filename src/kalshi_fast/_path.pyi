@@ -4,6 +4,7 @@ from kalshi_fast.subscription import Subscription
 
 class DeltaPath:
     every_read: bool
+    not_before_ns: int
     taken: int
     written: int
     last_frame_ns: int

@@ -317,6 +317,8 @@ cdef class DeltaPath:
         put(book, side, tick, after)
         self.taken += 1
         if (<BookState>state).active:
+            if ingest_ns < self.not_before_ns:
+                ingest_ns = self.not_before_ns
             ix, id_ix = (<BookState>state).ix, (<BookState>state).id_ix
             append_event(
                 self.events, DELTA, self.conn_id, self.sid, head.seq, ix, id_ix, side, price, change, ts_us,

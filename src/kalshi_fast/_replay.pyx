@@ -76,6 +76,9 @@ cdef inline Outcome _step(OrderBook book, int kind, int side, int price, int64_t
     if slot < 0:
         _widen(book, price)
         slot = book.levels.slot_of[price]
+        if slot < 0:  # no memory for it
+            book.levels.stale = True
+            return NO_PRICE
     after = book.levels.qty[side][slot]
     if kind == SNAPSHOT:
         if after != 0 or qty <= 0:

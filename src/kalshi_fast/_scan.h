@@ -183,8 +183,10 @@ static inline const char *scan_quote(const char *at, const char *end) {
 /* A hash of the text before `end_of_text` that looks at its first 8 and its last 16 bytes. 16 bytes before and
  * 8 behind the text must be readable, and be the same wherever the same text is to give the same hash. */
 static inline uint64_t scan_hash(const char *text, const char *end_of_text) {
+    const uint64_t first = scan_load8(text);
     const unsigned __int128 product =
-        (unsigned __int128)(scan_load8(text) ^ scan_load8(end_of_text - 16) ^ 0x9E3779B97F4A7C15ULL)
+        /* turned, so that the two do not cancel out where they are the same bytes */
+        (unsigned __int128)((first << 29 | first >> 35) ^ scan_load8(end_of_text - 16) ^ 0x9E3779B97F4A7C15ULL)
         * (scan_load8(end_of_text - 8) ^ 0xC2B2AE3D27D4EB4FULL);
     return (uint64_t)product ^ (uint64_t)(product >> 64);
 }

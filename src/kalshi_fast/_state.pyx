@@ -27,6 +27,7 @@ cdef class BookState:
 
     def __cinit__(self, *args, **kwargs):
         self.book = OrderBook(stale=True)
+        self.key = self.text + len(_BEFORE)
 
     @property
     def book(self):
@@ -44,6 +45,7 @@ cdef class BookState:
         cdef bytes text = _BEFORE + key
         self.ix = ix
         self.id_ix = id_ix
-        self.key = self.text + len(_BEFORE)
-        self.key_length = <int>len(key) if market_id and len(text) <= MAX_KEY else 0
+        # An id that JSON would have to write in another way is never found as it stands.
+        plain = market_id.isascii() and market_id.isprintable()
+        self.key_length = <int>len(key) if market_id and plain and len(text) <= MAX_KEY else 0
         memcpy(self.text, <const char*>text, min(len(text), MAX_KEY))

@@ -107,6 +107,7 @@ class Recorder:
     def join(self, link: Link) -> None:
         """One more connection writes rows."""
         self._links.append(link)
+        link.path.not_before_ns = self._handover_ns
         if self._driver is not None:
             link.watch()
         self.aim(link)
@@ -221,6 +222,8 @@ class Recorder:
             if twin is not None and twin.subscription is not None:
                 market.activate(twin)
                 self._handover_ns = ingest_ns + 1
+                for one in self._links:
+                    one.path.not_before_ns = self._handover_ns
                 self.book(twin, replica.book.ladders(), twin.subscription.next_seq - 1, self._handover_ns)
                 taken_over[twin.link.conn_id] += 1
         for conn_id, markets in taken_over.items():

@@ -244,6 +244,8 @@ class Session:
         superfluous = {t for t in command.tickers if t not in self.tickers} | self._placed() & command.tickers
         tickers = set(command.tickers)
         subscription = Subscription(sid, tickers, self._clock(), command.failures)
+        if (replaced := self.subscriptions.get(sid)) is not None:
+            replaced.ended = True  # a number given twice: nothing of the first may be used any more
         self.subscriptions[sid] = subscription
         self._expect(subscription, "snapshot", command.tickers)
         self._let_go(subscription, superfluous)

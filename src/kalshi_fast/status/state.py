@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 HISTORY_S: Final = 300
 UNKNOWN_S: Final = 30.0  # books that stay unknown for so long are a failure
 RATE_S: Final = 5.0  # rates of markets are over so long
+TIDY_S: Final = 60.0
+FORGET_S: Final = 86_400.0  # a market whose book is not known and of which nothing comes
 LADDER_MAX_AGE_S: Final = 0.3
 LADDER_WAIT_S: Final = 1.0
 ASKS_PER_S: Final = 20
@@ -82,6 +84,7 @@ class State:
         self._ask = ask
         self._clock = clock
         self._writer_pid = 0
+        self._tidied = clock()
         self._markets: dict[str, _Market] = {}
         self._unknown: deque[tuple[float, int]] = deque()
         self._ladders: dict[str, tuple[float, Ladder]] = {}
@@ -111,11 +114,24 @@ class State:
                         row.known, row.since_ns = market.row.known, market.row.since_ns
                     market.row = row
                     market.samples.append((now, market.events))
+                self._tidy(now)
             elif isinstance(message, Ladder):
                 if len(self._ladders) >= _MAX_LADDERS:
                     self._ladders.clear()
                 self._ladders[message.ticker] = (now, message)
                 self._ladder_came.notify_all()
+
+    def _tidy(self, now: float) -> None:
+        """Of what has been silent for long no more is kept than needed: markets come and go for months."""
+        if now - self._tidied < TIDY_S:
+            return
+        self._tidied = now
+        for ticker, market in list(self._markets.items()):
+            silent_s = now - market.samples[-1][0]
+            if silent_s > FORGET_S and not market.row.known:
+                del self._markets[ticker]
+            elif silent_s > RATE_S and len(market.samples) > 1:
+                market.samples = deque([market.samples[-1]], maxlen=64)
 
     def _hear_of_writer(self, pid: int) -> None:
         """A new writer process counts anew; what the earlier one counted stays true."""
