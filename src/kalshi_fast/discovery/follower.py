@@ -113,7 +113,8 @@ class Follower:
     @property
     def idle(self) -> bool:
         """Nothing is on its way in, and REST has no answer to give."""
-        return not (self._again or self._listing or self._fresh or self._late)
+        asked = self._listing or (self._again and self.selection.discovers)
+        return not (asked or self._fresh or self._late)
 
     # --- what is announced ------------------------------------------------------------------------
 
