@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import uuid
 from decimal import Decimal
@@ -587,3 +588,49 @@ def test_raw_frames_are_kept_as_they_came_in_files_of_bounded_size(tmp_path: Pat
     assert source.recorder.counts.rejected == 1, "too long"
     line = json.loads(next((tmp_path / "raw").iterdir()).read_text().splitlines()[0])
     assert (line["channel"], line["conn_id"], line["ingest_ns"]) == ("fill", 9, source.now)
+
+
+def raw_frames(source: Source) -> Callable[[int], bytes]:
+    """Each call records a frame of a channel that is kept as it comes, with a text so long."""
+    link = channels.link(Streams(source.recorder, ()), lambda: source.now, raw=("fill",))
+    link.session.channels = ("fill",)
+    link.on_connected(9, source.now)
+    (command,) = channels.commands(link.session)
+    link.feed(wire.encode(wire.Subscribed(command.id, wire.ChannelSid("fill", 3))), source.now)
+    seqs = itertools.count(1)
+
+    def record(chars: int) -> bytes:
+        frame = b'{"type":"fill","sid":3,"seq":%d,"msg":"%b"}' % (next(seqs), b"x" * chars)
+        link.feed(frame, source.now)
+        source.feed()
+        return frame
+
+    return record
+
+
+def test_raw_frames_outlive_restarts_also_where_an_earlier_file_has_room(tmp_path: Path) -> None:
+    source = Source(tmp_path)
+    record = raw_frames(source)
+    frames: list[bytes] = []
+
+    def keep(*lengths: int) -> list[str]:
+        """By a process of its own: the names of the files that there are behind it."""
+        raw = RawSink(tmp_path, source.journal, source.position("raw"), max_bytes=700)
+        position = source.position("parquet")
+        sink = ParquetSink(tmp_path, source.journal, position, max_bytes=10**9, max_secs=900, raw=raw)
+        for length in lengths:
+            frames.append(record(length))
+            deliver(sink)
+        sink.close()
+        paths = sorted((tmp_path / "raw").iterdir())
+        lines = [line for path in paths for line in path.read_bytes().splitlines()]
+        assert [json.loads(line)["payload"].encode() for line in lines] == frames
+        return [path.name for path in paths]
+
+    assert len(keep(400, 400, 400)) == 3
+    assert len(keep(10)) == 3, "the first file has room, and the last one too"
+    source.now += DAY_NS
+    names = keep(400, 400)
+    assert [name[8:10] for name in names] == ["04", "04", "04", "05", "05"]
+    assert keep(10) == names
+    assert keep() == names

@@ -9,7 +9,6 @@ what has columns (``series``).
 from __future__ import annotations
 
 import base64
-import itertools
 import json
 import os
 from datetime import UTC, datetime
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from kalshi_fast.journal import Entry, Journal, Position
 
 MAX_BYTES: Final = 64 * 1024 * 1024
+_DATE_CHARS: Final = len("YYYY-MM-DD")
 
 
 class NdjsonSink:
@@ -40,7 +40,7 @@ class NdjsonSink:
     ) -> None:
         self.rows = 0
         self.dropped = 0
-        self._number = 0  # of the file that is not full
+        self._file = ("", 0)  # date and number of the last one: none before it is written to again
         self._directory = directory / self.name
         self._journal = journal
         self._position = position
@@ -52,6 +52,8 @@ class NdjsonSink:
         if name and path.exists() and path.stat().st_size > int(size):
             with path.open("r+b") as file:
                 file.truncate(int(size))
+        if self.goes_on and point is not None and point.journal == journal.id and name:
+            self._file = name[:_DATE_CHARS], int(name.removesuffix(".ndjson").rpartition("-")[2])
         if self.goes_on and self._directory.is_dir():
             for later in self._directory.glob(f"*-{journal.id[:8]}-*.ndjson"):
                 if later.name > name:
@@ -70,6 +72,7 @@ class NdjsonSink:
         if entry.seq < self._seq or not frames:
             return
         before: dict[Path, int] = {}
+        file = self._file
         try:
             for frame in frames:
                 line = json.dumps(
@@ -88,6 +91,7 @@ class NdjsonSink:
             for path, size in before.items():
                 if path.exists():
                     os.truncate(path, size)  # the entry comes again
+            self._file = file
             raise SinkError(
                 f"{self.what} cannot be kept: {getattr(error, 'strerror', None) or error}"
             ) from error
@@ -97,15 +101,15 @@ class NdjsonSink:
         day = f"{datetime.fromtimestamp(ingest_ns // 1_000_000_000, UTC):%Y-%m-%d}"
         if not self.goes_on:
             return self._directory / f"{day}.ndjson"
-        names = (
-            f"{day}-{self._journal.id[:8]}-{number:04d}.ndjson" for number in itertools.count(self._number)
-        )
-        for name in names:
-            path = self._directory / name
+        # What is behind the file that the position names counts as never written: there is no way back to a
+        # lower one, whatever room it has.
+        date, number = max(self._file, (day, 0))
+        while True:
+            path = self._directory / f"{date}-{self._journal.id[:8]}-{number:04d}.ndjson"
             if (there := _size(path)) == 0 or there + more_bytes < self._max_bytes:
+                self._file = date, number
                 return path
-            self._number += 1
-        raise AssertionError  # pragma: no cover
+            number += 1
 
     def _append(self, line: bytes, path: Path) -> None:
         self._directory.mkdir(parents=True, exist_ok=True)
