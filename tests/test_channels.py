@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import uuid
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -39,7 +40,7 @@ from kalshi_fast.channels.rows import (
     arrow,
 )
 from kalshi_fast.channels.streams import MOST_BODY_BYTES, Interruption, Streams
-from kalshi_fast.errors import SinkError
+from kalshi_fast.errors import JournalError, SinkError
 from kalshi_fast.journal import Point
 from kalshi_fast.pool import LocalPool
 from kalshi_fast.recorder import Recorder
@@ -487,6 +488,27 @@ def test_an_insert_that_is_repeated_stores_nothing_twice(
     assert client.query("SELECT count() FROM trades WHERE conn_id = 8").result_rows == [(1,)]
     client.command("DELETE FROM trades WHERE conn_id = 8")
     assert len(set(seen)) == 1
+    for table in HISTORIES:
+        assert client.query(f"SELECT count() FROM {table}").result_rows == [(39,)]
+
+
+def test_a_position_that_cannot_be_written_for_once_costs_no_row_beside_the_books(
+    open_database: Callable[[], Client], tmp_path: Path
+) -> None:
+    source, client = Source(tmp_path), open_database()
+    fill(source)
+    sink = ClickHouseSink(open_database, source.journal, source.position("clickhouse"))
+    position = sink._position
+    writable, position._fd = position._fd, os.open(position.path, os.O_RDONLY)
+    with pytest.raises(JournalError, match="cannot be written"):
+        sink.step()
+    sink.reset()
+    os.close(position._fd)
+    position._fd = writable
+    deliver(sink)
+    assert client.query("SELECT count() FROM orderbook_events").result_rows == [(2,)]
+    for table in TABLES:
+        assert client.query(f"SELECT count() > 0 FROM {table}").result_rows == [(1,)]
     for table in HISTORIES:
         assert client.query(f"SELECT count() FROM {table}").result_rows == [(39,)]
 
