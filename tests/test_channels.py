@@ -25,7 +25,7 @@ from kalshi_fast._book import DECI_CENT, LINEAR_CENT
 from kalshi_fast.batch import pack_extra, unpack_extra
 from kalshi_fast.books import Books
 from kalshi_fast.channels import rows as channel_rows
-from kalshi_fast.channels.catalogue import Catalogue
+from kalshi_fast.channels.catalogue import TEXT_CHARS, Catalogue
 from kalshi_fast.channels.messages import RestMarket
 from kalshi_fast.channels.recent import Recent
 from kalshi_fast.channels.rows import (
@@ -41,9 +41,10 @@ from kalshi_fast.channels.rows import (
 )
 from kalshi_fast.channels.streams import MOST_BODY_BYTES, Interruption, Streams
 from kalshi_fast.errors import JournalError, SinkError
-from kalshi_fast.journal import Point
+from kalshi_fast.journal import Cursor, Point
 from kalshi_fast.pool import LocalPool
 from kalshi_fast.recorder import Recorder
+from kalshi_fast.ring import EXTRA_BYTES
 from kalshi_fast.sinks.clickhouse import ClickHouseSink
 from kalshi_fast.sinks.ndjson import RawSink
 from kalshi_fast.sinks.parquet import HISTORIES, ParquetSink
@@ -551,6 +552,54 @@ def test_a_crash_between_rename_and_position_writes_no_trade_twice(tmp_path: Pat
         assert len(rows) == (2 if table == "orderbook" else 39)
         if table != "orderbook":
             assert len(set(rows.column(key).to_pylist())) == 39
+
+
+def test_texts_of_many_bytes_a_character_fill_no_batch_beyond_its_room(tmp_path: Path) -> None:
+    source = Source(tmp_path)
+    link = channels.link(Streams(source.recorder, ()), lambda: source.now)
+    grant(link, 7, source.now)
+    text = "\N{CHART WITH UPWARDS TREND}" * 2000
+    texts = dict.fromkeys(("event_ticker", "series_ticker", "title", "yes_sub_title", "strike_type"), text)
+    for seq in range(1, 61):
+        created = event(seq, f"M{seq}", "created", price_level_structure=text, additional_metadata=texts)
+        link.feed(json.dumps(json.loads(created), ensure_ascii=False).encode(), source.now)
+    source.feed()
+    entries = Cursor(source.journal, 0).take(10**6)
+    rows = [row for entry in entries for row in entry.extra.channels.markets]
+    assert [row.market_ticker for row in rows] == [f"M{seq}" for seq in range(1, 61)]
+    assert {(row.title, row.subtitle, row.price_level_structure) for row in rows} == {(text,) * 3}
+    assert sum(len(entry.extra.channels.market_lifecycle) for entry in entries) == 60
+    assert all(len(pack_extra([], [], entry.extra.channels)) <= EXTRA_BYTES for entry in entries)
+    assert not [row for entry in entries for row in entry.extra.health if row.event == "left_out"]
+
+
+def test_the_longest_announcement_and_the_texts_of_a_market_are_bounded_in_bytes() -> None:
+    rig = Rig()
+    rig.feed(event(1, "A", "ü" * (MOST_BODY_BYTES // 2)))
+    assert len(rig.rejected) == 1
+    assert f"at most {MOST_BODY_BYTES} bytes" in rig.rejected[0]
+    grid = [{"start": "0.0000", "end": "1.0000", "step": "0.0100"}]
+    long = "x" * (TEXT_CHARS + 1)
+    rig.feed(event(2, "A", "created", price_level_structure=long, price_ranges=grid * 100))
+    rig.feed(event(3, "B", "created", price_level_structure="y", price_ranges=grid))
+    first, second = rig.rows.markets
+    assert (first.price_level_structure, first.price_ranges) == ("x" * TEXT_CHARS, "")
+    assert (second.price_level_structure, json.loads(second.price_ranges)) == ("y", grid)
+
+
+def test_what_a_trade_or_a_ticker_of_the_longest_name_comes_to_is_counted_in_full() -> None:
+    pool = LocalPool(10, 1)
+    most = 2**63 - 1
+    for table, row in (
+        ("trades", TradeRow(most, most, most, NIL_ID, "X" * 128, "yes", True, most, most, most, most)),
+        ("tickers", TickerRow(most, most, NIL_ID, "X" * 128, *[most] * 12)),
+    ):
+        batch = pool.acquire(0)
+        for _ in range(100):
+            batch.add_row(table, row, 0)
+        assert len(pack_extra([], [], batch.channels)) <= batch.extra_bytes
+        batch.begin(0)
+        pool.release(batch)
 
 
 def test_ids_of_old_trades_are_written_in_one_way() -> None:
