@@ -41,7 +41,7 @@ from kalshi_fast.channels.rows import (
 )
 from kalshi_fast.channels.streams import MOST_BODY_BYTES, Interruption, Streams
 from kalshi_fast.errors import JournalError, SinkError
-from kalshi_fast.journal import Cursor, Point
+from kalshi_fast.journal import Cursor, Journal, Point, Position
 from kalshi_fast.pool import LocalPool
 from kalshi_fast.recorder import Recorder
 from kalshi_fast.ring import EXTRA_BYTES
@@ -705,3 +705,39 @@ def test_raw_frames_outlive_restarts_also_where_an_earlier_file_has_room(tmp_pat
     assert [name[8:10] for name in names] == ["04", "04", "04", "05", "05"]
     assert keep(10) == names
     assert keep() == names
+
+
+@pytest.mark.parametrize("fsync", ["always", "interval"])
+def test_raw_frames_are_on_the_disk_before_a_position_that_is(
+    fsync: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = Source(tmp_path, journal=Journal(tmp_path / "journal", fsync=fsync))
+    record = raw_frames(source)
+    place = Position(tmp_path / "raw.position", fsync=fsync == "always")
+    raw = RawSink(tmp_path, source.journal, place)
+    position = source.position("parquet")
+    sink = ParquetSink(tmp_path, source.journal, position, max_bytes=10**9, max_secs=900, raw=raw)
+    synced: list[tuple[str, str]] = []  # what, and what the position said then
+    really = os.fsync
+
+    def watched(fd: int) -> None:
+        really(fd)
+        there = (tmp_path, tmp_path / "raw", *(tmp_path / "raw").iterdir())
+        (path,) = (path for path in there if path.stat().st_ino == os.fstat(fd).st_ino)
+        size = f":{path.stat().st_size}" if path.is_file() else ""
+        synced.append((path.name + size, "" if place.point is None else place.point.detail))
+
+    said = []
+    for length in (10, 20):
+        record(length)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", watched)
+            deliver(sink)
+        assert place.point is not None
+        said.append(place.point.detail)
+    sink.close()
+    assert said[0] != said[1]
+    if fsync == "always":
+        assert synced == [(said[0], ""), ("raw", ""), (tmp_path.name, ""), (said[1], said[0])]
+    else:
+        assert synced == []

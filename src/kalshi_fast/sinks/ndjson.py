@@ -18,7 +18,7 @@ from kalshi_fast.errors import JournalError, SinkError
 from kalshi_fast.journal import Point
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from kalshi_fast.batch import RawFrame, RejectedFrame
@@ -86,6 +86,8 @@ class NdjsonSink:
                 path = self._file_of(frame.ingest_ns, len(line))
                 before.setdefault(path, _size(path))
                 self._append(line, path)
+            if self._journal.fsync == "always":  # then the position is on the disk at once too
+                self._sync(before)
             self._position.write(Point(self._journal.id, entry.end, detail=f"{path.name}:{_size(path)}"))
         except (OSError, JournalError) as error:
             for path, size in before.items():
@@ -120,6 +122,15 @@ class NdjsonSink:
             file.write(line + b"\n")
         self.rows += 1
 
+    def _sync(self, paths: Mapping[Path, int]) -> None:
+        """What was added to these files, and their names where they are new, is on the disk from now on."""
+        for path in paths:
+            if path.exists():
+                _fsync(path)
+        if 0 in paths.values():
+            _fsync(self._directory)
+            _fsync(self._directory.parent)
+
     def close(self) -> None:
         self._position.close()
 
@@ -149,6 +160,14 @@ class RawSink(NdjsonSink):
 
     def _told(self, frame: RawFrame) -> dict[str, Any]:
         return {"channel": frame.channel}
+
+
+def _fsync(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def _size(path: Path) -> int:
