@@ -45,6 +45,7 @@ from kalshi_fast.journal import Cursor, Journal, Point, Position
 from kalshi_fast.pool import LocalPool
 from kalshi_fast.recorder import Recorder
 from kalshi_fast.ring import EXTRA_BYTES
+from kalshi_fast.sinks.beside import TablesBeside
 from kalshi_fast.sinks.clickhouse import ClickHouseSink
 from kalshi_fast.sinks.ndjson import RawSink
 from kalshi_fast.sinks.parquet import HISTORIES, ParquetSink
@@ -512,6 +513,28 @@ def test_a_position_that_cannot_be_written_for_once_costs_no_row_beside_the_book
         assert client.query(f"SELECT count() > 0 FROM {table}").result_rows == [(1,)]
     for table in HISTORIES:
         assert client.query(f"SELECT count() FROM {table}").result_rows == [(39,)]
+
+
+@pytest.mark.parametrize(("seq", "until"), [(7, 0), (3, 7)], ids=["stored", "begun"])
+def test_numbers_that_only_the_tables_beside_have_had_are_not_given_again(
+    seq: int, until: int, tmp_path: Path
+) -> None:
+    """As after a failure of the machine: the journal is back at its beginning, their position is not."""
+    source = Source(tmp_path)
+    position = source.position("clickhouse-channels")
+    position.write(Point(source.journal.id, seq, until=until))
+    stored: list[pa.RecordBatch] = []
+    beside = TablesBeside(source.journal, position, lambda table, rows, token: stored.extend(rows))
+    assert source.journal.end == 7
+    link = channels.link(Streams(source.recorder, ("A", "B")), lambda: source.now)
+    grant(link, 8, source.now)
+    link.feed(trade(1, 1000), source.now)
+    source.feed()
+    for entry in Cursor(source.journal, beside.done_seq).take(10**6):
+        beside.take(entry)
+    beside.flush(force=True)
+    assert [plain(rows)[0][3:5] for rows in stored] == [(trade_id(1000), "A")]
+    assert beside.done_seq == source.journal.end == 8
 
 
 def test_a_crash_between_rename_and_position_writes_no_trade_twice(tmp_path: Path) -> None:
