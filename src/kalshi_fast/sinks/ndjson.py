@@ -40,7 +40,7 @@ class NdjsonSink:
     ) -> None:
         self.rows = 0
         self.dropped = 0
-        self._file = ("", 0)  # date and number of the last one: none before it is written to again
+        self._file = ("", 0)  # date and number of the last one that was written to
         self._directory = directory / self.name
         self._journal = journal
         self._position = position
