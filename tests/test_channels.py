@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
 import uuid
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -23,7 +25,7 @@ from kalshi_fast._book import DECI_CENT, LINEAR_CENT
 from kalshi_fast.batch import pack_extra, unpack_extra
 from kalshi_fast.books import Books
 from kalshi_fast.channels import rows as channel_rows
-from kalshi_fast.channels.catalogue import Catalogue
+from kalshi_fast.channels.catalogue import TEXT_CHARS, Catalogue
 from kalshi_fast.channels.messages import RestMarket
 from kalshi_fast.channels.recent import Recent
 from kalshi_fast.channels.rows import (
@@ -38,10 +40,12 @@ from kalshi_fast.channels.rows import (
     arrow,
 )
 from kalshi_fast.channels.streams import MOST_BODY_BYTES, Interruption, Streams
-from kalshi_fast.errors import SinkError
-from kalshi_fast.journal import Point
+from kalshi_fast.errors import JournalError, SinkError
+from kalshi_fast.journal import Cursor, Journal, Point, Position
 from kalshi_fast.pool import LocalPool
 from kalshi_fast.recorder import Recorder
+from kalshi_fast.ring import EXTRA_BYTES
+from kalshi_fast.sinks.beside import TablesBeside
 from kalshi_fast.sinks.clickhouse import ClickHouseSink
 from kalshi_fast.sinks.ndjson import RawSink
 from kalshi_fast.sinks.parquet import HISTORIES, ParquetSink
@@ -490,6 +494,49 @@ def test_an_insert_that_is_repeated_stores_nothing_twice(
         assert client.query(f"SELECT count() FROM {table}").result_rows == [(39,)]
 
 
+def test_a_position_that_cannot_be_written_for_once_costs_no_row_beside_the_books(
+    open_database: Callable[[], Client], tmp_path: Path
+) -> None:
+    source, client = Source(tmp_path), open_database()
+    fill(source)
+    sink = ClickHouseSink(open_database, source.journal, source.position("clickhouse"))
+    position = sink._position
+    writable, position._fd = position._fd, os.open(position.path, os.O_RDONLY)
+    with pytest.raises(JournalError, match="cannot be written"):
+        sink.step()
+    sink.reset()
+    os.close(position._fd)
+    position._fd = writable
+    deliver(sink)
+    assert client.query("SELECT count() FROM orderbook_events").result_rows == [(2,)]
+    for table in TABLES:
+        assert client.query(f"SELECT count() > 0 FROM {table}").result_rows == [(1,)]
+    for table in HISTORIES:
+        assert client.query(f"SELECT count() FROM {table}").result_rows == [(39,)]
+
+
+@pytest.mark.parametrize(("seq", "until"), [(7, 0), (3, 7)], ids=["stored", "begun"])
+def test_numbers_that_only_the_tables_beside_have_had_are_not_given_again(
+    seq: int, until: int, tmp_path: Path
+) -> None:
+    """As after a failure of the machine: the journal is back at its beginning, their position is not."""
+    source = Source(tmp_path)
+    position = source.position("clickhouse-channels")
+    position.write(Point(source.journal.id, seq, until=until))
+    stored: list[pa.RecordBatch] = []
+    beside = TablesBeside(source.journal, position, lambda table, rows, token: stored.extend(rows))
+    assert source.journal.end == 7
+    link = channels.link(Streams(source.recorder, ("A", "B")), lambda: source.now)
+    grant(link, 8, source.now)
+    link.feed(trade(1, 1000), source.now)
+    source.feed()
+    for entry in Cursor(source.journal, beside.done_seq).take(10**6):
+        beside.take(entry)
+    beside.flush(force=True)
+    assert [plain(rows)[0][3:5] for rows in stored] == [(trade_id(1000), "A")]
+    assert beside.done_seq == source.journal.end == 8
+
+
 def test_a_crash_between_rename_and_position_writes_no_trade_twice(tmp_path: Path) -> None:
     source = Source(tmp_path)
     fill(source)
@@ -528,6 +575,54 @@ def test_a_crash_between_rename_and_position_writes_no_trade_twice(tmp_path: Pat
         assert len(rows) == (2 if table == "orderbook" else 39)
         if table != "orderbook":
             assert len(set(rows.column(key).to_pylist())) == 39
+
+
+def test_texts_of_many_bytes_a_character_fill_no_batch_beyond_its_room(tmp_path: Path) -> None:
+    source = Source(tmp_path)
+    link = channels.link(Streams(source.recorder, ()), lambda: source.now)
+    grant(link, 7, source.now)
+    text = "\N{CHART WITH UPWARDS TREND}" * 2000
+    texts = dict.fromkeys(("event_ticker", "series_ticker", "title", "yes_sub_title", "strike_type"), text)
+    for seq in range(1, 61):
+        created = event(seq, f"M{seq}", "created", price_level_structure=text, additional_metadata=texts)
+        link.feed(json.dumps(json.loads(created), ensure_ascii=False).encode(), source.now)
+    source.feed()
+    entries = Cursor(source.journal, 0).take(10**6)
+    rows = [row for entry in entries for row in entry.extra.channels.markets]
+    assert [row.market_ticker for row in rows] == [f"M{seq}" for seq in range(1, 61)]
+    assert {(row.title, row.subtitle, row.price_level_structure) for row in rows} == {(text,) * 3}
+    assert sum(len(entry.extra.channels.market_lifecycle) for entry in entries) == 60
+    assert all(len(pack_extra([], [], entry.extra.channels)) <= EXTRA_BYTES for entry in entries)
+    assert not [row for entry in entries for row in entry.extra.health if row.event == "left_out"]
+
+
+def test_the_longest_announcement_and_the_texts_of_a_market_are_bounded_in_bytes() -> None:
+    rig = Rig()
+    rig.feed(event(1, "A", "ü" * (MOST_BODY_BYTES // 2)))
+    assert len(rig.rejected) == 1
+    assert f"at most {MOST_BODY_BYTES} bytes" in rig.rejected[0]
+    grid = [{"start": "0.0000", "end": "1.0000", "step": "0.0100"}]
+    long = "x" * (TEXT_CHARS + 1)
+    rig.feed(event(2, "A", "created", price_level_structure=long, price_ranges=grid * 100))
+    rig.feed(event(3, "B", "created", price_level_structure="y", price_ranges=grid))
+    first, second = rig.rows.markets
+    assert (first.price_level_structure, first.price_ranges) == ("x" * TEXT_CHARS, "")
+    assert (second.price_level_structure, json.loads(second.price_ranges)) == ("y", grid)
+
+
+def test_what_a_trade_or_a_ticker_of_the_longest_name_comes_to_is_counted_in_full() -> None:
+    pool = LocalPool(10, 1)
+    most = 2**63 - 1
+    for table, row in (
+        ("trades", TradeRow(most, most, most, NIL_ID, "X" * 128, "yes", True, most, most, most, most)),
+        ("tickers", TickerRow(most, most, NIL_ID, "X" * 128, *[most] * 12)),
+    ):
+        batch = pool.acquire(0)
+        for _ in range(100):
+            batch.add_row(table, row, 0)
+        assert len(pack_extra([], [], batch.channels)) <= batch.extra_bytes
+        batch.begin(0)
+        pool.release(batch)
 
 
 def test_ids_of_old_trades_are_written_in_one_way() -> None:
@@ -587,3 +682,85 @@ def test_raw_frames_are_kept_as_they_came_in_files_of_bounded_size(tmp_path: Pat
     assert source.recorder.counts.rejected == 1, "too long"
     line = json.loads(next((tmp_path / "raw").iterdir()).read_text().splitlines()[0])
     assert (line["channel"], line["conn_id"], line["ingest_ns"]) == ("fill", 9, source.now)
+
+
+def raw_frames(source: Source) -> Callable[[int], bytes]:
+    """Each call records a frame of a channel that is kept as it comes, with a text so long."""
+    link = channels.link(Streams(source.recorder, ()), lambda: source.now, raw=("fill",))
+    link.session.channels = ("fill",)
+    link.on_connected(9, source.now)
+    (command,) = channels.commands(link.session)
+    link.feed(wire.encode(wire.Subscribed(command.id, wire.ChannelSid("fill", 3))), source.now)
+    seqs = itertools.count(1)
+
+    def record(chars: int) -> bytes:
+        frame = b'{"type":"fill","sid":3,"seq":%d,"msg":"%b"}' % (next(seqs), b"x" * chars)
+        link.feed(frame, source.now)
+        source.feed()
+        return frame
+
+    return record
+
+
+def test_raw_frames_outlive_restarts_also_where_an_earlier_file_has_room(tmp_path: Path) -> None:
+    source = Source(tmp_path)
+    record = raw_frames(source)
+    frames: list[bytes] = []
+
+    def keep(*lengths: int) -> list[str]:
+        """By a process of its own: the names of the files that there are behind it."""
+        raw = RawSink(tmp_path, source.journal, source.position("raw"), max_bytes=700)
+        position = source.position("parquet")
+        sink = ParquetSink(tmp_path, source.journal, position, max_bytes=10**9, max_secs=900, raw=raw)
+        for length in lengths:
+            frames.append(record(length))
+            deliver(sink)
+        sink.close()
+        paths = sorted((tmp_path / "raw").iterdir())
+        lines = [line for path in paths for line in path.read_bytes().splitlines()]
+        assert [json.loads(line)["payload"].encode() for line in lines] == frames
+        return [path.name for path in paths]
+
+    assert len(keep(400, 400, 400)) == 3
+    assert len(keep(10)) == 3, "the first file has room, and the last one too"
+    source.now += DAY_NS
+    names = keep(400, 400)
+    assert [name[8:10] for name in names] == ["04", "04", "04", "05", "05"]
+    assert keep(10) == names
+    assert keep() == names
+
+
+@pytest.mark.parametrize("fsync", ["always", "interval"])
+def test_raw_frames_are_on_the_disk_before_a_position_that_is(
+    fsync: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = Source(tmp_path, journal=Journal(tmp_path / "journal", fsync=fsync))
+    record = raw_frames(source)
+    place = Position(tmp_path / "raw.position", fsync=fsync == "always")
+    raw = RawSink(tmp_path, source.journal, place)
+    position = source.position("parquet")
+    sink = ParquetSink(tmp_path, source.journal, position, max_bytes=10**9, max_secs=900, raw=raw)
+    synced: list[tuple[str, str]] = []  # what, and what the position said then
+    really = os.fsync
+
+    def watched(fd: int) -> None:
+        really(fd)
+        there = (tmp_path, tmp_path / "raw", *(tmp_path / "raw").iterdir())
+        (path,) = (path for path in there if path.stat().st_ino == os.fstat(fd).st_ino)
+        size = f":{path.stat().st_size}" if path.is_file() else ""
+        synced.append((path.name + size, "" if place.point is None else place.point.detail))
+
+    said = []
+    for length in (10, 20):
+        record(length)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", watched)
+            deliver(sink)
+        assert place.point is not None
+        said.append(place.point.detail)
+    sink.close()
+    assert said[0] != said[1]
+    if fsync == "always":
+        assert synced == [(said[0], ""), ("raw", ""), (tmp_path.name, ""), (said[1], said[0])]
+    else:
+        assert synced == []

@@ -19,7 +19,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from batches import id_of, ticker_of
 from kalshi_fast._shared import Cells
-from kalshi_fast.batch import Batch, HealthEvent, unpack_extra
+from kalshi_fast.batch import Batch, HealthEvent, RejectedFrame, unpack_extra
+from kalshi_fast.channels.rows import LifecycleRow
 from kalshi_fast.errors import FieldError
 from kalshi_fast.pool import BatchPool
 from kalshi_fast.ring import EXTRA_BYTES, LAYOUT_VERSION, MAX_SLOTS, Ring, SealedSlot
@@ -181,6 +182,54 @@ def test_when_all_slots_are_taken_batches_wait_in_memory_and_follow_in_order(fds
     pool.deliver(current)
     assert [batch["number"] for batch in drain(ring)] == [31]
     assert pool.acquire(0).slot is not None
+
+
+@pytest.mark.parametrize("text", ["x" * EXTRA_BYTES, "\ud800"], ids=["too large", "no text at all"])
+def test_records_that_find_no_room_cost_neither_the_columns_nor_a_slot(text: str, fds: list[int]) -> None:
+    ring = make_ring(fds, slots=2)
+    pool = BatchPool(ring, ["A"], [id_of(0)])
+    bad, good = pool.acquire(0), pool.acquire(0)
+    in_memory = pool.acquire(0)
+    batches = [bad, good, in_memory]
+    assert [batch.slot is None for batch in batches] == [False, False, True]
+    for number, batch in enumerate(batches, 1):
+        fill(batch, number)
+    contents = [content(batch) for batch in batches]
+    for batch in (bad, in_memory):
+        batch.add_row("market_lifecycle", LifecycleRow(1, 2, 3, "A", "", "created", text, 4), len(text))
+        batch.add_rejected(RejectedFrame(1, 1, "why", b"frame"))
+    taken = []
+    for batch in batches:
+        pool.deliver(batch)
+    while ring.waiting:
+        taken += drain(ring)
+        pool.pump()
+    assert [there["number"] for there in taken] == [1, 2, 3]
+    for there, columns in zip(taken, contents, strict=True):
+        assert there | columns == there
+    extras = [unpack_extra(there["extra"]) for there in taken]
+    assert [[row.event for row in extra.health] for extra in extras] == [
+        ["note", "left_out"],
+        ["note"],
+        ["note", "left_out"],
+    ]
+    assert "2 records of batch 3 are left out" in extras[2].health[1].detail
+    assert [extra.rows for extra in extras] == [2, 1, 2]
+    assert (pool.records_left_out, pool.unsent) == (4, 0)
+    assert {pool.acquire(0).slot for _ in range(2)} == {0, 1}
+
+
+def test_health_that_finds_no_room_is_left_out_too(fds: list[int]) -> None:
+    ring = make_ring(fds)
+    pool = BatchPool(ring, ["A"], [id_of(0)])
+    batch = pool.acquire(0)
+    fill(batch, 1)
+    batch.add_health(HealthEvent(1, 1, "note", detail="x" * EXTRA_BYTES))
+    pool.deliver(batch)
+    (taken,) = drain(ring)
+    assert len(taken["events"]["seq"]) == 3
+    assert [row.event for row in unpack_extra(taken["extra"]).health] == ["left_out"]
+    assert pool.records_left_out == 2
 
 
 def test_level_versions_go_on_above_those_of_the_recorder_before(fds: list[int]) -> None:

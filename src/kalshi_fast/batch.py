@@ -7,7 +7,7 @@ them (``recorder``), where their memory comes from (``pool``), how they look in 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -62,6 +62,7 @@ class Extra(msgspec.Struct, array_like=True):
         return len(self.health) + len(self.rejected) + len(self.channels) + len(self.raw)
 
 
+_ROW_BYTES: Final = 320  # no trade and no ticker comes to more
 _ENCODER = msgspec.msgpack.Encoder()
 _DECODER = msgspec.msgpack.Decoder(Extra)
 
@@ -82,13 +83,23 @@ def unpack_extra(packed: bytes) -> Extra:
     return _DECODER.decode(packed) if packed else Extra()
 
 
+def packed_bytes(row: Row) -> int:
+    """What a row comes to when packed."""
+    return len(_ENCODER.encode(row))
+
+
+def text_bytes(text: str) -> int:
+    """In UTF-8. Whatever is in the text: what cannot be packed is found when it is packed."""
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+
+
 @dataclass(slots=True)
 class Batch:
     """Buffers with rows, and the records beside them.
 
     ``slot``: where the buffers lie in the shared memory, None when they are memory of this process.
-    ``names``: how many tickers and ids the rows may refer to. ``extra_bytes``: about what the records come to
-    when packed.
+    ``names``: how many tickers and ids the rows may refer to. ``extra_bytes``: no less than what the
+    records come to when packed.
     """
 
     events: EventColumns
@@ -117,16 +128,16 @@ class Batch:
 
     def add_health(self, event: HealthEvent) -> None:
         self.health.append(event)
-        self.extra_bytes += 100 + len(event.detail) + len(event.market_ticker)
+        self.extra_bytes += 100 + text_bytes(event.detail) + text_bytes(event.market_ticker)
 
     def add_rejected(self, frame: RejectedFrame) -> None:
         self.rejected.append(frame)
-        self.extra_bytes += 100 + len(frame.reason) + len(frame.payload)
+        self.extra_bytes += 100 + text_bytes(frame.reason) + len(frame.payload)
 
     def add_row(self, table: str, row: Row, size_bytes: int) -> None:
-        """``size_bytes``: no less than what the row's texts come to."""
+        """``size_bytes``: no less than what a row with texts of any length comes to."""
         getattr(self.channels, table).append(row)
-        self.extra_bytes += 200 + size_bytes
+        self.extra_bytes += _ROW_BYTES + size_bytes
 
     def add_raw(self, frame: RawFrame) -> None:
         self.raw.append(frame)

@@ -8,18 +8,31 @@ this process, and follows through ``pump`` in its turn. Not here: what is writte
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from typing import TYPE_CHECKING, Final, Protocol
 
+from kalshi_fast._clock import receive_ns
 from kalshi_fast._columns import EventColumns, LevelColumns
-from kalshi_fast.batch import Batch, pack_extra
+from kalshi_fast.batch import Batch, HealthEvent, pack_extra
+from kalshi_fast.errors import FieldError
+from kalshi_fast.ring import EXTRA_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from kalshi_fast.batch import RawFrame, RejectedFrame
+    from kalshi_fast.channels.rows import ChannelRows
     from kalshi_fast.ring import Ring
 
+log = logging.getLogger("kalshi_fast.pool")
+
 _KEPT: Final = 8  # batches in memory of this process that are kept for the next time of pressure
+_NO_ROOM: Final = (
+    FieldError,
+    ValueError,
+    OverflowError,
+)  # the latter two: a value that msgpack has no form for
 
 
 class Pool(Protocol):
@@ -48,6 +61,7 @@ class BatchPool:
     ) -> None:
         self.rows = ring.rows
         self.sealed_rows = 0
+        self.records_left_out = 0
         self._ring = ring
         self._version = version
         self._tickers = tickers
@@ -114,6 +128,7 @@ class BatchPool:
             slot = self._ring.claim() if batch.slot is None else batch.slot
             if slot is None:
                 return False
+            extra = self._packed(batch)  # before anything is changed
             self._unsent.popleft()
             if batch.slot is None:
                 self._copy(batch, slot)
@@ -126,10 +141,28 @@ class BatchPool:
                 events=batch.events.n,
                 levels=batch.levels.n,
                 names=batch.names,
-                extra=pack_extra(batch.health, batch.rejected, batch.channels, batch.raw),
+                extra=extra,
             )
             self._wake()
         return True
+
+    def _packed(self, batch: Batch) -> bytes:
+        """The records of a batch, as far as there is room. The recorder's bounds leave room for all;
+        were it not so, what is left out is said, and the columns stay."""
+        try:
+            return _pack(batch.health, batch.rejected, batch.channels, batch.raw)
+        except _NO_ROOM as error:
+            rows = len(batch.rejected) + len(batch.channels) + len(batch.raw)
+            detail = f"{rows} records of batch {batch.number} are left out, and its columns kept: {error}"
+        self.records_left_out += rows
+        log.error("%s", detail)
+        said = HealthEvent(receive_ns(), 0, "left_out", detail=detail)
+        try:
+            return _pack([*batch.health, said])
+        except _NO_ROOM as error:
+            log.error("so are its %d health events: %s", len(batch.health), error)
+            self.records_left_out += len(batch.health)
+            return _pack([said])
 
     def _copy(self, batch: Batch, slot: int) -> None:
         there = self._in_slots.get(slot) or self._on_slot(slot)
@@ -141,6 +174,19 @@ class BatchPool:
         if batch.names != self._named:
             self._ring.add_names(self._tickers[: batch.names[0]], self._ids[: batch.names[1]], self._named)
             self._named = batch.names
+
+
+def _pack(
+    health: list[HealthEvent],
+    rejected: list[RejectedFrame] | None = None,
+    channels: ChannelRows | None = None,
+    raw: list[RawFrame] | None = None,
+) -> bytes:
+    """Raises one of _NO_ROOM when they cannot be packed, or not into one slot."""
+    packed = pack_extra(health, rejected or [], channels, raw)
+    if len(packed) > EXTRA_BYTES:
+        raise FieldError("extra", f"{len(packed)} bytes", f"at most {EXTRA_BYTES}")
+    return packed
 
 
 class LocalPool:

@@ -313,7 +313,7 @@ class Recorder:
         )
 
     def keep(self, table: str, row: Row, size_bytes: int = 0) -> None:
-        """One row of a table beside the order book's; ``size_bytes``: of its longer texts."""
+        """One row of a table beside the order book's; ``size_bytes``: what one with longer texts comes to."""
         if self._batch.extra_bytes >= _EXTRA_BYTES_PER_BATCH:
             self.seal()
         self._batch.add_row(table, row, size_bytes)

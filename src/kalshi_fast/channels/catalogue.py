@@ -64,7 +64,7 @@ class Catalogue:
             "floor_strike": _strike(more.get("floor_strike")),
             "cap_strike": _strike(more.get("cap_strike")),
             "status": _STATUS.get(body.event_type, ""),
-            "price_level_structure": body.price_level_structure or "",
+            "price_level_structure": _text(body.price_level_structure),
             "price_ranges": _ranges(body.price_ranges),
             "open_ts_ms": _ms(body.open_ts),
             "close_ts_ms": _ms(body.close_ts),
@@ -150,4 +150,5 @@ def _settlement(value: Decimal | str | None) -> int | None:
 
 
 def _ranges(ranges: list[PriceRange] | None) -> str:
-    return msgspec.json.encode(ranges).decode() if ranges else ""
+    text = msgspec.json.encode(ranges).decode() if ranges else ""
+    return text if len(text) <= TEXT_CHARS else ""  # cut off it would be no JSON

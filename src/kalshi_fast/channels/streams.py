@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeAlias
 
 from kalshi_fast.backoff import NS
+from kalshi_fast.batch import packed_bytes, text_bytes
 from kalshi_fast.channels import grid, session
 from kalshi_fast.channels.catalogue import Catalogue
 from kalshi_fast.channels.messages import (
@@ -184,8 +185,8 @@ class Streams:
         self, link: ChannelLink, channel: str, message: Announcement, body: str, ingest_ns: int
     ) -> None:
         """``body``: the JSON of its ``msg``. Raises FrameError for one that is too long."""
-        if len(body) > MOST_BODY_BYTES:
-            raise FrameError("msg", f"{len(body)} bytes", f"at most {MOST_BODY_BYTES} bytes")
+        if (size := text_bytes(body)) > MOST_BODY_BYTES:
+            raise FrameError("msg", f"{size} bytes", f"at most {MOST_BODY_BYTES} bytes")
         if not self._leads(link, channel):
             return
         if isinstance(message, MarketLifecycle):
@@ -197,7 +198,7 @@ class Streams:
             kind = _text(message.msg.get("event_type")) or str(message.__struct_config__.tag)
         row = LifecycleRow(link.conn_id, message.sid, message.seq or 0, ticker, event, kind, body, ingest_ns)
         self.recorder.counters.lifecycle += 1
-        self.recorder.keep("market_lifecycle", row, len(body))
+        self.recorder.keep("market_lifecycle", row, packed_bytes(row))
         if isinstance(message, MarketLifecycle):
             self._market(message, ingest_ns)
 
@@ -214,13 +215,13 @@ class Streams:
         if known is None:
             self.ask([message.msg.market_ticker])
         else:
-            self.recorder.keep("markets", known, len(known.title) + len(known.price_ranges))
+            self.recorder.keep("markets", known, packed_bytes(known))
 
     def learned(self, market: RestMarket, asked_ns: int) -> None:
         """What REST says of a market, asked at that receive time."""
         known = self.catalogue.learn(market, asked_ns)
         if known is not None:
-            self.recorder.keep("markets", known, len(known.title) + len(known.price_ranges))
+            self.recorder.keep("markets", known, packed_bytes(known))
 
     def _leads(self, link: ChannelLink, channel: str) -> bool:
         leader = self._leaders.get(channel)

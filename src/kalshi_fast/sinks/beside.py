@@ -49,6 +49,8 @@ class TablesBeside:
         self._flushed = 0.0
         if position.point is None or position.point.journal != journal.id:
             position.write(Point(journal.id, journal.first_seq))
+        # As for every store: after a failure of the machine, its position may be the one that is furthest.
+        journal.at_least(max(self._point.seq, self._point.until))
         self.restart()
 
     @property

@@ -294,9 +294,9 @@ class ClickHouseSink:
             self._pending = self._cursor.take(0, point.until)
         else:
             self._pending = self._cursor.take(MAX_MERGED_ROWS)
-            if self._pending:
-                self._intend()
-        self._take_beside(self._pending)
+        self._take_beside(self._pending)  # first: what is pending is not taken again when the rest fails
+        if self._pending and self._point.until != self._pending[-1].end:
+            self._intend()
 
     def _take_beside(self, entries: list[Entry]) -> None:
         for entry in entries:

@@ -9,7 +9,6 @@ what has columns (``series``).
 from __future__ import annotations
 
 import base64
-import itertools
 import json
 import os
 from datetime import UTC, datetime
@@ -19,13 +18,14 @@ from kalshi_fast.errors import JournalError, SinkError
 from kalshi_fast.journal import Point
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from kalshi_fast.batch import RawFrame, RejectedFrame
     from kalshi_fast.journal import Entry, Journal, Position
 
 MAX_BYTES: Final = 64 * 1024 * 1024
+_DATE_CHARS: Final = len("YYYY-MM-DD")
 
 
 class NdjsonSink:
@@ -40,7 +40,7 @@ class NdjsonSink:
     ) -> None:
         self.rows = 0
         self.dropped = 0
-        self._number = 0  # of the file that is not full
+        self._file = ("", 0)  # date and number of the last one that was written to
         self._directory = directory / self.name
         self._journal = journal
         self._position = position
@@ -52,6 +52,8 @@ class NdjsonSink:
         if name and path.exists() and path.stat().st_size > int(size):
             with path.open("r+b") as file:
                 file.truncate(int(size))
+        if self.goes_on and point is not None and point.journal == journal.id and name:
+            self._file = name[:_DATE_CHARS], int(name.removesuffix(".ndjson").rpartition("-")[2])
         if self.goes_on and self._directory.is_dir():
             for later in self._directory.glob(f"*-{journal.id[:8]}-*.ndjson"):
                 if later.name > name:
@@ -70,6 +72,7 @@ class NdjsonSink:
         if entry.seq < self._seq or not frames:
             return
         before: dict[Path, int] = {}
+        file = self._file
         try:
             for frame in frames:
                 line = json.dumps(
@@ -83,11 +86,14 @@ class NdjsonSink:
                 path = self._file_of(frame.ingest_ns, len(line))
                 before.setdefault(path, _size(path))
                 self._append(line, path)
+            if self._journal.fsync == "always":  # then the position is on the disk at once too
+                self._sync(before)
             self._position.write(Point(self._journal.id, entry.end, detail=f"{path.name}:{_size(path)}"))
         except (OSError, JournalError) as error:
             for path, size in before.items():
                 if path.exists():
                     os.truncate(path, size)  # the entry comes again
+            self._file = file
             raise SinkError(
                 f"{self.what} cannot be kept: {getattr(error, 'strerror', None) or error}"
             ) from error
@@ -97,15 +103,15 @@ class NdjsonSink:
         day = f"{datetime.fromtimestamp(ingest_ns // 1_000_000_000, UTC):%Y-%m-%d}"
         if not self.goes_on:
             return self._directory / f"{day}.ndjson"
-        names = (
-            f"{day}-{self._journal.id[:8]}-{number:04d}.ndjson" for number in itertools.count(self._number)
-        )
-        for name in names:
-            path = self._directory / name
+        # What is behind the file that the position names counts as never written: there is no way back to a
+        # lower one, whatever room it has.
+        date, number = max(self._file, (day, 0))
+        while True:
+            path = self._directory / f"{date}-{self._journal.id[:8]}-{number:04d}.ndjson"
             if (there := _size(path)) == 0 or there + more_bytes < self._max_bytes:
+                self._file = date, number
                 return path
-            self._number += 1
-        raise AssertionError  # pragma: no cover
+            number += 1
 
     def _append(self, line: bytes, path: Path) -> None:
         self._directory.mkdir(parents=True, exist_ok=True)
@@ -115,6 +121,15 @@ class NdjsonSink:
                 return
             file.write(line + b"\n")
         self.rows += 1
+
+    def _sync(self, paths: Mapping[Path, int]) -> None:
+        """What was added to these files, and their names where they are new, is on the disk from now on."""
+        for path in paths:
+            if path.exists():
+                _fsync(path)
+        if 0 in paths.values():
+            _fsync(self._directory)
+            _fsync(self._directory.parent)
 
     def close(self) -> None:
         self._position.close()
@@ -145,6 +160,14 @@ class RawSink(NdjsonSink):
 
     def _told(self, frame: RawFrame) -> dict[str, Any]:
         return {"channel": frame.channel}
+
+
+def _fsync(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def _size(path: Path) -> int:
