@@ -186,6 +186,9 @@ class Recording:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             self._loop = None
+            # Before the loop ends: that waits for every thread, and a request may hang in one.
+            self.recorder.look()
+            self.recorder.seal()
 
     async def _run_feeds(self) -> None:
         """Until the first of them ends, and with it all."""
