@@ -23,7 +23,7 @@ from kalshi_fast.books import Books
 from kalshi_fast.channels import backfill
 from kalshi_fast.channels.feeds import ChannelFeeds
 from kalshi_fast.channels.messages import RestTrade
-from kalshi_fast.channels.rows import TABLES, ChannelRows
+from kalshi_fast.channels.rows import TABLES, ChannelRows, TradeRow
 from kalshi_fast.channels.streams import Interruption
 from kalshi_fast.config import load
 from kalshi_fast.errors import FieldError, RestError
@@ -207,6 +207,38 @@ def test_rest_that_is_away_is_asked_again_and_said(tmp_path: Path) -> None:
     missed = [detail for event, detail in rows.health if event == "markets_missed"]
     assert missed
     assert "2 markets could not be asked for: REST_URL: http://127.0.0.1:9/trade-api/v2/markets" in missed[0]
+
+
+def test_an_error_that_nobody_thought_of_does_not_end_the_asking(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    rightly, failed = backfill.filled_row, []
+
+    def wrongly(trade: RestTrade, now_ns: int) -> TradeRow:
+        if not failed:
+            failed.append(trade)
+            raise ZeroDivisionError("of its own")
+        return rightly(trade, now_ns)
+
+    monkeypatch.setattr(backfill, "filled_row", wrongly)
+
+    async def run() -> Rows:
+        async with exchange(tmp_path, SyntheticMarkets(2, 1), rate=500, seconds=1) as running:
+            began_ns = time.time_ns()
+            async with recording(tmp_path, running) as (feeds, rows):
+                await running.finished.wait()
+                feeds.streams.missed(began_ns, time.time_ns())
+                async with asyncio.timeout(20):
+                    while not (failed and feeds.idle):
+                        await asyncio.sleep(0.02)
+            return rows
+
+    rows = asyncio.run(run())
+    assert failed
+    events = [event for event, _ in rows.health if event.startswith("trades_")]
+    assert events == ["trades_missed", "trades_filled"]
+    assert any("ZeroDivisionError: of its own" in detail for _, detail in rows.health)
+    assert "Traceback" in caplog.text
 
 
 # --- the REST client --------------------------------------------------------------------------------------

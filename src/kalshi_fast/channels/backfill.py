@@ -18,7 +18,7 @@ from kalshi_fast._decode import cents_e4, contracts_e2, price_e4, qty_e2, rfc333
 from kalshi_fast.backoff import NS, Scale
 from kalshi_fast.channels.rows import TradeRow, trade_id
 from kalshi_fast.channels.streams import Interruption
-from kalshi_fast.errors import FieldError, RestError
+from kalshi_fast.errors import FieldError, RestError, reason
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -96,9 +96,10 @@ class Backfill:
             self._say("trades_missed", f"{what}: those before {_moment(first_ns)} are too far back")
         try:
             found = await self._fetch(first_ns, until_ns + MARGIN_NS)
-        except RestError as error:
+        except Exception as error:  # also one that nobody thought of must not end the asking
             self._streams.interruptions.append(Interruption(since_ns, until_ns))
-            await self._failed("trades_missed", f"{what} could not be had: {error}; they are asked for again")
+            detail = f"{what} could not be had: {self._told(error)}; they are asked for again"
+            await self._failed("trades_missed", detail)
         else:
             self._failures = 0
             self._say("trades_filled", f"{what}: {found} had been missed, and came by REST")
@@ -156,9 +157,10 @@ class Backfill:
                 if not cursor:
                     self._failures = 0
                     return
-        except RestError as error:
+        except Exception as error:
             streams.ask(asked)
-            await self._failed("markets_missed", f"{len(asked)} markets could not be asked for: {error}")
+            detail = f"{len(asked)} markets could not be asked for: {self._told(error)}"
+            await self._failed("markets_missed", detail)
 
     async def _failed(self, event: str, detail: str) -> None:
         """Says so, and waits, the longer the more often it happens in a row."""
@@ -169,6 +171,14 @@ class Backfill:
         log.warning("%s; again in %d s", detail, wait_ns // NS)
         self._say(event, detail)
         await asyncio.sleep(wait_ns / NS)
+
+    def _told(self, error: Exception) -> str:
+        """One sentence of it; where it comes from is logged when that is not REST."""
+        if isinstance(error, RestError):
+            return str(error)
+        if not self._rest.closed:
+            log.error("an error of the backfill's own", exc_info=error)
+        return f"{type(error).__name__}: {reason(error)}"
 
     def _say(self, event: str, detail: str) -> None:
         self._streams.recorder.health(receive_ns(), self, event, detail=detail)
