@@ -14,8 +14,10 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 
+from channels import trade_id
 from client import KEY_ID, exchange
 from kalshi_fast.auth import Signer
 from kalshi_fast.backoff import Scale
@@ -24,7 +26,7 @@ from kalshi_fast.channels import backfill
 from kalshi_fast.channels.feeds import ChannelFeeds
 from kalshi_fast.channels.messages import RestTrade
 from kalshi_fast.channels.rows import TABLES, ChannelRows, TradeRow
-from kalshi_fast.channels.streams import Interruption
+from kalshi_fast.channels.streams import Interruption, Streams
 from kalshi_fast.config import load
 from kalshi_fast.errors import FieldError, RestError
 from kalshi_fast.feed import tls_context
@@ -317,6 +319,38 @@ def test_a_client_that_is_closed_waits_for_nothing(key_file: Path) -> None:
     threading.Timer(0.05, rest.close).start()
     with pytest.raises(RestError, match=r"waited for any more|127\.0\.0\.1:9"):
         rest.trades(min_ts=1, max_ts=2)
+
+
+def of_rest(number: int) -> dict[str, Any]:
+    """A trade of so many seconds after the start of 2026."""
+    return {
+        "trade_id": trade_id(number),
+        "ticker": "A",
+        "taker_side": "no",
+        "created_time": f"2026-01-01T{number // 3600:02d}:{number // 60 % 60:02d}:{number % 60:02d}Z",
+        "count_fp": "1.00",
+        "yes_price_dollars": "0.3600",
+    }
+
+
+def test_a_page_is_written_little_by_little(key_file: Path) -> None:
+    rows, turns = Rows(), 0
+    streams = Streams(rows.recorder, ["A"])
+    filling = backfill.Backfill(
+        Rest("http://127.0.0.1:9/x", Signer.from_file("k", key_file)), streams, rows.pool
+    )
+    page = [msgspec.convert(of_rest(number), RestTrade) for number in range(1000)]
+
+    async def run() -> int:
+        nonlocal turns
+        writing = asyncio.ensure_future(filling._write(page, 0))
+        while not writing.done():
+            await asyncio.sleep(0)
+            turns += 1
+        return writing.result()
+
+    assert asyncio.run(run()) == 1000
+    assert turns >= 1000 / backfill.WRITE_AT_ONCE, "others had their turn in between"
 
 
 def test_trades_by_rest_that_cannot_be_are_refused() -> None:

@@ -36,6 +36,7 @@ MARGIN_NS: Final = 5 * NS  # clocks differ, and frames take their time
 MOST_S: Final = 3600  # of an interruption: what is older is left out, and said
 FEW_MARKETS: Final = 20  # so many are asked for one by one, more all at once
 TICKERS_PER_REQUEST: Final = 100
+WRITE_AT_ONCE: Final = 50
 AGAIN: Final = Scale(NS, 30 * NS)
 
 
@@ -117,7 +118,7 @@ class Backfill:
                     ticker=ticker,
                     cursor=cursor,
                 )
-                found += self._write(page.trades, first_ns // 1000)
+                found += await self._write(page.trades, first_ns // 1000)
                 cursor = page.cursor or ""
                 if not cursor:
                     break
@@ -125,10 +126,12 @@ class Backfill:
                     await asyncio.sleep(LOOK_S)
         return found
 
-    def _write(self, trades: Iterable[RestTrade], first_us: int) -> int:
-        """Oldest first, as they would have come."""
+    async def _write(self, trades: Iterable[RestTrade], first_us: int) -> int:
+        """Oldest first, as they would have come, and little by little: frames must not wait for it."""
         found = 0
-        for trade in reversed(list(trades)):
+        for number, trade in enumerate(reversed(list(trades)), 1):
+            if number % WRITE_AT_ONCE == 0:
+                await asyncio.sleep(0)
             try:
                 row = filled_row(trade, receive_ns())
             except FieldError as error:
