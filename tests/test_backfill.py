@@ -214,7 +214,8 @@ def test_rest_that_is_away_is_asked_again_and_said(tmp_path: Path) -> None:
 def test_an_error_that_nobody_thought_of_does_not_end_the_asking(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    rightly, failed = backfill.filled_row, []
+    rightly = backfill.filled_row
+    failed: list[RestTrade] = []
 
     def wrongly(trade: RestTrade, now_ns: int) -> TradeRow:
         if not failed:
@@ -241,6 +242,39 @@ def test_an_error_that_nobody_thought_of_does_not_end_the_asking(
     assert events == ["trades_missed", "trades_filled"]
     assert any("ZeroDivisionError: of its own" in detail for _, detail in rows.health)
     assert "Traceback" in caplog.text
+
+
+def test_what_is_still_missed_at_the_end_is_said(tmp_path: Path) -> None:
+    """Trades that could not be asked for, and those of a channel that has not come back."""
+
+    async def run() -> Rows:
+        async with exchange(tmp_path, SyntheticMarkets(2, 1), rate=500) as running:
+            away = {"REST_URL": "http://127.0.0.1:9/trade-api/v2", "CHANNELS": "trade"}
+            async with recording(tmp_path, running, **away) as (feeds, rows):
+                assert feeds.backfill is not None
+                async with asyncio.timeout(20):
+                    while not rows.recorder.counts.trades:
+                        await asyncio.sleep(0.02)
+                    feeds.streams.missed(10**18, 10**18 + 10**9)
+                    while not feeds.backfill.busy:
+                        await asyncio.sleep(0.02)
+                    running.conditions.refusal = (503, "busy", "not now")
+                    for client in list(running.clients):
+                        client.close()
+                    while not feeds.streams._missed_ns:
+                        await asyncio.sleep(0.02)
+            return rows
+
+    rows = asyncio.run(run())
+    said = [detail for event, detail in rows.health if event == "trades_missed"]
+    ended = [detail for detail in said if detail.endswith("when the recording ended")]
+    assert len(ended) == 2
+    assert ended[0].startswith("trades from 2001-09-09 01:46:40.000 to 2001-09-09 01:46:41.000: ")
+
+
+def test_an_end_in_peace_misses_nothing(tmp_path: Path) -> None:
+    rows, _ = asyncio.run(play(tmp_path, []))
+    assert [event for event, _ in rows.health if event == "trades_missed"] == []
 
 
 # --- the REST client --------------------------------------------------------------------------------------

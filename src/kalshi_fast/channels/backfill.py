@@ -89,7 +89,7 @@ class Backfill:
         due = [found for found in waiting if found.until_ns <= due_ns]
         since_ns, until_ns = min(due)[0], max(found.until_ns for found in due)
         self._streams.interruptions = [found for found in waiting if found.until_ns > due_ns]
-        what = f"trades from {_moment(since_ns)} to {_moment(until_ns)}"
+        what = trades_of(Interruption(since_ns, until_ns))
         # The feed has milliseconds where REST has microseconds: the next millisecond is certain to be later.
         least_ns = max(until_ns - MOST_S * NS, self._streams.forgotten_us * 1000 + NS // 1000)
         first_ns = max(since_ns - MARGIN_NS, least_ns)
@@ -97,6 +97,9 @@ class Backfill:
             self._say("trades_missed", f"{what}: those before {_moment(first_ns)} are too far back")
         try:
             found = await self._fetch(first_ns, until_ns + MARGIN_NS)
+        except asyncio.CancelledError:
+            self._streams.interruptions.append(Interruption(since_ns, until_ns))
+            raise
         except Exception as error:  # also one that nobody thought of must not end the asking
             self._streams.interruptions.append(Interruption(since_ns, until_ns))
             detail = f"{what} could not be had: {self._told(error)}; they are asked for again"
@@ -211,6 +214,11 @@ def filled_row(trade: RestTrade, now_ns: int) -> TradeRow:
         rfc3339_us(trade.created_time, "created_time"),
         now_ns,
     )
+
+
+def trades_of(interruption: Interruption) -> str:
+    """In words."""
+    return f"trades from {_moment(interruption.since_ns)} to {_moment(interruption.until_ns)}"
 
 
 def _moment(ns: int) -> str:

@@ -95,8 +95,10 @@ class Streams:
 
     def missed(self, since_ns: int, until_ns: int) -> None:
         """Trades may be missing from the first of these receive times to the second."""
-        if len(self.interruptions) < MOST_INTERRUPTIONS:
-            self.interruptions.append(Interruption(since_ns, until_ns))
+        if len(self.interruptions) == MOST_INTERRUPTIONS:  # then the last one becomes longer
+            last = self.interruptions.pop()
+            since_ns, until_ns = min(since_ns, last.since_ns), max(until_ns, last.until_ns)
+        self.interruptions.append(Interruption(since_ns, until_ns))
 
     def remove(self, tickers: Iterable[str]) -> None:
         """These markets no more."""
@@ -127,6 +129,12 @@ class Streams:
                 self.ask(ticker for ticker in self._unattended() if ticker not in self.catalogue)
                 if self.listener is not None:
                     self.listener.resumed()
+
+    def end(self, now_ns: int) -> None:
+        """No channel will be carried again: trades that are still missed on a connection stay missed."""
+        for since_ns in self._missed_ns.values():
+            self.missed(since_ns, now_ns)
+        self._missed_ns.clear()
 
     def _unattended(self) -> list[str]:
         found = () if self.listener is None else self.listener.found
