@@ -20,11 +20,12 @@ import pytest
 from channels import trade_id
 from client import KEY_ID, exchange
 from kalshi_fast.auth import Signer
-from kalshi_fast.backoff import Scale
+from kalshi_fast.backoff import NS, Scale
 from kalshi_fast.books import Books
 from kalshi_fast.channels import backfill
 from kalshi_fast.channels.feeds import ChannelFeeds
 from kalshi_fast.channels.messages import RestTrade
+from kalshi_fast.channels.recent import Recent
 from kalshi_fast.channels.rows import TABLES, ChannelRows, TradeRow
 from kalshi_fast.channels.streams import Interruption, Streams
 from kalshi_fast.config import load
@@ -385,6 +386,34 @@ def test_a_page_is_written_little_by_little(key_file: Path) -> None:
 
     assert asyncio.run(run()) == 1000
     assert turns >= 1000 / backfill.WRITE_AT_ONCE, "others had their turn in between"
+
+
+def test_more_trades_than_are_remembered_are_not_stored_twice(key_file: Path) -> None:
+    """The last page has the trades that came before the interruption: by then their ids are forgotten."""
+    rows = Rows()
+    streams = Streams(rows.recorder, ["A"], recent=Recent(60))
+    trades = [of_rest(number) for number in range(120)]
+    pages = [trades[100:][::-1], trades[50:100][::-1], trades[:50][::-1]]  # the newest first
+
+    async def run(url: str) -> None:
+        filling = backfill.Backfill(
+            Rest(url, Signer.from_file("k", key_file), interval_s=0), streams, rows.pool
+        )
+        for trade in trades[:10]:
+            assert streams.filled(backfill.filled_row(msgspec.convert(trade, RestTrade), 1))
+        streams.missed(1_767_225_600 * NS + 10 * NS, 1_767_225_600 * NS + 119 * NS)
+        await filling._trades(2 * 10**18)
+
+    answers = [(200, {"trades": page, "cursor": "c" if page[-1] != trades[0] else ""}) for page in pages]
+    with server(*answers) as (url, asked):
+        asyncio.run(run(url))
+    assert len(asked) == 3
+    rows.recorder.seal()
+    stored = Counter(row.trade_id for row in rows.rows.trades)
+    assert set(stored.values()) == {1}
+    (detail,) = [detail for event, detail in rows.health if event == "trades_missed"]
+    assert len(stored) == 71
+    assert f": {120 - 71 + 5} until 2026-01-01 00:01:40" in detail, "with those of the margin, long stored"
 
 
 def test_trades_by_rest_that_cannot_be_are_refused() -> None:

@@ -61,6 +61,7 @@ class Backfill:
         self._settle_ns = settle_ns
         self._again = again
         self._failures = 0  # in a row
+        self._left_out = 0  # trades of an interruption that may have been stored before
 
     @property
     def idle(self) -> bool:
@@ -95,6 +96,7 @@ class Backfill:
         first_ns = max(since_ns - MARGIN_NS, least_ns)
         if first_ns > since_ns:
             self._say("trades_missed", f"{what}: those before {_moment(first_ns)} are too far back")
+        self._left_out = 0
         try:
             found = await self._fetch(first_ns, until_ns + MARGIN_NS)
         except asyncio.CancelledError:
@@ -106,6 +108,10 @@ class Backfill:
             await self._failed("trades_missed", detail)
         else:
             self._failures = 0
+            if self._left_out:
+                moment = _moment(self._streams.forgotten_us * 1000)
+                detail = f"{what}: {self._left_out} until {moment} are left out: too many came meanwhile"
+                self._say("trades_missed", detail)
             self._say("trades_filled", f"{what}: {found} had been missed, and came by REST")
 
     async def _fetch(self, first_ns: int, last_ns: int) -> int:
@@ -141,8 +147,12 @@ class Backfill:
                 log.warning("REST: a trade is left out: %s", error)
                 self._say("trades_missed", f"a trade of {trade.ticker} by REST: {error}")
             else:
-                # Of before the first moment it may have been stored and forgotten.
-                found += row.ts_us >= first_us and self._streams.filled(row)
+                # Of before the first moment it may have been stored and forgotten; that moment moves on
+                # while many are filled.
+                if row.ts_us >= max(first_us, self._streams.forgotten_us + 1000):
+                    found += self._streams.filled(row)
+                elif row.ts_us >= first_us and self._streams.lacks(row):
+                    self._left_out += 1
         return found
 
     # --- markets ----------------------------------------------------------------------------------

@@ -19,6 +19,9 @@ class Recent:
     def __len__(self) -> int:
         return len(self._times_us)
 
+    def __contains__(self, trade_id: str) -> bool:
+        return uuid.UUID(trade_id).bytes in self._times_us
+
     def add(self, trade_id: str, ts_us: int) -> bool:
         """False when it is there already."""
         key = uuid.UUID(trade_id).bytes

@@ -67,7 +67,7 @@ class Streams:
         self.interruptions: list[Interruption] = []
         self.to_ask: dict[str, None] = {}  # markets of which nothing is known, or not enough
         self.listener: Listener | None = None
-        self._recent = recent or Recent()
+        self._recent = Recent() if recent is None else recent  # an empty one is false
         self._before_ns = 0  # until when recorders before have had all trades; 0: no matter
         self._leaders: dict[str, ChannelLink] = {}
         self._seen_ns: dict[ChannelLink, int] = {}  # until when no trade was missed on a connection
@@ -165,6 +165,10 @@ class Streams:
             return False
         self.recorder.counters.trades_filled += 1
         return True
+
+    def lacks(self, row: TradeRow) -> bool:
+        """This trade is wanted, and not known to have come."""
+        return row.market_ticker in self.wanted and row.trade_id not in self._recent
 
     def _keep_trade(self, row: TradeRow) -> bool:
         counts = self.recorder.counters
