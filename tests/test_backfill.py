@@ -388,10 +388,11 @@ def test_a_page_is_written_little_by_little(key_file: Path) -> None:
     assert turns >= 1000 / backfill.WRITE_AT_ONCE, "others had their turn in between"
 
 
-def test_more_trades_than_are_remembered_are_not_stored_twice(key_file: Path) -> None:
+@pytest.mark.parametrize(("most", "kept"), [(60, 120), (20, 71)])
+def test_more_trades_than_are_remembered_are_not_stored_twice(key_file: Path, most: int, kept: int) -> None:
     """The last page has the trades that came before the interruption: by then their ids are forgotten."""
     rows = Rows()
-    streams = Streams(rows.recorder, ["A"], recent=Recent(60))
+    streams = Streams(rows.recorder, ["A"], recent=Recent(most))
     trades = [of_rest(number) for number in range(120)]
     pages = [trades[100:][::-1], trades[50:100][::-1], trades[:50][::-1]]  # the newest first
 
@@ -411,9 +412,18 @@ def test_more_trades_than_are_remembered_are_not_stored_twice(key_file: Path) ->
     rows.recorder.seal()
     stored = Counter(row.trade_id for row in rows.rows.trades)
     assert set(stored.values()) == {1}
-    (detail,) = [detail for event, detail in rows.health if event == "trades_missed"]
-    assert len(stored) == 71
-    assert f": {120 - 71 + 5} until 2026-01-01 00:01:40" in detail, "with those of the margin, long stored"
+    assert len(stored) == kept
+    missed = [detail for event, detail in rows.health if event == "trades_missed"]
+    if kept == 120:
+        assert missed == []
+    else:
+        assert len(missed) == 1, "and what is left out is said, with those of the margin"
+        assert f": {120 - kept + 5} until 2026-01-01 00:01:40" in missed[0]
+    filled = backfill.filled_row(msgspec.convert(of_rest(200), RestTrade), 1)
+    while len(streams._recent) > most:
+        before = len(streams._recent)
+        assert streams.filled(msgspec.structs.replace(filled, trade_id=trade_id(1000 + before)))
+        assert len(streams._recent) == before - 1, "little by little the old ones are forgotten again"
 
 
 def test_trades_by_rest_that_cannot_be_are_refused() -> None:

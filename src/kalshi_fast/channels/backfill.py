@@ -97,6 +97,7 @@ class Backfill:
         if first_ns > since_ns:
             self._say("trades_missed", f"{what}: those before {_moment(first_ns)} are too far back")
         self._left_out = 0
+        self._streams.hold(held=True)  # until it is done, however often it is asked for
         try:
             found = await self._fetch(first_ns, until_ns + MARGIN_NS)
         except asyncio.CancelledError:
@@ -108,6 +109,7 @@ class Backfill:
             await self._failed("trades_missed", detail)
         else:
             self._failures = 0
+            self._streams.hold(held=False)
             if self._left_out:
                 moment = _moment(self._streams.forgotten_us * 1000)
                 detail = f"{what}: {self._left_out} until {moment} are left out: too many came meanwhile"

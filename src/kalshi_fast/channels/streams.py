@@ -78,6 +78,10 @@ class Streams:
         """Trades of before this moment cannot be told from those that have been stored."""
         return self._recent.forgotten_us
 
+    def hold(self, *, held: bool) -> None:
+        """While trades are filled more of them are remembered: the last to come are the oldest."""
+        self._recent.held = held
+
     def go_on_after(self, trades: Iterable[tuple[int, str]], forgotten_us: int) -> None:
         """The latest trades (time, id) of recorders before: what has been traded since is missing. And an
         interruption that such a one has not lived to make good lies a little further back."""
