@@ -14,17 +14,20 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 
+from channels import trade_id
 from client import KEY_ID, exchange
 from kalshi_fast.auth import Signer
-from kalshi_fast.backoff import Scale
+from kalshi_fast.backoff import NS, Scale
 from kalshi_fast.books import Books
 from kalshi_fast.channels import backfill
 from kalshi_fast.channels.feeds import ChannelFeeds
 from kalshi_fast.channels.messages import RestTrade
-from kalshi_fast.channels.rows import TABLES, ChannelRows
-from kalshi_fast.channels.streams import Interruption
+from kalshi_fast.channels.recent import Recent
+from kalshi_fast.channels.rows import TABLES, ChannelRows, TradeRow
+from kalshi_fast.channels.streams import Interruption, Streams
 from kalshi_fast.config import load
 from kalshi_fast.errors import FieldError, RestError
 from kalshi_fast.feed import tls_context
@@ -209,6 +212,72 @@ def test_rest_that_is_away_is_asked_again_and_said(tmp_path: Path) -> None:
     assert "2 markets could not be asked for: REST_URL: http://127.0.0.1:9/trade-api/v2/markets" in missed[0]
 
 
+def test_an_error_that_nobody_thought_of_does_not_end_the_asking(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    rightly = backfill.filled_row
+    failed: list[RestTrade] = []
+
+    def wrongly(trade: RestTrade, now_ns: int) -> TradeRow:
+        if not failed:
+            failed.append(trade)
+            raise ZeroDivisionError("of its own")
+        return rightly(trade, now_ns)
+
+    monkeypatch.setattr(backfill, "filled_row", wrongly)
+
+    async def run() -> Rows:
+        async with exchange(tmp_path, SyntheticMarkets(2, 1), rate=500, seconds=1) as running:
+            began_ns = time.time_ns()
+            async with recording(tmp_path, running) as (feeds, rows):
+                await running.finished.wait()
+                feeds.streams.missed(began_ns, time.time_ns())
+                async with asyncio.timeout(20):
+                    while not (failed and feeds.idle):
+                        await asyncio.sleep(0.02)
+            return rows
+
+    rows = asyncio.run(run())
+    assert failed
+    events = [event for event, _ in rows.health if event.startswith("trades_")]
+    assert events == ["trades_missed", "trades_filled"]
+    assert any("ZeroDivisionError: of its own" in detail for _, detail in rows.health)
+    assert "Traceback" in caplog.text
+
+
+def test_what_is_still_missed_at_the_end_is_said(tmp_path: Path) -> None:
+    """Trades that could not be asked for, and those of a channel that has not come back."""
+
+    async def run() -> Rows:
+        async with exchange(tmp_path, SyntheticMarkets(2, 1), rate=500) as running:
+            away = {"REST_URL": "http://127.0.0.1:9/trade-api/v2", "CHANNELS": "trade"}
+            async with recording(tmp_path, running, **away) as (feeds, rows):
+                assert feeds.backfill is not None
+                async with asyncio.timeout(20):
+                    while not rows.recorder.counts.trades:
+                        await asyncio.sleep(0.02)
+                    feeds.streams.missed(10**18, 10**18 + 10**9)
+                    while not feeds.backfill.busy:
+                        await asyncio.sleep(0.02)
+                    running.conditions.refusal = (503, "busy", "not now")
+                    for client in list(running.clients):
+                        client.close()
+                    while not feeds.streams._missed_ns:
+                        await asyncio.sleep(0.02)
+            return rows
+
+    rows = asyncio.run(run())
+    said = [detail for event, detail in rows.health if event == "trades_missed"]
+    ended = [detail for detail in said if detail.endswith("when the recording ended")]
+    assert len(ended) == 2
+    assert ended[0].startswith("trades from 2001-09-09 01:46:40.000 to 2001-09-09 01:46:41.000: ")
+
+
+def test_an_end_in_peace_misses_nothing(tmp_path: Path) -> None:
+    rows, _ = asyncio.run(play(tmp_path, []))
+    assert [event for event, _ in rows.health if event == "trades_missed"] == []
+
+
 # --- the REST client --------------------------------------------------------------------------------------
 
 
@@ -285,6 +354,76 @@ def test_a_client_that_is_closed_waits_for_nothing(key_file: Path) -> None:
     threading.Timer(0.05, rest.close).start()
     with pytest.raises(RestError, match=r"waited for any more|127\.0\.0\.1:9"):
         rest.trades(min_ts=1, max_ts=2)
+
+
+def of_rest(number: int) -> dict[str, Any]:
+    """A trade of so many seconds after the start of 2026."""
+    return {
+        "trade_id": trade_id(number),
+        "ticker": "A",
+        "taker_side": "no",
+        "created_time": f"2026-01-01T{number // 3600:02d}:{number // 60 % 60:02d}:{number % 60:02d}Z",
+        "count_fp": "1.00",
+        "yes_price_dollars": "0.3600",
+    }
+
+
+def test_a_page_is_written_little_by_little(key_file: Path) -> None:
+    rows, turns = Rows(), 0
+    streams = Streams(rows.recorder, ["A"])
+    filling = backfill.Backfill(
+        Rest("http://127.0.0.1:9/x", Signer.from_file("k", key_file)), streams, rows.pool
+    )
+    page = [msgspec.convert(of_rest(number), RestTrade) for number in range(1000)]
+
+    async def run() -> int:
+        nonlocal turns
+        writing = asyncio.ensure_future(filling._write(page, 0))
+        while not writing.done():
+            await asyncio.sleep(0)
+            turns += 1
+        return writing.result()
+
+    assert asyncio.run(run()) == 1000
+    assert turns >= 1000 / backfill.WRITE_AT_ONCE, "others had their turn in between"
+
+
+@pytest.mark.parametrize(("most", "kept"), [(60, 120), (20, 71)])
+def test_more_trades_than_are_remembered_are_not_stored_twice(key_file: Path, most: int, kept: int) -> None:
+    """The last page has the trades that came before the interruption: by then their ids are forgotten."""
+    rows = Rows()
+    streams = Streams(rows.recorder, ["A"], recent=Recent(most))
+    trades = [of_rest(number) for number in range(120)]
+    pages = [trades[100:][::-1], trades[50:100][::-1], trades[:50][::-1]]  # the newest first
+
+    async def run(url: str) -> None:
+        filling = backfill.Backfill(
+            Rest(url, Signer.from_file("k", key_file), interval_s=0), streams, rows.pool
+        )
+        for trade in trades[:10]:
+            assert streams.filled(backfill.filled_row(msgspec.convert(trade, RestTrade), 1))
+        streams.missed(1_767_225_600 * NS + 10 * NS, 1_767_225_600 * NS + 119 * NS)
+        await filling._trades(2 * 10**18)
+
+    answers = [(200, {"trades": page, "cursor": "c" if page[-1] != trades[0] else ""}) for page in pages]
+    with server(*answers) as (url, asked):
+        asyncio.run(run(url))
+    assert len(asked) == 3
+    rows.recorder.seal()
+    stored = Counter(row.trade_id for row in rows.rows.trades)
+    assert set(stored.values()) == {1}
+    assert len(stored) == kept
+    missed = [detail for event, detail in rows.health if event == "trades_missed"]
+    if kept == 120:
+        assert missed == []
+    else:
+        assert len(missed) == 1, "and what is left out is said, with those of the margin"
+        assert f": {120 - kept + 5} until 2026-01-01 00:01:40" in missed[0]
+    filled = backfill.filled_row(msgspec.convert(of_rest(200), RestTrade), 1)
+    while len(streams._recent) > most:
+        before = len(streams._recent)
+        assert streams.filled(msgspec.structs.replace(filled, trade_id=trade_id(1000 + before)))
+        assert len(streams._recent) == before - 1, "little by little the old ones are forgotten again"
 
 
 def test_trades_by_rest_that_cannot_be_are_refused() -> None:

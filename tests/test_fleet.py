@@ -276,3 +276,25 @@ def test_a_market_that_found_no_room_and_then_is_unknown_is_given_up(
         await frozen(rig, running, ALL[:4])
 
     play(tmp_path, [*ALL[:4], "NOPE"], scene, SUBSCRIPTION_MARKETS="4")
+
+
+def test_markets_beyond_the_last_connection_wait_for_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(fleet_module, "MAX_CONNECTIONS", 2)
+
+    async def scene(rig: Rig, running: Exchange) -> None:
+        await rig.until(lambda: rig.exact(ALL[:2]))
+        rig.fleet.add(ALL[2:6])
+        rig.fleet.add(ALL[6:7])
+        assert rig.fleet.tickers == set(ALL[:4])
+        assert rig.fleet.wanted == 7, "they are not forgotten"
+        await rig.until(lambda: rig.exact(ALL[:4]))
+        rig.fleet.remove([*ALL[:2], *ALL[5:7]])
+        await rig.until(lambda: rig.exact(ALL[2:5]))
+        assert rig.fleet.tickers == set(ALL[2:5])
+        assert rig.fleet.wanted == 3
+        await frozen(rig, running, ALL[2:5])
+
+    play(tmp_path, ALL[:2], scene, CONNECTION_MARKETS="2")
+    assert caplog.text.count("more than 2 connections") == 1

@@ -68,6 +68,7 @@ class Fleet:
         self._tasks: dict[asyncio.Task[None], Feed[Link]] = {}
         self._copies = 2 if settings.hot_standby else 1
         self._stopped = False
+        self._full = False  # the last time there was no room for another connection
         self._wake = asyncio.Event()
         self._past_connections = 0
         self._past_reconnects = 0
@@ -87,7 +88,10 @@ class Fleet:
     def wanted(self) -> int:
         """How many markets are wanted now; quicker than ``tickers``, on a connection or not."""
         carried = sum(max(len(feed.link.session.tickers) for feed in pair) for pair in self._pairs)
-        return carried + sum(times > 0 for times, _ in self._homeless.values())
+        waiting = [ticker for ticker, (times, _) in self._homeless.items() if times > 0]
+        if waiting:  # seldom; those that have found a place since are carried
+            waiting = list(set(waiting) - self.tickers)
+        return carried + len(waiting)
 
     @property
     def tickers(self) -> set[str]:
@@ -173,10 +177,7 @@ class Fleet:
             for ticker in due:
                 times, _ = self._homeless[ticker]
                 self._homeless[ticker] = (times, now_ns + _PLACE_AGAIN.bound_ns(times))
-            try:
-                self._place(due)
-            except SubscriptionError as error:
-                log.warning("%s; trying again later", error)
+            self._place_or_wait(due)
         living = [pair for pair in self._pairs if not all(feed.ending for feed in pair)]
         left = len(living)
         for pair in living:
@@ -203,7 +204,8 @@ class Fleet:
             for feed in pair:
                 feed.link.add(new[: max(free, 0)])
             new = new[max(free, 0) :]
-        self._place(new)
+        if new:
+            self._place_or_wait(new)
 
     def remove(self, tickers: Iterable[str]) -> None:
         """Ends the recording of these markets."""
@@ -220,6 +222,22 @@ class Fleet:
         for feed in self.feeds:
             session = feed.link.session
             session.unknown_tickers = [ticker for ticker in session.unknown_tickers if ticker not in gone]
+
+    def _place_or_wait(self, tickers: list[str]) -> None:
+        """What finds no place now is tried again, ever later; it is said when that begins."""
+        try:
+            self._place(tickers)
+        except SubscriptionError as error:
+            carried, now_ns = self.tickers, time.monotonic_ns()
+            for ticker in tickers:
+                if ticker not in carried:
+                    times = self._homeless.get(ticker, (0, 0))[0] + 1
+                    self._homeless[ticker] = (times, now_ns + _PLACE_AGAIN.bound_ns(times))
+            if not self._full:
+                log.warning("%s; trying again later", error)
+            self._full = True
+        else:
+            self._full = False
 
     def _place(self, tickers: Iterable[str]) -> None:
         """New connections for these markets. Only the very first one shows that the configuration is right;

@@ -26,7 +26,7 @@ from kalshi_fast.config import BOOKS, Settings, require_key, require_live
 from kalshi_fast.discovery import listing
 from kalshi_fast.discovery.follower import Follower
 from kalshi_fast.discovery.selection import selected
-from kalshi_fast.errors import ConfigError, TuningError
+from kalshi_fast.errors import ConfigError, KalshiFastError, TuningError
 from kalshi_fast.feed import tls_context
 from kalshi_fast.fleet import Fleet
 from kalshi_fast.pool import BatchPool
@@ -39,6 +39,7 @@ from kalshi_fast.tuning.spin import Spinner
 from kalshi_fast.writer import Writer
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable, Iterable
 
     from kalshi_fast.channels.messages import RestMarket
@@ -85,10 +86,19 @@ class Recording:
         self.writer = Writer(self._ring, settings, self.status.writer_fd if self.status else None)
         try:
             self.writer.start()
+            try:
+                self._open_capture(signer, context)
+            except BaseException:
+                self._close_writer()
+                raise
         except BaseException:
             if self.status is not None:
                 self.status.close()
             raise
+
+    def _open_capture(self, signer: Signer, context: ssl.SSLContext | None) -> None:
+        """What this process does itself, when the writer runs."""
+        settings = self.settings
         if self.writer.warning:
             log.warning("%s", self.writer.warning)
         _clock.not_before(self.writer.floor_ns + 1)
@@ -103,6 +113,13 @@ class Recording:
         self.channels.streams.go_on_after(self.writer.late_trades, self.writer.trades_forgotten_us)
         self._open_ended()
         capture.apply(settings)  # last: what has been started above is not meant
+
+    def _close_writer(self) -> None:
+        """Without a recording: what it could not deliver is the lesser error, and stays in the journal."""
+        try:
+            self.writer.close()
+        except KalshiFastError as error:
+            log.error("%s", error)
 
     def _populate(self, slots: int) -> None:
         try:
@@ -169,6 +186,9 @@ class Recording:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             self._loop = None
+            # Before the loop ends: that waits for every thread, and a request may hang in one.
+            self.recorder.look()
+            self.recorder.seal()
 
     async def _run_feeds(self) -> None:
         """Until the first of them ends, and with it all."""

@@ -18,7 +18,7 @@ from kalshi_fast._decode import cents_e4, contracts_e2, price_e4, qty_e2, rfc333
 from kalshi_fast.backoff import NS, Scale
 from kalshi_fast.channels.rows import TradeRow, trade_id
 from kalshi_fast.channels.streams import Interruption
-from kalshi_fast.errors import FieldError, RestError
+from kalshi_fast.errors import FieldError, RestError, reason
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -36,6 +36,7 @@ MARGIN_NS: Final = 5 * NS  # clocks differ, and frames take their time
 MOST_S: Final = 3600  # of an interruption: what is older is left out, and said
 FEW_MARKETS: Final = 20  # so many are asked for one by one, more all at once
 TICKERS_PER_REQUEST: Final = 100
+WRITE_AT_ONCE: Final = 50
 AGAIN: Final = Scale(NS, 30 * NS)
 
 
@@ -60,6 +61,7 @@ class Backfill:
         self._settle_ns = settle_ns
         self._again = again
         self._failures = 0  # in a row
+        self._left_out = 0  # trades of an interruption that may have been stored before
 
     @property
     def idle(self) -> bool:
@@ -88,19 +90,30 @@ class Backfill:
         due = [found for found in waiting if found.until_ns <= due_ns]
         since_ns, until_ns = min(due)[0], max(found.until_ns for found in due)
         self._streams.interruptions = [found for found in waiting if found.until_ns > due_ns]
-        what = f"trades from {_moment(since_ns)} to {_moment(until_ns)}"
+        what = trades_of(Interruption(since_ns, until_ns))
         # The feed has milliseconds where REST has microseconds: the next millisecond is certain to be later.
         least_ns = max(until_ns - MOST_S * NS, self._streams.forgotten_us * 1000 + NS // 1000)
         first_ns = max(since_ns - MARGIN_NS, least_ns)
         if first_ns > since_ns:
             self._say("trades_missed", f"{what}: those before {_moment(first_ns)} are too far back")
+        self._left_out = 0
+        self._streams.hold(held=True)  # until it is done, however often it is asked for
         try:
             found = await self._fetch(first_ns, until_ns + MARGIN_NS)
-        except RestError as error:
+        except asyncio.CancelledError:
             self._streams.interruptions.append(Interruption(since_ns, until_ns))
-            await self._failed("trades_missed", f"{what} could not be had: {error}; they are asked for again")
+            raise
+        except Exception as error:  # also one that nobody thought of must not end the asking
+            self._streams.interruptions.append(Interruption(since_ns, until_ns))
+            detail = f"{what} could not be had: {self._told(error)}; they are asked for again"
+            await self._failed("trades_missed", detail)
         else:
             self._failures = 0
+            self._streams.hold(held=False)
+            if self._left_out:
+                moment = _moment(self._streams.forgotten_us * 1000)
+                detail = f"{what}: {self._left_out} until {moment} are left out: too many came meanwhile"
+                self._say("trades_missed", detail)
             self._say("trades_filled", f"{what}: {found} had been missed, and came by REST")
 
     async def _fetch(self, first_ns: int, last_ns: int) -> int:
@@ -116,7 +129,7 @@ class Backfill:
                     ticker=ticker,
                     cursor=cursor,
                 )
-                found += self._write(page.trades, first_ns // 1000)
+                found += await self._write(page.trades, first_ns // 1000)
                 cursor = page.cursor or ""
                 if not cursor:
                     break
@@ -124,18 +137,24 @@ class Backfill:
                     await asyncio.sleep(LOOK_S)
         return found
 
-    def _write(self, trades: Iterable[RestTrade], first_us: int) -> int:
-        """Oldest first, as they would have come."""
+    async def _write(self, trades: Iterable[RestTrade], first_us: int) -> int:
+        """Oldest first, as they would have come, and little by little: frames must not wait for it."""
         found = 0
-        for trade in reversed(list(trades)):
+        for number, trade in enumerate(reversed(list(trades)), 1):
+            if number % WRITE_AT_ONCE == 0:
+                await asyncio.sleep(0)
             try:
                 row = filled_row(trade, receive_ns())
             except FieldError as error:
                 log.warning("REST: a trade is left out: %s", error)
                 self._say("trades_missed", f"a trade of {trade.ticker} by REST: {error}")
             else:
-                # Of before the first moment it may have been stored and forgotten.
-                found += row.ts_us >= first_us and self._streams.filled(row)
+                # Of before the first moment it may have been stored and forgotten; that moment moves on
+                # while many are filled.
+                if row.ts_us >= max(first_us, self._streams.forgotten_us + 1000):
+                    found += self._streams.filled(row)
+                elif row.ts_us >= first_us and self._streams.lacks(row):
+                    self._left_out += 1
         return found
 
     # --- markets ----------------------------------------------------------------------------------
@@ -156,9 +175,10 @@ class Backfill:
                 if not cursor:
                     self._failures = 0
                     return
-        except RestError as error:
+        except Exception as error:
             streams.ask(asked)
-            await self._failed("markets_missed", f"{len(asked)} markets could not be asked for: {error}")
+            detail = f"{len(asked)} markets could not be asked for: {self._told(error)}"
+            await self._failed("markets_missed", detail)
 
     async def _failed(self, event: str, detail: str) -> None:
         """Says so, and waits, the longer the more often it happens in a row."""
@@ -169,6 +189,14 @@ class Backfill:
         log.warning("%s; again in %d s", detail, wait_ns // NS)
         self._say(event, detail)
         await asyncio.sleep(wait_ns / NS)
+
+    def _told(self, error: Exception) -> str:
+        """One sentence of it; where it comes from is logged when that is not REST."""
+        if isinstance(error, RestError):
+            return str(error)
+        if not self._rest.closed:
+            log.error("an error of the backfill's own", exc_info=error)
+        return f"{type(error).__name__}: {reason(error)}"
 
     def _say(self, event: str, detail: str) -> None:
         self._streams.recorder.health(receive_ns(), self, event, detail=detail)
@@ -198,6 +226,11 @@ def filled_row(trade: RestTrade, now_ns: int) -> TradeRow:
         rfc3339_us(trade.created_time, "created_time"),
         now_ns,
     )
+
+
+def trades_of(interruption: Interruption) -> str:
+    """In words."""
+    return f"trades from {_moment(interruption.since_ns)} to {_moment(interruption.until_ns)}"
 
 
 def _moment(ns: int) -> str:

@@ -11,8 +11,9 @@ import random
 import time
 from typing import TYPE_CHECKING
 
+from kalshi_fast._clock import receive_ns
 from kalshi_fast.backoff import Backoff, Scale
-from kalshi_fast.channels.backfill import Backfill
+from kalshi_fast.channels.backfill import Backfill, trades_of
 from kalshi_fast.channels.link import ChannelLink
 from kalshi_fast.channels.session import TRADE, ChannelSession
 from kalshi_fast.channels.streams import Streams
@@ -34,7 +35,10 @@ class ChannelFeeds:
     """``ChannelFeeds(settings, signer, recorder, pool, ssl_context)``; ``await run()`` lasts until ``stop``.
 
     Raises ConnectError when no first connection comes about and no book's connection is there to say so.
+    ``conn_id``: its health rows are of none.
     """
+
+    conn_id = 0
 
     def __init__(
         self,
@@ -48,6 +52,7 @@ class ChannelFeeds:
         self.feeds: list[Feed[ChannelLink]] = []
         self.backfill: Backfill | None = None
         self._rest: Rest | None = None
+        self._stopped = False
         wanted = [channel for channel in settings.channels if channel != BOOKS]
         wanted += settings.raw
         if not wanted:
@@ -106,6 +111,9 @@ class ChannelFeeds:
 
     def stop(self) -> None:
         """Closes all connections; ``run`` returns."""
+        if not self._stopped:  # later every connection misses what comes
+            self._stopped = True
+            self.streams.end(receive_ns())
         for feed in self.feeds:
             feed.stop()
         if self._rest is not None:
@@ -137,3 +145,11 @@ class ChannelFeeds:
             if filling is not None:
                 filling.cancel()
                 await asyncio.gather(filling, return_exceptions=True)
+            self._say_missed()
+
+    def _say_missed(self) -> None:
+        """What is still to be asked for: the next recording goes back only a little."""
+        left, self.streams.interruptions = self.streams.interruptions, []
+        for found in sorted(left):
+            detail = f"{trades_of(found)}: not all of them had been asked for when the recording ended"
+            self.streams.recorder.health(receive_ns(), self, "trades_missed", detail=detail)

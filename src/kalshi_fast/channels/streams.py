@@ -68,7 +68,7 @@ class Streams:
         self.interruptions: list[Interruption] = []
         self.to_ask: dict[str, None] = {}  # markets of which nothing is known, or not enough
         self.listener: Listener | None = None
-        self._recent = recent or Recent()
+        self._recent = Recent() if recent is None else recent  # an empty one is false
         self._before_ns = 0  # until when recorders before have had all trades; 0: no matter
         self._leaders: dict[str, ChannelLink] = {}
         self._seen_ns: dict[ChannelLink, int] = {}  # until when no trade was missed on a connection
@@ -78,6 +78,10 @@ class Streams:
     def forgotten_us(self) -> int:
         """Trades of before this moment cannot be told from those that have been stored."""
         return self._recent.forgotten_us
+
+    def hold(self, *, held: bool) -> None:
+        """While trades are filled more of them are remembered: the last to come are the oldest."""
+        self._recent.held = held
 
     def go_on_after(self, trades: Iterable[tuple[int, str]], forgotten_us: int) -> None:
         """The latest trades (time, id) of recorders before: what has been traded since is missing. And an
@@ -96,8 +100,10 @@ class Streams:
 
     def missed(self, since_ns: int, until_ns: int) -> None:
         """Trades may be missing from the first of these receive times to the second."""
-        if len(self.interruptions) < MOST_INTERRUPTIONS:
-            self.interruptions.append(Interruption(since_ns, until_ns))
+        if len(self.interruptions) == MOST_INTERRUPTIONS:  # then the last one becomes longer
+            last = self.interruptions.pop()
+            since_ns, until_ns = min(since_ns, last.since_ns), max(until_ns, last.until_ns)
+        self.interruptions.append(Interruption(since_ns, until_ns))
 
     def remove(self, tickers: Iterable[str]) -> None:
         """These markets no more."""
@@ -129,6 +135,12 @@ class Streams:
                 if self.listener is not None:
                     self.listener.resumed()
 
+    def end(self, now_ns: int) -> None:
+        """No channel will be carried again: trades that are still missed on a connection stay missed."""
+        for since_ns in self._missed_ns.values():
+            self.missed(since_ns, now_ns)
+        self._missed_ns.clear()
+
     def _unattended(self) -> list[str]:
         found = () if self.listener is None else self.listener.found
         return sorted(ticker for ticker in self.wanted if ticker not in found)
@@ -158,6 +170,10 @@ class Streams:
             return False
         self.recorder.counters.trades_filled += 1
         return True
+
+    def lacks(self, row: TradeRow) -> bool:
+        """This trade is wanted, and not known to have come."""
+        return row.market_ticker in self.wanted and row.trade_id not in self._recent
 
     def _keep_trade(self, row: TradeRow) -> bool:
         counts = self.recorder.counters
