@@ -18,7 +18,7 @@ $(VENV)/.installed: $(SOURCES)
 		|| { echo "kalshi-fast needs Python 3.11, 3.12 or 3.13; try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing kalshi-fast and what it needs into $(VENV) …"
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check '.[embedded,dev]'
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check '.[embedded,backtest,plot,dev]'
 	@touch $@
 
 demo: install

@@ -104,7 +104,7 @@ class Journal:
         if not states:
             self._set_aside(found)
             self._state.journal = uuid.uuid4().hex
-            self._open_segment()
+            self._open_segment(self._packed_state())
             return
         self.segments = found[: states[-1]]
         for segment in found[states[-1] :]:
@@ -214,7 +214,7 @@ class Journal:
         if seq > self._next:
             log.error("%s: %d batches that a store has had are gone", self.directory, seq - self._next)
             self._next = seq
-            self._open_segment()
+            self._open_segment(self._packed_state())
             self.end = seq
 
     def append(self, batch: SealedSlot, tickers: NamesFrom, ids: NamesFrom) -> None:
@@ -281,14 +281,18 @@ class Journal:
         rows: int = 0,
     ) -> None:
         header = Header(kind, len(payload), self._next, self._state.recorder, number, *parts, rows)
-        if self.used_bytes + header.record_bytes > self.max_bytes:
+        current = self.segments[-1]
+        # A segment without a batch would have the name of the next one.
+        turn = (
+            current.size_bytes - self._opened_bytes >= self.segment_bytes and self._next > current.first_seq
+        )
+        state = self._packed_state() if turn else b""
+        if self.used_bytes + header.record_bytes + len(state) > self.max_bytes:
             raise JournalFullError(
                 f"JOURNAL_DIR: {self.directory}: JOURNAL_MAX_BYTES ({self.max_bytes}) is reached"
             )
-        current = self.segments[-1]
-        # A segment without a batch would have the name of the next one.
-        if current.size_bytes - self._opened_bytes >= self.segment_bytes and self._next > current.first_seq:
-            self._open_segment()
+        if turn:
+            self._open_segment(state)
             current = self.segments[-1]
         self._put(self._fd, encode(header, payload), current.size_bytes)
         current.size_bytes += header.record_bytes
@@ -302,8 +306,8 @@ class Journal:
         except OSError as error:
             raise JournalError(f"JOURNAL_DIR: {self.directory}: {error.strerror or error}") from error
 
-    def _open_segment(self) -> None:
-        """A new file, beginning with all that a reader has to know."""
+    def _packed_state(self) -> bytes:
+        """The record that a segment begins with now: all that a reader has to know."""
         state = self._state
         payload = msgspec.msgpack.encode(
             StatePayload(
@@ -315,12 +319,15 @@ class Journal:
                 state.late_trades.pack(),
             )
         )
-        header = Header(STATE, len(payload), self._next, state.recorder)
+        return encode(Header(STATE, len(payload), self._next, state.recorder), payload)
+
+    def _open_segment(self, state: bytes) -> None:
+        """A new file that begins with this state."""
         path = segments.path_of(self.directory, self._next)
         try:
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
             try:
-                self._put(fd, encode(header, payload), 0)
+                self._put(fd, state, 0)
                 if self.fsync != "off":
                     os.fdatasync(fd)
                     self._sync_directory()
@@ -336,8 +343,8 @@ class Journal:
             old, self._fd = self._fd, fd
             if old >= 0:
                 os.close(old)
-        self._opened_bytes = header.record_bytes
-        self.segments = [*self.segments, Segment(self._next, path, header.record_bytes)]
+        self._opened_bytes = len(state)
+        self.segments = [*self.segments, Segment(self._next, path, len(state))]
 
     def _sync_directory(self) -> None:
         directory = os.open(self.directory, os.O_RDONLY)
@@ -370,7 +377,7 @@ class Journal:
     def renew(self) -> None:
         """Everything is delivered: an empty segment takes the place of the others at the next ``trim``."""
         if self.segments[-1].first_seq < self._next:
-            self._open_segment()
+            self._open_segment(self._packed_state())
 
     def trim(self, seq: int) -> None:
         """Nobody needs the batches before this one any more."""
