@@ -14,7 +14,6 @@ import signal
 import time
 import uuid
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from kalshi_fast import _clock
 from kalshi_fast._clock import receive_ns
@@ -27,7 +26,7 @@ from kalshi_fast.discovery import listing
 from kalshi_fast.discovery.follower import Follower
 from kalshi_fast.discovery.selection import selected
 from kalshi_fast.errors import ConfigError, KalshiFastError, TuningError
-from kalshi_fast.feed import tls_context
+from kalshi_fast.feed import exchange_tls
 from kalshi_fast.fleet import Fleet
 from kalshi_fast.pool import BatchPool
 from kalshi_fast.recorder import Recorder
@@ -76,7 +75,7 @@ class Recording:
         signer = Signer.from_file(*require_key(self.settings))
         self._find(signer, progress)
         settings = self.settings
-        context = tls_context(settings.ws_cafile) if urlsplit(settings.ws_url).scheme == "wss" else None
+        context = exchange_tls(settings.ws_url, settings.ws_cafile)
         if settings.parquet_dir is None and settings.clickhouse_url is None:
             raise ConfigError("CLICKHOUSE_URL and PARQUET_DIR are both off: nothing would be recorded")
         slots = min(max(4, settings.buffer_max_rows // settings.batch_rows), MAX_SLOTS)

@@ -22,7 +22,7 @@ from kalshi_fast.check.finding import Check, Finding, failure, ok, warning
 from kalshi_fast.check.key import signer
 from kalshi_fast.discovery.selection import selected
 from kalshi_fast.errors import ConfigError, ConnectError, reason
-from kalshi_fast.feed import connect, hang_up, tls_context
+from kalshi_fast.feed import connect, exchange_tls, hang_up, tls_context
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -203,7 +203,7 @@ def _websocket(settings: Settings) -> Iterator[Finding]:
         yield warning("websocket", "not tried: there is no key to sign with", "see the line about the key")
         return
     target = urlsplit(settings.ws_url)
-    context = tls_context(settings.ws_cafile) if target.scheme == "wss" else None
+    context = exchange_tls(settings.ws_url, settings.ws_cafile)
 
     async def once() -> float:
         listener = _Silent()

@@ -7,19 +7,17 @@ reading of requests (``incoming``).
 
 from __future__ import annotations
 
-import io
 import json
 import secrets
 import uuid
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qsl, urlsplit
 
 from kalshi_fast.front.bounded import is_addressed
 from kalshi_fast.front.engine import Query
 from kalshi_fast.front.errors import QueryError, refusal
-from kalshi_fast.front.incoming import Incoming, RequestError, read_body
+from kalshi_fast.front.incoming import IncomingHandler, RequestError, read_body
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -86,29 +84,8 @@ class Request:
         )
 
 
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
+class Handler(IncomingHandler):
     server: Server
-    disable_nagle_algorithm = True
-
-    def setup(self) -> None:
-        super().setup()
-        self._incoming = Incoming(self.connection)
-        self.rfile = io.BufferedReader(self._incoming)
-
-    def version_string(self) -> str:
-        return "kalshi-fast"
-
-    def parse_request(self) -> bool:
-        try:
-            return super().parse_request()
-        except RequestError as error:
-            self.send_error(error.status, str(error))
-            return False
-
-    def handle_one_request(self) -> None:
-        self._incoming.next_request()
-        super().handle_one_request()
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
         """Errors of HTTP itself: as text, and the connection ends."""
@@ -116,7 +93,7 @@ class Handler(BaseHTTPRequestHandler):
         text = f"{message or self.responses.get(code, ('Error',))[0]}\n"
         self._send(code, text.encode(errors="replace"), {"Connection": "close"})
 
-    def do_GET(self) -> None:
+    def do_GET(self) -> None:  # noqa: N802 - the name that http.server calls
         self._incoming.head_is_read()
         try:
             body = read_body(self.rfile, self.headers, self.server.front.max_body_bytes)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import time
+from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -58,6 +59,32 @@ class Incoming(io.RawIOBase):
             if self._head_left < 0:
                 raise RequestError(431, f"the head is larger than {MAX_HEAD_BYTES} bytes")
         return size
+
+
+class IncomingHandler(BaseHTTPRequestHandler):
+    """Reads its requests within these bounds; what is answered is its heir's."""
+
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+
+    def setup(self) -> None:
+        super().setup()
+        self._incoming = Incoming(self.connection)
+        self.rfile = io.BufferedReader(self._incoming)
+
+    def version_string(self) -> str:
+        return "kalshi-fast"
+
+    def handle_one_request(self) -> None:
+        self._incoming.next_request()
+        super().handle_one_request()
+
+    def parse_request(self) -> bool:
+        try:
+            return super().parse_request()
+        except RequestError as error:
+            self.send_error(error.status, str(error))
+            return False
 
 
 def read_body(stream: io.BufferedIOBase, headers: Message, limit: int) -> bytes:

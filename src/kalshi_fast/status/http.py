@@ -6,10 +6,8 @@ Not here: metrics as text (``metrics``), what is healthy (``health``), connectio
 from __future__ import annotations
 
 import dataclasses
-import io
 import json
 import re
-from http.server import BaseHTTPRequestHandler
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl, urlsplit
@@ -17,7 +15,7 @@ from urllib.parse import parse_qsl, urlsplit
 import msgspec
 
 from kalshi_fast.front.bounded import BoundedServer, is_addressed
-from kalshi_fast.front.incoming import Incoming, RequestError, read_body
+from kalshi_fast.front.incoming import IncomingHandler, RequestError, read_body
 from kalshi_fast.status import metrics
 from kalshi_fast.status.health import reasons
 
@@ -54,29 +52,8 @@ class StatusServer(BoundedServer):
         super().__init__(listening, _Handler)
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
+class _Handler(IncomingHandler):
     server: StatusServer
-    disable_nagle_algorithm = True
-
-    def setup(self) -> None:
-        super().setup()
-        self._incoming = Incoming(self.connection)
-        self.rfile = io.BufferedReader(self._incoming)
-
-    def version_string(self) -> str:
-        return "kalshi-fast"
-
-    def handle_one_request(self) -> None:
-        self._incoming.next_request()
-        super().handle_one_request()
-
-    def parse_request(self) -> bool:
-        try:
-            return super().parse_request()
-        except RequestError as error:
-            self.send_error(error.status, str(error))
-            return False
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
         """Errors of HTTP itself: as text, and the connection ends."""
@@ -84,7 +61,7 @@ class _Handler(BaseHTTPRequestHandler):
         text = f"{message or self.responses.get(code, ('Error',))[0]}\n"
         self._send(code, text.encode(errors="replace"), "text/plain; charset=utf-8")
 
-    def do_GET(self) -> None:
+    def do_GET(self) -> None:  # noqa: N802 - the name that http.server calls
         self._incoming.head_is_read()
         try:
             read_body(self.rfile, self.headers, MAX_BODY_BYTES)
