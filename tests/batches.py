@@ -116,7 +116,7 @@ class Filler:
                 list(self.tickers),
                 list(self.ids),
                 copied(STORED_EVENTS, events),
-                copied(STORED_LEVELS, levels),
+                last_of_each(levels),
                 extra,
                 frozenset(self.tickers[ix] for ix in self.known),
             )
@@ -149,3 +149,13 @@ def copied(schema: pa.Schema, columns: EventColumns | LevelColumns) -> pa.Record
     return stored(
         schema, {name: column[: columns.n].copy() for name, column in columns.arrays.items()}, columns.n
     )
+
+
+def last_of_each(levels: LevelColumns) -> pa.RecordBatch | None:
+    """What the journal keeps of a buffer of states: of each level the last, in their order."""
+    states = copied(STORED_LEVELS, levels)
+    if states is None:
+        return None
+    keys = zip(*(states[name].to_pylist() for name in ("market_ix", "side", "price_e4")), strict=True)
+    last = {key: row for row, key in enumerate(keys)}
+    return states.take(sorted(last.values()))

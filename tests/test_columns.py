@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kalshi_fast._columns import EventColumns, LevelColumns, event_arrays, event_bytes
+from kalshi_fast._columns import EventColumns, LevelColumns, event_arrays, event_bytes, last_states
 from kalshi_fast.arrow import EVENT_SCHEMA, LEVEL_SCHEMA, STORED_EVENTS, STORED_LEVELS, Names, stored
 from kalshi_fast.errors import FieldError
 from kalshi_fast.pool import LocalPool
@@ -75,53 +76,45 @@ def test_events_come_out_as_they_went_in(rows: list[tuple[int, ...]]) -> None:
     assert [tuple(row.values()) for row in raw.to_pylist()] == expected
 
 
+LEVEL_NAMES = ("market_ix", "id_ix", "side", "price_e4", "size_e2", "ts_us", "ingest_ns", "version")
+
+
 @given(LEVEL_ROWS, st.integers(0, 2**41))
-def test_levels_keep_the_last_state_and_a_growing_version(rows: list[tuple[int, ...]], start: int) -> None:
+def test_states_of_levels_have_a_growing_version(rows: list[tuple[int, ...]], start: int) -> None:
     columns = LevelColumns(64)
     columns.begin(start)
-    model: dict[tuple[int, ...], tuple[int, ...]] = {}
-    last = start
+    expected, last = [], start
     for row in rows:
         assert columns.set(*row)
-        assert columns.version > last
-        assert columns.version >= row[6]
-        last = columns.version
-        model[row[:4]] = (*row[4:], last)
+        last = max(last + 1, row[6])
+        assert columns.version == last
+        expected.append((*row, last))
     view = Names(TICKERS, IDS).levels(stored(STORED_LEVELS, columns.arrays, columns.n))
     assert view.schema == LEVEL_SCHEMA
-    arrays = {name: values[: columns.n].tolist() for name, values in columns.arrays.items()}
-    found = {
-        row[:4]: row[4:]
-        for row in zip(
-            *(
-                arrays[name]
-                for name in (
-                    "market_ix",
-                    "id_ix",
-                    "side",
-                    "price_e4",
-                    "size_e2",
-                    "ts_us",
-                    "ingest_ns",
-                    "version",
-                )
-            ),
-            strict=True,
-        )
-    }
-    assert columns.n == len(model)
-    assert found == model
-    assert list(found) == list(model), "rows stand in the order in which their level first changed"
+    found = zip(*(columns.arrays[name][: columns.n].tolist() for name in LEVEL_NAMES), strict=True)
+    assert list(found) == expected
 
 
-def test_levels_start_afresh_in_every_batch_even_when_the_generations_wrap() -> None:
-    columns = LevelColumns(1 << 20)  # 4,095 generations
-    for turn in range(10_000):
-        columns.begin()
-        assert columns.set(1, 1, 1, 5000, 7, 0, 0)
-        assert columns.set(turn, 1, 0, 5000, 7, 0, 0)
-        assert columns.n == 2
-    assert columns.version == 20_000
+@given(LEVEL_ROWS)
+def test_the_last_state_of_each_level_is_left(rows: list[tuple[int, ...]]) -> None:
+    columns = LevelColumns(64)
+    model: dict[tuple[int, ...], tuple[int, ...]] = {}
+    for row in rows:
+        assert columns.set(*row)
+        key = (row[0], *row[2:4])
+        model.pop(key, None)  # the last comes last
+        model[key] = (*row, columns.version)
+    before = {name: column.copy() for name, column in columns.arrays.items()}
+    last = last_states(columns.arrays, columns.n)
+    assert list(zip(*(last[name].tolist() for name in LEVEL_NAMES), strict=True)) == list(model.values())
+    for name, column in columns.arrays.items():
+        assert last[name].dtype == column.dtype
+        assert np.array_equal(before[name], column), "the buffer itself stays as it is"
+
+
+def test_the_last_states_of_more_rows_than_there_are_are_refused() -> None:
+    with pytest.raises(FieldError, match="states"):
+        last_states(LevelColumns(4).arrays, 5)
 
 
 def test_arrow_shares_the_memory_of_the_columns() -> None:
@@ -144,8 +137,7 @@ def test_a_full_buffer_says_so_and_stays_as_it_is() -> None:
     assert levels.set(0, 0, 0, 1, 1, 1, 1)
     assert levels.set(0, 0, 0, 2, 1, 1, 1)
     assert not levels.set(0, 0, 0, 3, 1, 1, 1)
-    assert levels.set(0, 0, 0, 2, 5, 1, 1), "a level that has its row is always writable"
-    assert levels.arrays["size_e2"].tolist() == [1, 5]
+    assert levels.arrays["price_e4"].tolist() == [1, 2]
     events.begin()
     assert len(events) == 0
 

@@ -14,13 +14,14 @@ from hypothesis import strategies as st
 import links
 from conftest import FEW
 from frames import MARKET_ID
-from kalshi_fast._path import DeltaPath
+from kalshi_fast.bench.workload import on_the_wire
 from kalshi_fast.books import Books
 from kalshi_fast.pool import LocalPool
 from kalshi_fast.recorder import Recorder
 from test_wire import mutated
 
 if TYPE_CHECKING:
+    from kalshi_fast._path import DeltaPath
     from collections.abc import Iterable
 
     from kalshi_fast.batch import Batch
@@ -29,11 +30,20 @@ TICKERS = ("KXA-26DEC31-T1.5", "KXB-26DEC31")
 OTHER_ID = "11111111-2222-4333-8444-555555555555"
 
 
-class LongWay(DeltaPath):
-    """Takes nothing: every frame is decoded with msgspec."""
+class LongWay:
+    """A path that takes nothing: every frame is decoded with msgspec."""
 
-    def take(self, payload: bytes, ingest_ns: int) -> int:
+    def __init__(self, path: DeltaPath) -> None:
+        self.__dict__["path"] = path
+
+    def take(self, payload: bytes, ingest_ns: int, behind: bytes = b"", last: bool = True) -> int:
         return 0
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401
+        return getattr(self.path, name)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        setattr(self.path, name, value)
 
 
 class Rig:
@@ -45,7 +55,7 @@ class Rig:
         self.recorder = Recorder(self.books, self.pool, self.store, seal_rows=seal_rows)
         self.link = links.link(self.recorder, TICKERS, lambda: self.now, use_yes_price=yes_price)
         if not fast:
-            self.link.path = LongWay(self.link.session.subscriptions, yes_price)
+            self.link.path = LongWay(self.link.path)  # type: ignore[assignment]
         links.grant(self.link, 9, self.now)
         for seq, ticker in enumerate(TICKERS, 1):
             self.feed(
@@ -64,6 +74,17 @@ class Rig:
     def feed(self, payload: bytes) -> None:
         self.now += 1000
         self.link.feed(payload, self.now)
+
+    def read(self, payloads: list[bytes], rest: bytes = b"") -> None:
+        """Frames that came with one read, and the beginning of one more, as ``FrameListener`` takes them."""
+        self.now += 1000
+        for ahead, payload in enumerate(payloads, 1):
+            behind = b"".join(map(on_the_wire, payloads[ahead:])) + rest
+            taken = self.link.path.take(payload, self.now, behind, last=ahead == len(payloads))
+            if taken == 0:
+                self.link.on_frame(payload, self.now)
+            elif taken == 2:
+                self.link.on_full()
 
     def state(self) -> tuple[Any, ...]:
         self.recorder.seal()
@@ -85,13 +106,27 @@ class Rig:
         return rows, sequences, books, figures, self.link.session.outbox[:], counts.batches
 
 
-def same(payloads: Iterable[bytes], **options: Any) -> Rig:  # noqa: ANN401
+def same(frames: Iterable[bytes], **options: Any) -> Rig:  # noqa: ANN401
+    payloads = list(frames)
     fast, slow = Rig(fast=True, **options), Rig(fast=False, **options)
     for payload in payloads:
         fast.feed(payload)
         slow.feed(payload)
     assert fast.state() == slow.state()
+    same_by_reads(payloads, **options)
     return fast
+
+
+def same_by_reads(payloads: list[bytes], **options: Any) -> None:  # noqa: ANN401
+    """Several frames a read: what comes is looked at in advance, rows are written at its end."""
+    fast, slow, rng = Rig(fast=True, **options), Rig(fast=False, **options), random.Random(len(payloads))
+    while payloads:
+        n = rng.choice((1, 2, 5, 100))
+        read, payloads = payloads[:n], payloads[n:]
+        rest = on_the_wire(payloads[0])[: rng.randrange(300)] if payloads else b""
+        fast.read(read, rest)
+        slow.read(read)
+    assert fast.state() == slow.state()
 
 
 def usual(
@@ -250,6 +285,29 @@ def test_every_beginning_of_a_frame_is_the_same_on_both_ways() -> None:
         same([usual(3, times=times), *(whole[:length] for length in range(len(whole))), whole])
 
 
+@settings(max_examples=30 if FEW else 300)
+@given(st.integers(0, 2**32))
+def test_what_is_behind_a_frame_does_not_matter(seed: int) -> None:
+    rng = random.Random(seed)
+    rig = Rig(fast=True)
+    for seq in range(3, 40):
+        behind = on_the_wire(usual(seq + 1, rng.choice(TICKERS), price=rng.choice(["0.0800", "9.9999", "x"])))
+        for _ in range(rng.randrange(3)):
+            behind = rng.choice((mutated(rng, behind), rng.randbytes(rng.randrange(300)), behind + behind))
+        assert rig.link.path.take(usual(seq, TICKERS[seq % 2], change=f"{seq}.00"), rig.now, behind) == 1
+        assert rig.books.by_ticker[TICKERS[seq % 2]].book.size_at(0, 800) > 100 * seq
+
+
+def test_rows_of_a_read_are_in_the_columns_at_its_end_however_many_they_are() -> None:
+    fast, slow = Rig(fast=True, seal_rows=1000), Rig(fast=False, seal_rows=1000)
+    payloads = [usual(seq, TICKERS[seq % 2], change="0.01") for seq in range(3, 503)]
+    for rig in (fast, slow):
+        rig.recorder.seal()
+        rig.rows.clear()
+        rig.read(payloads)
+    assert fast.state() == slow.state()
+
+
 def test_times_beyond_all_bounds_are_the_same_on_both_ways() -> None:
     before = ',"ts":"2026-11-25T01:02:03Z","ts_ms":'
     same(
@@ -283,31 +341,61 @@ def test_sequence_numbers_of_every_length_are_counted_on() -> None:
     assert subscription.next_seq == 10**16 + 1
 
 
+class Many(Rig):
+    """5,000 markets, more than one subscription carries."""
+
+    def __init__(self, *, fast: bool) -> None:
+        super().__init__(fast=fast, seal_rows=20_000)
+        self.names = [f"KX{n}-T{n % 7}" for n in range(5000)]
+        self.link = links.link(self.recorder, self.names, lambda: self.now)
+        self.link.on_connected(1, 1)
+        for number, _ in enumerate(list(self.link.session.outbox), 1):
+            self.feed(
+                b'{"id":%d,"type":"subscribed","msg":{"channel":"orderbook_delta","sid":%d}}' % (number, number)
+            )
+        self.subscriptions = self.link.session.subscriptions
+        self.sids = {ticker: sid for sid, item in self.subscriptions.items() for ticker in item.tickers}
+        self.seqs = dict.fromkeys(self.subscriptions, 0)
+        if not fast:
+            self.link.path = LongWay(self.link.path)  # type: ignore[assignment]
+        for name in self.names:
+            self.feed(
+                b'{"type":"orderbook_snapshot","sid":%d,"seq":%d,"msg":{"market_ticker":"%b","market_id":"%b"}}'
+                % (self.sids[name], self.next_seq(name), name.encode(), MARKET_ID.encode())
+            )
+
+    def next_seq(self, name: str) -> int:
+        self.seqs[self.sids[name]] += 1
+        return self.seqs[self.sids[name]]
+
+    def delta(self, number: int) -> bytes:
+        """The next frame of a market: it gets its number of contracts more at 0.01."""
+        name = self.names[number]
+        return usual(
+            self.next_seq(name), name, price="0.0100", change=f"{number + 1}.00", sid=self.sids[name]
+        )
+
+
 def test_many_markets_are_told_apart() -> None:
-    books, pool = Books(), LocalPool(10_000, 4)
-    recorder = Recorder(books, pool, pool.release, seal_rows=10_000)
-    names = [f"KX{n}-T{n % 7}" for n in range(5000)]
-    link = links.link(recorder, names, lambda: 0)
-    link.on_connected(1, 1)
-    for number, command in enumerate(list(link.session.outbox), 1):
-        assert command
-        link.feed(
-            b'{"id":%d,"type":"subscribed","msg":{"channel":"orderbook_delta","sid":%d}}' % (number, number),
-            1,
-        )
-    sids = {ticker: sid for sid, item in link.session.subscriptions.items() for ticker in item.tickers}
-    assert len(sids) == 5000
-    for name in names:
-        sid = sids[name]
-        link.feed(
-            b'{"type":"orderbook_snapshot","sid":%d,"seq":%d,"msg":{"market_ticker":"%b","market_id":"%b"}}'
-            % (sid, link.session.subscriptions[sid].next_seq, name.encode(), MARKET_ID.encode()),
-            1,
-        )
-    taken = 0
-    for number, name in enumerate(names):
-        seq = link.session.subscriptions[sids[name]].next_seq
-        payload = usual(seq, name, price="0.0100", change=f"{number + 1}.00", sid=sids[name])
-        taken += link.path.take(payload, 1) > 0
-    assert taken == 5000
-    assert all(books.by_ticker[name].book.size_at(0, 100) == 100 * (n + 1) for n, name in enumerate(names))
+    rig = Many(fast=True)
+    assert len(rig.sids) == 5000
+    assert all(rig.link.path.take(rig.delta(number), 1) == 1 for number in range(5000))
+    sizes = [rig.books.by_ticker[name].book.size_at(0, 100) for name in rig.names]
+    assert sizes == [100 * (number + 1) for number in range(5000)]
+
+
+def test_a_read_may_be_of_several_subscriptions() -> None:
+    rigs = Many(fast=True), Many(fast=False)
+    for rig in rigs:
+        rng = random.Random(7)
+        rig.read([rig.delta(rng.choice((0, 1, 1500, 4999))) for _ in range(400)])
+    assert rigs[0].state() == rigs[1].state()
+
+
+def test_markets_that_are_let_go_are_not_looked_for_in_advance() -> None:
+    rig = Many(fast=True)
+    there, gone = rig.delta(0), rig.delta(4999)
+    assert rig.link.path.take(there, rig.now, on_the_wire(gone), last=False) == 1
+    rig.link.path.forget({rig.names[4999]})
+    assert rig.link.path.take(gone, rig.now) == 0
+    assert rig.link.path.take(rig.delta(1), rig.now) == 1

@@ -97,7 +97,7 @@ cdef class Frames:
         cdef Py_ssize_t at = 0, i
         cdef const char* start
         self.count = len(payloads)
-        self.block = b"".join([b"----" + payload for payload in payloads])
+        self.block = b"".join([b"\x81\x7e" + len(payload).to_bytes(2, "big") + payload for payload in payloads])
         self.starts = <const char**>malloc(max(1, self.count) * sizeof(char*))
         self.lengths = <Py_ssize_t*>malloc(max(1, self.count) * sizeof(Py_ssize_t))
         if self.starts == NULL or self.lengths == NULL:
@@ -152,11 +152,12 @@ def drive(
             read_ns = now_ns()
             for i in range(first, last + 1):
                 start = read + (frames.starts[i] - frames.starts[first])
-                taken = path.scan(start, frames.lengths[i], read_ns)
+                taken = path.scan(start, frames.lengths[i], read + size - start - frames.lengths[i], read_ns)
                 if taken == NOT_TAKEN:
                     rest.on_text(start[: frames.lengths[i]], read_ns)
                 elif taken == TAKEN_AND_FULL:
                     rest.on_full()
+            path.flush()
             if path.turns != turns:
                 turns = path.turns
                 rest.on_end_of_read()

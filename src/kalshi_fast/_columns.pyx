@@ -1,7 +1,7 @@
 """Preallocated column buffers: a row is a handful of stores, a full buffer is handed on as it is.
 
-``EventColumns`` holds rows of orderbook_events, ``LevelColumns`` the last state of every level that
-changed while the buffer was filled. ``arrays`` are the numpy arrays themselves (``capacity`` long, the
+``EventColumns`` holds rows of orderbook_events, ``LevelColumns`` the states that levels got while the buffer was
+filled; ``last_states`` leaves the last of each. ``arrays`` are the numpy arrays themselves (``capacity`` long, the
 first ``n`` entries valid), which ``batch`` wraps as Arrow arrays without copying. Text columns hold
 codes: ``market_ix`` and ``id_ix`` index the lists of tickers and ids, ``type`` and ``side`` an index into their names.
 
@@ -10,7 +10,6 @@ Not here: names, schemas, when a buffer is full enough, who reads it.
 
 from libc.stdint cimport int8_t, int32_t, int64_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memset
 
 import numpy as np
 
@@ -147,17 +146,15 @@ cdef class EventColumns:
 
 
 cdef class LevelColumns:
-    """``LevelColumns(capacity)``: room for the last state of that many levels, in memory of its own or in a
-    writable block of ``level_bytes(capacity)``.
+    """``LevelColumns(capacity)``: room for so many states of levels, in memory of its own or in a writable block
+    of ``level_bytes(capacity)``.
 
-    A level written twice takes one row. ``version`` grows with every write and is at least the receive
-    time in ns, so of two states of one level the later always has the larger version, also across
-    buffers (``begin`` takes over the previous buffer's).
+    ``version`` grows with every state and is at least the receive time in ns, so of two states of one level
+    the later always has the larger version, also across buffers (``begin`` takes over the previous buffer's).
     """
 
     def __cinit__(self, Py_ssize_t capacity, memory=None):
         cdef LevelRows* rows = &self.rows
-        cdef uint64_t places = 4
         rows.capacity = _checked(capacity)
         if memory is None:
             memory = bytearray(level_bytes(capacity))
@@ -170,28 +167,14 @@ cdef class LevelColumns:
         rows.ts_us = <int64_t*>_address(self.arrays["ts_us"])
         rows.ingest_ns = <int64_t*>_address(self.arrays["ingest_ns"])
         rows.version_column = <uint64_t*>_address(self.arrays["version"])
-        while places < <uint64_t>(2 * capacity):
-            places *= 2
-        rows.mask = places - 1
-        rows.step = 1
-        while rows.step < <uint32_t>capacity:
-            rows.step *= 2
-        rows.generation = rows.step
-        rows.places = <uint32_t*>calloc(places, sizeof(uint32_t))
-        if rows.places == NULL:
-            raise MemoryError
-
-    def __dealloc__(self):
-        free(self.rows.places)
-
     @property
     def capacity(self):
-        """Room for so many levels."""
+        """Room for so many states."""
         return self.rows.capacity
 
     @property
     def n(self):
-        """Levels that are there."""
+        """States that are there."""
         return self.rows.n
 
     @property
@@ -203,7 +186,7 @@ cdef class LevelColumns:
         self, int32_t market_ix, int32_t id_ix, int8_t side, uint16_t price_e4, int64_t size_e2,
         int64_t ts_us, int64_t ingest_ns,
     ):
-        """Writes the state of one level; False when the buffer is full (nothing written)."""
+        """One more state of a level; False when the buffer is full (nothing written)."""
         return bool(append_level(&self.rows, market_ix, id_ix, side, price_e4, size_e2, ts_us, ingest_ns))
 
     def begin(self, int64_t version=0):
@@ -211,10 +194,41 @@ cdef class LevelColumns:
         cdef LevelRows* rows = &self.rows
         rows.n = 0
         rows.version = max(rows.version, version)
-        rows.generation += rows.step
-        if rows.generation == 0:  # once round
-            memset(rows.places, 0, (rows.mask + 1) * sizeof(uint32_t))
-            rows.generation = rows.step
 
     def __len__(self):
         return self.rows.n
+
+
+def last_states(dict arrays not None, Py_ssize_t n):
+    """Of the first ``n`` states the last of each level, in the order in which they came, as columns of their own."""
+    cdef int32_t[::1] market_ix = arrays["market_ix"]
+    cdef int8_t[::1] side = arrays["side"]
+    cdef uint16_t[::1] price_e4 = arrays["price_e4"]
+    cdef uint64_t places = 4, mask, key, slot
+    cdef uint32_t* table
+    cdef Py_ssize_t row = n, other, kept = n
+    if not 0 <= n <= market_ix.shape[0]:
+        raise FieldError("states", n, f"at most {market_ix.shape[0]}")
+    last = np.empty(n, np.int64)
+    cdef int64_t[::1] rows = last
+    while places < <uint64_t>(2 * n):
+        places *= 2
+    mask = places - 1
+    table = <uint32_t*>calloc(places, sizeof(uint32_t))  # of rows that are kept, from one on
+    if table == NULL:
+        raise MemoryError
+    while row > 0:  # from the end: what comes first is the last
+        row -= 1
+        key = (<uint64_t>market_ix[row] << 16) | (<uint64_t>side[row] << 15) | price_e4[row]
+        slot = ((key * <uint64_t>0x9E3779B97F4A7C15) >> 20) & mask
+        while table[slot] != 0:
+            other = table[slot] - 1
+            if market_ix[other] == market_ix[row] and price_e4[other] == price_e4[row] and side[other] == side[row]:
+                break
+            slot = (slot + 1) & mask
+        else:
+            table[slot] = <uint32_t>(row + 1)
+            kept -= 1
+            rows[kept] = row
+    free(table)
+    return {name: column.take(last[kept:]) for name, column in arrays.items()}

@@ -37,18 +37,20 @@ cdef class FrameListener(WSListener):
         if self.read_ns == 0:
             self.read_ns = now_ns()
         if frame.msg_type == WSMsgType.TEXT and frame.fin:
-            taken = self.path.scan(frame.payload_ptr, frame.payload_size, self.read_ns)
+            taken = self.path.scan(frame.payload_ptr, frame.payload_size, frame.tail_size, self.read_ns)
             if taken == NOT_TAKEN:
                 self.rest.on_text(frame.get_payload_as_bytes(), self.read_ns)
             elif taken == TAKEN_AND_FULL:
                 self.rest.on_full()
         else:
+            self.path.flush()
             self.rest.on_other(transport, frame, self.read_ns)
         if frame.last_in_buffer:
             self._end_of_read()
 
     cdef _end_of_read(self):
         self.read_ns = 0
+        self.path.flush()
         if self.path.every_read or self.path.turns != self.turns or len(self.outbox) > 0:
             self.turns = self.path.turns
             self.rest.on_end_of_read()
@@ -62,4 +64,5 @@ cdef class FrameListener(WSListener):
         return True
 
     cpdef on_ws_disconnected(self, WSTransport transport):
+        self.path.flush()
         self.rest.on_disconnected(transport)

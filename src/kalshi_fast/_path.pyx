@@ -9,11 +9,11 @@ do and what to say. Values in their usual form are read by ``_scan.h``, others a
 """
 
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free
+from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcmp, memcpy, memset
 
 from kalshi_fast._book cimport Levels, put
-from kalshi_fast._columns cimport EventColumns, LevelColumns, append_event, append_level
+from kalshi_fast._columns cimport EventColumns, LevelColumns, MOST_STAGED, StagedRows, append_staged, prefetch
 from kalshi_fast._decode cimport BAD, PRICE_MAX_E4, QTY_LIMIT_E2, parse_price_e4, parse_qty_e2, parse_rfc3339_us
 from kalshi_fast._state cimport BookState, Sequence
 
@@ -33,7 +33,17 @@ cdef extern from "_scan.h" nogil:
     bint scan_last_ms(const char* at, const char* end, uint64_t* value) noexcept
 
 cdef extern from *:
-    void prefetch "__builtin_prefetch" (const void*) noexcept nogil
+    """
+    /* A line of memory that is about to be written, on its way into the cache as this core's own. */
+    static inline void kf_fetch_to_write(const void *at) {
+    #if defined(__x86_64__)
+        __asm__ volatile("prefetchw %0" : : "m"(*(const char *)at));
+    #else
+        __builtin_prefetch(at, 1);
+    #endif
+    }
+    """
+    void fetch_to_write "kf_fetch_to_write" (const void*) noexcept nogil
 
 cdef int DELTA = _DELTA
 
@@ -49,6 +59,8 @@ cdef enum:
     _FROM_PRICE = 32  # read of price and size in the usual form, and of what stands between them
     _FROM_QUOTE = 26  # the same from the quote behind a price
     _TO_SIDE = 13
+    _NUMBER = (1 << NUMBER_BITS) - 1
+    _AHEAD = 4 + MAX_HEAD + SEQ_DIGITS + 25 + 16  # of the next frame, to look at its market: all before it, and some
 
 
 cdef inline void expect_seq(Head* head, uint64_t seq) noexcept nogil:
@@ -105,12 +117,14 @@ cdef class DeltaPath:
         self.names = []
         self.states = []
         self.mask = 1023
-        self.table = <Entry*>calloc(self.mask + 1, sizeof(Entry))
-        if self.table == NULL:
+        self.table = <uint32_t*>calloc(self.mask + 1, sizeof(uint32_t))
+        self.books = <void**>malloc((self.mask + 1) // 4 * sizeof(void*))
+        if self.table == NULL or self.books == NULL:
             raise MemoryError
 
     def __dealloc__(self):
         free(self.table)
+        free(self.books)
 
     def add(self, str ticker not None, BookState state not None):
         """Frames of this market are for this book, from now on."""
@@ -119,60 +133,78 @@ cdef class DeltaPath:
     def forget(self, set tickers not None):
         """Frames of these markets are for nobody any more."""
         cdef list names = self.names, states = self.states
-        cdef Entry* table = <Entry*>calloc(1024, sizeof(Entry))
-        if table == NULL:
-            raise MemoryError
-        free(self.table)
-        self.table, self.mask, self.used = table, 1023, 0
+        memset(self.table, 0, (self.mask + 1) * sizeof(uint32_t))
+        self.guess = NULL
         self.names, self.states = [], []
         for name, state in zip(names, states):
             if (<bytes>name).decode() not in tickers:
                 self._enter(<bytes>name, <BookState>state)
 
     cdef _enter(self, bytes name, BookState state):
-        cdef Entry entry
-        cdef Entry* old = self.table
-        cdef uint64_t slot, size = self.mask + 1
+        cdef Py_ssize_t used = len(self.states)
         if not 0 < len(name) <= 128:
             raise FieldError("market_ticker", name, "1 to 128 characters")
-        if 4 * <uint64_t>self.used >= size:
-            self.table = <Entry*>calloc(2 * size, sizeof(Entry))
-            if self.table == NULL:
-                self.table = old
-                raise MemoryError
-            self.mask = 2 * size - 1
-            for slot in range(size):
-                if old[slot].state != NULL:
-                    self._insert(old[slot])
-            free(old)
+        if used >= 1 << NUMBER_BITS:
+            raise FieldError("markets of a connection", used + 1, f"at most {1 << NUMBER_BITS}")
+        if 4 * <uint64_t>used >= self.mask + 1:
+            self._widen()
         self.names.append(name)
         self.states.append(state)
-        entry.hash = scan_hash(state.key, state.key + len(name))
-        entry.state = <void*>state
-        self._insert(entry)
-        self.used += 1
+        self.books[used] = <void*>state
+        self._insert(scan_hash(state.key, state.key + len(name)), <uint32_t>used)
 
-    cdef void _insert(self, Entry entry) noexcept nogil:
-        cdef uint64_t slot = entry.hash & self.mask
-        while self.table[slot].state != NULL:
+    cdef _widen(self):
+        """Room for twice as many: a quarter of the table is used at most."""
+        cdef uint64_t size = 2 * (self.mask + 1)
+        cdef uint32_t* table = <uint32_t*>calloc(size, sizeof(uint32_t))
+        cdef void** books = <void**>realloc(self.books, size // 4 * sizeof(void*))
+        cdef uint32_t number
+        if books != NULL:
+            self.books = books
+        if table == NULL or books == NULL:
+            free(table)
+            raise MemoryError
+        free(self.table)
+        self.table, self.mask = table, size - 1
+        for number in range(len(self.states)):
+            state = <BookState>self.states[number]
+            self._insert(scan_hash((<BookState>state).key, (<BookState>state).key + len(<bytes>self.names[number])), number)
+
+    cdef void _insert(self, uint64_t hash, uint32_t number) noexcept nogil:
+        cdef uint64_t slot = hash & self.mask
+        while self.table[slot] != 0:
             slot = (slot + 1) & self.mask
-        self.table[slot] = entry
+        self.table[slot] = <uint32_t>(hash >> 52 << NUMBER_BITS) | (number + 1)
 
     def aim(
         self, uint64_t conn_id, EventColumns events not None, LevelColumns levels not None, Py_ssize_t seal_rows
     ):
         """Where the rows go from now on, of which connection they are, and with how many it is time to seal."""
         self.turns += 1
-        self.conn_id = conn_id
+        self.staged.type, self.staged.conn_id = DELTA, conn_id
         self.event_columns, self.events = events, &events.rows
         self.level_columns, self.levels = levels, &levels.rows
         self.seal_rows = seal_rows
         self.last = None
         self.head.length = 0
 
-    def take(self, bytes payload not None, int64_t ingest_ns):
-        """One frame. 0: not taken. 1: dealt with. 2: dealt with, and it is time to seal."""
-        return self.scan(payload, len(payload), ingest_ns)
+    def take(self, bytes payload not None, int64_t ingest_ns, bytes behind not None=b"", bint last=True):
+        """One frame. 0: not taken. 1: dealt with. 2: dealt with, and it is time to seal.
+
+        ``behind``: what the same read has after it. Its row may not be in the columns before the ``last`` frame of the
+        read has been taken, or one has not been.
+        """
+        cdef bytes read = payload + behind
+        cdef Taken taken = self.scan(read, len(payload), len(behind), ingest_ns)
+        if last:
+            self.flush()
+        return taken
+
+    cdef void flush(self) noexcept nogil:
+        """What is staged, to the columns. To be called before anybody looks at those: at the end of a read, and
+        when the connection is over."""
+        if self.staged.n > 0:
+            append_staged(self.events, self.levels, &self.staged)
 
     cdef bint _turn_to(self, const char* text, const char* end):
         """Another subscription than that of the frame before: its head from now on. False when it is none of
@@ -181,6 +213,7 @@ cdef class DeltaPath:
         cdef uint64_t sid = 0
         self.last = None
         self.head.length = 0
+        self.flush()
         while at < end and c'0' <= at[0] <= c'9' and sid <= _MAX_SID:
             sid = sid * 10 + <uint64_t>(at[0] - c'0')
             at += 1
@@ -193,7 +226,7 @@ cdef class DeltaPath:
         head = b'{"type":"orderbook_delta","sid":%d,"seq":' % sid
         memcpy(self.head.text, <const char*>head, len(head))
         self.head.length = len(head)
-        self.sid = <uint32_t>sid
+        self.staged.sid = <uint32_t>sid
         expect_seq(&self.head, self.last.next_seq)
         return True
 
@@ -203,18 +236,83 @@ cdef class DeltaPath:
         self.times_length = length if 16 <= length <= MAX_TIMES else 0
         memcpy(self.times, times, self.times_length)
 
-    cdef Taken scan(self, const char* text, Py_ssize_t length, int64_t ingest_ns) except? NOT_TAKEN:
+    cdef Taken scan(
+        self, const char* text, Py_ssize_t length, Py_ssize_t tail, int64_t ingest_ns
+    ) except? NOT_TAKEN:
+        """One frame, behind which there are ``tail`` more bytes of the same read. Until ``flush`` is called or
+        something else than TAKEN returned, its rows may not be in the columns yet."""
+        cdef Taken taken = self._scan(text, length, tail, ingest_ns)
+        if taken != TAKEN:
+            self.flush()
+        return taken
+
+    cdef void* _find(self, const char* start, const char* end) noexcept nogil:
+        """The BookState of the market whose names begin here, NULL when there is none."""
+        cdef const char* at = scan_quote(start, end)
+        cdef uint64_t hash, slot
+        cdef uint32_t place
+        cdef void* state
+        cdef int length
+        if at == NULL:
+            return NULL
+        hash = scan_hash(start, at)
+        slot = hash & self.mask
+        while True:
+            place = self.table[slot]
+            if place == 0:
+                return NULL
+            if place >> NUMBER_BITS == hash >> 52:
+                state = self.books[(place & _NUMBER) - 1]
+                length = (<BookState>state).key_length
+                if 0 < length <= end - start - _FROM_PRICE and scan_same(start, (<BookState>state).key, length):
+                    return state
+            slot = (slot + 1) & self.mask
+
+    cdef void* _guessed(self, const char* at, const char* end) noexcept nogil:
+        """The BookState of the market whose names seem to begin here: nothing depends on its being right."""
+        cdef const char* quote = scan_quote(at, end)
+        cdef uint64_t hash, slot
+        cdef uint32_t place
+        if quote == NULL:
+            return NULL
+        hash = scan_hash(at, quote)
+        slot = hash & self.mask
+        while True:
+            place = self.table[slot]
+            if place == 0:
+                return NULL
+            if place >> NUMBER_BITS == hash >> 52:
+                return self.books[(place & _NUMBER) - 1]
+            slot = (slot + 1) & self.mask
+
+    cdef void _fetch(self, void* state, const char* names, const char* end, const char* end_of_frame) noexcept nogil:
+        """The level that a frame seems to change, of which this seems to be the market."""
+        cdef Levels* book = (<BookState>state).levels
+        cdef const char* at = names + (<BookState>state).key_length
+        cdef const char* side = end_of_frame - self.times_length - 7
+        cdef int64_t price
+        cdef int slot
+        if end - at < _FROM_PRICE or side < at or side >= end or scan_price(at, &price) == NULL:
+            return
+        slot = book.slot_of[price]
+        fetch_to_write(&book.qty[side[0] == c'o'][slot])
+        fetch_to_write(&book.bits[side[0] == c'o'][slot >> 6])
+
+    cdef Taken _scan(
+        self, const char* text, Py_ssize_t length, Py_ssize_t tail, int64_t ingest_ns
+    ) except? NOT_TAKEN:
         cdef Head* head = &self.head
         cdef const char* at
         cdef const char* start
         cdef const char* end = text + length
-        cdef uint64_t hash, slot
         cdef int64_t price, change, after, ts_us
         cdef int side, tick, ms
-        cdef int32_t ix, id_ix
-        cdef Entry* entry
+        cdef Py_ssize_t row
         cdef void* state
+        cdef void* next = NULL
+        cdef const char* names = NULL
         cdef Levels* book
+        cdef StagedRows* staged = &self.staged
 
         # A bound for all that is read up to the side: what stands between the fields is longer than any field.
         if length < _SHORTEST:
@@ -236,24 +334,26 @@ cdef class DeltaPath:
             return NOT_TAKEN
 
         start += 25
-        at = scan_quote(start, end)
-        if at == NULL:
-            return NOT_TAKEN
-        hash = scan_hash(start, at)
-        slot = hash & self.mask
-        while True:
-            entry = &self.table[slot]
-            state = entry.state
+        state = self.guess
+        self.guess = NULL
+        if state != NULL:
+            length = (<BookState>state).key_length
+            if not 0 < length <= end - start - _FROM_PRICE or not scan_same(start, (<BookState>state).key, length):
+                state = NULL
+        if state == NULL:
+            state = self._find(start, end)
             if state == NULL:
                 return NOT_TAKEN
-            if entry.hash == hash:
-                book = (<BookState>state).levels
-                prefetch(book)
-                prefetch(&book.sum[1])
-                length = (<BookState>state).key_length
-                if 0 < length <= end - start - _FROM_PRICE and scan_same(start, (<BookState>state).key, length):
-                    break
-            slot = (slot + 1) & self.mask
+        # What the next frame will need is fetched in three steps while this one is dealt with.
+        if tail >= _AHEAD:
+            names = end + 4 + head.length + head.digits + 25
+            next = self._guessed(names, end + tail)
+            if next != NULL:
+                prefetch(next)
+                prefetch(&(<BookState>next).text[16])
+                prefetch(&(<BookState>next).text[80])
+        length = (<BookState>state).key_length
+        book = (<BookState>state).levels
         if <void*>(<BookState>state).subscription != <void*>self.last or book.stale:
             return NOT_TAKEN
 
@@ -267,10 +367,9 @@ cdef class DeltaPath:
             if price == BAD or memcmp(at, b'",', 2) != 0:
                 return NOT_TAKEN
             at += 2
-        if not self.no_on_yes_scale:
-            tick = book.slot_of[price]  # on its way while the rest is read; the side will tell which
-            prefetch(&book.qty[0][tick])
-            prefetch(&book.qty[1][tick])
+        if next != NULL:
+            fetch_to_write((<BookState>next).levels)
+            fetch_to_write(&(<BookState>next).levels.sum[1])
         if memcmp(at, b'"delta_fp":"', 12) != 0:
             return NOT_TAKEN
         start = at + 12
@@ -309,27 +408,37 @@ cdef class DeltaPath:
         after = book.qty[side][tick] + change
         if after < 0 or after > QTY_LIMIT_E2:
             return NOT_TAKEN
-        if self.events == NULL or self.events.n >= self.events.capacity or self.levels.n >= self.levels.capacity:
+        if (
+            self.events == NULL or self.events.n + staged.n >= self.events.capacity
+            or self.levels.n + staged.n >= self.levels.capacity
+        ):
             return NOT_TAKEN
 
+        if next != NULL:
+            self.guess = next
+            self._fetch(next, names, end + tail, end + 4 + (<unsigned char>end[2] << 8 | <unsigned char>end[3]))
         self.last.next_seq = head.seq + 1
         self.last_frame_ns = ingest_ns
         put(book, side, tick, after)
         self.taken += 1
-        if (<BookState>state).active:
-            if ingest_ns < self.not_before_ns:
-                ingest_ns = self.not_before_ns
-            ix, id_ix = (<BookState>state).ix, (<BookState>state).id_ix
-            append_event(
-                self.events, DELTA, self.conn_id, self.sid, head.seq, ix, id_ix, side, price, change, ts_us,
-                ingest_ns,
-            )
-            append_level(self.levels, ix, id_ix, side, price, after, ts_us, ingest_ns)
-            self.written += 1
+        if not (<BookState>state).active:
+            count_on(head)
+            return TAKEN
+        if ingest_ns < self.not_before_ns:
+            ingest_ns = self.not_before_ns
+        if staged.n == MOST_STAGED or staged.ingest_ns != ingest_ns:
+            self.flush()
+            staged.ingest_ns = ingest_ns
+        row = staged.n
+        staged.seq[row] = head.seq
+        staged.market_ix[row], staged.id_ix[row] = (<BookState>state).ix, (<BookState>state).id_ix
+        staged.side[row], staged.price_e4[row] = side, price
+        staged.qty_e2[row], staged.size_e2[row] = change, after
+        staged.ts_us[row] = ts_us
+        staged.n = row + 1
+        self.written += 1
         count_on(head)
-        if self.events.n >= self.seal_rows and (<BookState>state).active:
-            return TAKEN_AND_FULL
-        return TAKEN
+        return TAKEN_AND_FULL if self.events.n + staged.n >= self.seal_rows else TAKEN
 
     cdef int64_t _times(self, const char* at, const char* end, int64_t ingest_ns) noexcept nogil:
         """The exchange's time of a frame whose end begins here, in microseconds; BAD when the end is not in one of

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 import msgspec
 
+from kalshi_fast._columns import last_states
 from kalshi_fast.arrow import STORED_EVENTS, STORED_LEVELS, pack
 from kalshi_fast.batch import HealthEvent, pack_extra, unpack_extra
 from kalshi_fast.errors import ConfigError, JournalError, JournalFullError
@@ -238,14 +239,15 @@ class Journal:
             names.ids += new.ids
             self._introduced = True
         events = pack(STORED_EVENTS, batch.event_arrays, batch.events) if batch.events else b""
-        levels = pack(STORED_LEVELS, batch.level_arrays, batch.levels) if batch.levels else b""
+        states = last_states(batch.level_arrays, batch.levels)
+        levels = pack(STORED_LEVELS, states, len(states["version"])) if batch.levels else b""
         self._write_batch(batch.number, events, levels, batch.extra, batch.events)
         self._state.last_number = batch.number
         if batch.extra:
             self._state.late_trades.add(unpack_extra(batch.extra).channels.trades)
         self._state.marks.apply(
             {name: column[: batch.events] for name, column in batch.event_arrays.items()},
-            {name: column[: batch.levels] for name, column in batch.level_arrays.items()},
+            states,
         )
 
     def commit(self) -> None:
