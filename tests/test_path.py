@@ -351,7 +351,8 @@ class Many(Rig):
         self.link.on_connected(1, 1)
         for number, _ in enumerate(list(self.link.session.outbox), 1):
             self.feed(
-                b'{"id":%d,"type":"subscribed","msg":{"channel":"orderbook_delta","sid":%d}}' % (number, number)
+                b'{"id":%d,"type":"subscribed","msg":{"channel":"orderbook_delta","sid":%d}}'
+                % (number, number)
             )
         self.subscriptions = self.link.session.subscriptions
         self.sids = {ticker: sid for sid, item in self.subscriptions.items() for ticker in item.tickers}

@@ -20,13 +20,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from kalshi_fast._bench import CAN_COUNT, COMPILER, CYTHON
-from kalshi_fast.bench.workload import N_MARKETS, made_frames, tickers
+from kalshi_fast.bench.workload import N_WARM, WARM_DELTAS, made_frames, tickers
 from kalshi_fast.errors import KalshiFastError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-WARM_DELTAS: Final = 4_000
 FRAMES: Final = 20_000
 MAX_GROWTH: Final = 0.03
 _TOTAL: Final = re.compile(r"^totals: (\d+)", re.MULTILINE)
@@ -83,7 +82,7 @@ def count(say: Callable[[str], None] = lambda _: None) -> Count:
         lines = [",".join(tickers()).encode(), *made_frames(WARM_DELTAS + FRAMES)]
         frames.write_bytes(b"\n".join(lines))
         valgrind = ["valgrind", "--tool=callgrind", "--instr-atstart=no", f"--callgrind-out-file={out}", "-q"]
-        counted = ["-m", "kalshi_fast.bench.counted", str(frames), str(N_MARKETS + WARM_DELTAS), str(FRAMES)]
+        counted = ["-m", "kalshi_fast.bench.counted", str(frames), str(N_WARM), str(FRAMES)]
         done = subprocess.run(  # noqa: S603 - our own interpreter, our own module
             [*valgrind, sys.executable, *counted],
             env={**os.environ, "PYTHONHASHSEED": "0"},
