@@ -21,9 +21,9 @@ from kalshi_fast.recorder import Recorder
 from test_wire import mutated
 
 if TYPE_CHECKING:
-    from kalshi_fast._path import DeltaPath
     from collections.abc import Iterable
 
+    from kalshi_fast._path import DeltaPath
     from kalshi_fast.batch import Batch
 
 TICKERS = ("KXA-26DEC31-T1.5", "KXB-26DEC31")

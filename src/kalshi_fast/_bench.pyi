@@ -20,6 +20,9 @@ class FloorListener(picows.WSListener):
         on_done: Callable[[], None],
     ) -> None: ...
 
+class LagFloor(FloorListener):
+    def lags_ns(self) -> NDArray[np.int64]: ...
+
 class Frames:
     count: Final[int]
     def __init__(self, payloads: list[bytes]) -> None: ...

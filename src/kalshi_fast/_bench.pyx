@@ -16,6 +16,7 @@ from picows.picows cimport WSFrame, WSListener, WSMsgType, WSTransport
 from kalshi_fast._book cimport OrderBook
 from kalshi_fast._clock cimport now_ns
 from kalshi_fast._columns cimport EventColumns, EventRows, LevelColumns, append_event, append_level
+from kalshi_fast._decode cimport parse_rfc3339_us
 from kalshi_fast._path cimport NOT_TAKEN, TAKEN_AND_FULL, DeltaPath, Taken
 
 import os
@@ -53,6 +54,9 @@ cdef extern from *:
     void kf_stop_counting()
 
 cdef int DELTA = _DELTA
+
+cdef enum:
+    TIME_FROM_END = 30  # 2026-11-25T12:00:00.123456Z"}}: how a delta with no ts_ms ends
 
 
 cdef class FloorListener(WSListener):
@@ -275,6 +279,40 @@ cdef class LagProbe:
             while self.stamped < self.taken:
                 self.lags[self.stamped] = now - self.lags[self.stamped]
                 self.stamped += 1
+
+    def lags_ns(self):
+        return np.array(self.lags[: self.stamped])
+
+
+cdef class LagFloor(FloorListener):
+    """The floor of the lags: reads the time at the end of each delta and nothing else. ``lags_ns()``: as of a
+    ``LagProbe``, of the frames from ``warm`` on."""
+
+    cdef int64_t[::1] lags
+    cdef Py_ssize_t stamped
+    cdef Py_ssize_t taken
+    cdef long warm
+
+    def __init__(self, long warm, long total, on_warm not None, on_done not None):
+        FloorListener.__init__(self, warm, total, on_warm, on_done)
+        self.warm = warm
+        self.lags = np.zeros(total - warm, np.int64)
+
+    cpdef on_ws_frame(self, WSTransport transport, WSFrame frame):
+        cdef const char* end = frame.payload_ptr + frame.payload_size
+        cdef int64_t now
+        if (
+            self.frames >= self.warm and frame.msg_type == WSMsgType.TEXT and frame.payload_size > TIME_FROM_END
+            and self.taken < self.lags.shape[0]
+        ):
+            self.lags[self.taken] = parse_rfc3339_us(end - TIME_FROM_END, TIME_FROM_END - 3) * 1000
+            self.taken += 1
+            if frame.last_in_buffer:
+                now = now_ns()
+                while self.stamped < self.taken:
+                    self.lags[self.stamped] = now - self.lags[self.stamped]
+                    self.stamped += 1
+        FloorListener.on_ws_frame(self, transport, frame)
 
     def lags_ns(self):
         return np.array(self.lags[: self.stamped])

@@ -25,7 +25,7 @@ import picows
 import uvloop
 
 from kalshi_fast import _clock
-from kalshi_fast._bench import LagProbe
+from kalshi_fast._bench import LagFloor, LagProbe
 from kalshi_fast._listener import FrameListener
 from kalshi_fast.bench.cpus import pin
 from kalshi_fast.bench.rig import BATCH_ROWS, WrongResultError
@@ -44,6 +44,8 @@ from kalshi_fast.session import Session
 from kalshi_fast.tuning.spin import Spinner
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
     from kalshi_fast.batch import Batch
     from kalshi_fast.writer import Writer
 
@@ -56,7 +58,7 @@ _MARGIN_S: Final = 60
 class Task:
     """``lags_file``: gets the ns of every frame after the warm ones. ``core``: of this process;
     ``writer_core``: of the other. ``busy``: never sleeps in the event loop. ``directory``: of the stores, if
-    there are any."""
+    there are any. ``floor``: nothing is recorded, only the time of each frame is read."""
 
     url: str
     warm: int
@@ -68,6 +70,7 @@ class Task:
     writer_core: int | None = None
     busy: bool = False
     directory: str | None = None
+    floor: bool = False
 
 
 class ProbedPool(BatchPool):
@@ -111,14 +114,6 @@ async def receive(task: Task, recorder: Recorder, pool: ProbedPool, probe: LagPr
     link = Link(recorder, session)
     link.path.every_read = True
     receiver = Probed(link, pool, probe, task)
-    transport, _ = await picows.ws_connect(
-        lambda: FrameListener(link.path, receiver),
-        task.url,
-        ssl_context=tls_context(Path(task.ca_file)) if task.ca_file is not None else None,
-        enable_auto_ping=True,
-        enable_auto_pong=False,
-    )
-    spinner = Spinner(asyncio.get_running_loop())
 
     async def seal_on_time() -> None:
         while True:
@@ -128,20 +123,55 @@ async def receive(task: Task, recorder: Recorder, pool: ProbedPool, probe: LagPr
                 recorder.seal()
 
     sealing = asyncio.ensure_future(seal_on_time())
-    if task.busy:
-        spinner.start()
     try:
-        await asyncio.wait_for(receiver.done.wait(), task.seconds + _MARGIN_S)
+        await connected(task, FrameListener(link.path, receiver), receiver.done)
     finally:
-        spinner.stop()
         sealing.cancel()
-        transport.disconnect(graceful=False)
-        await transport.wait_disconnected()
     recorder.seal()
 
 
-def run(task: Task) -> dict[str, Any]:
-    """The figures."""
+async def connected(task: Task, listener: picows.WSListener, done: asyncio.Event) -> None:
+    """The listener gets frames until it is done."""
+    transport, _ = await picows.ws_connect(
+        lambda: listener,
+        task.url,
+        ssl_context=tls_context(Path(task.ca_file)) if task.ca_file is not None else None,
+        enable_auto_ping=True,
+        enable_auto_pong=False,
+    )
+    spinner = Spinner(asyncio.get_running_loop())
+    if task.busy:
+        spinner.start()
+    try:
+        await asyncio.wait_for(done.wait(), task.seconds + _MARGIN_S)
+    finally:
+        spinner.stop()
+        transport.disconnect(graceful=False)
+        await transport.wait_disconnected()
+
+
+def floor(task: Task) -> dict[str, Any]:
+    """What is there without us."""
+    done, warm = asyncio.Event(), 1 + task.warm
+    listener = LagFloor(
+        warm, warm + task.frames, lambda transport: transport.send(picows.WSMsgType.TEXT, GO), done.set
+    )
+    pin(task.core)
+    without_collector(connected(task, listener, done))
+    Path(task.lags_file).write_bytes(listener.lags_ns().tobytes())
+    return {"frames": listener.frames}
+
+
+def without_collector(running: Coroutine[Any, Any, None]) -> None:
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    uvloop.run(running)
+    gc.enable()
+
+
+def recorded(task: Task) -> dict[str, Any]:
+    """Everything as in a recording."""
     books, probe = Books(), LagProbe(task.warm + task.frames)
     ring = Ring.create(BATCH_ROWS, SLOTS, uuid.uuid4())
     with suppress(TuningError):  # as a recording: where it can be done
@@ -157,11 +187,7 @@ def run(task: Task) -> dict[str, Any]:
     pin(task.core)
     pool.probe = probe
     recorder = Recorder(books, pool, pool.deliver, seal_rows=BATCH_ROWS)
-    gc.collect()
-    gc.freeze()
-    gc.disable()
-    uvloop.run(receive(task, recorder, pool, probe))
-    gc.enable()
+    without_collector(receive(task, recorder, pool, probe))
     counts = recorder.counts
     if counts.gaps or counts.rejected or counts.frames != 1 + task.warm + task.frames:
         raise WrongResultError(f"expected {1 + task.warm + task.frames} usable frames, got {counts}")
@@ -192,6 +218,11 @@ def started_writer(ring: Ring, directory: Path) -> Writer:
     writer = Writer(ring, settings)
     writer.start()
     return writer
+
+
+def run(task: Task) -> dict[str, Any]:
+    """The figures."""
+    return floor(task) if task.floor else recorded(task)
 
 
 def encoded(task: Task) -> str:

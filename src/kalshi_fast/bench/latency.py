@@ -3,7 +3,8 @@ sent.
 
 A frame that comes late because the one before it was handled too slowly counts as late (no coordinated
 omission), and so does one that the sender itself sent late. How late it was is reported beside, and the lags
-from the instants of sending. Not here: what the capture process is (``capture``), how frames are sent
+from the instants of sending. What the machine itself adds, the floor shows: the same frames into a listener
+that only reads the time of each. Not here: what the capture process is (``capture``), how frames are sent
 (``sender``).
 """
 
@@ -44,6 +45,7 @@ class Variant:
     sinks: bool = False
     busy: bool = False
     tls: bool = False
+    floor: bool = False
 
 
 VARIANTS: Final = (
@@ -51,6 +53,8 @@ VARIANTS: Final = (
     Variant("sinks off, busy polling", busy=True),
     Variant("both sinks writing", sinks=True),
     Variant("sinks off, over wss://", tls=True),
+    Variant("picows alone (the floor)", floor=True),
+    Variant("picows alone, busy polling", floor=True, busy=True),
 )
 
 
@@ -77,6 +81,7 @@ def measured(
             writer_core=sender_core,
             busy=variant.busy,
             directory=str(directory) if variant.sinks else None,
+            floor=variant.floor,
         )
         done = subprocess.run(  # noqa: S603 - our own interpreter, our own module
             [sys.executable, "-m", "kalshi_fast.bench.capture", encoded(task)],
