@@ -1,7 +1,8 @@
 """docs/reference/api.md: what ``kalshi_fast`` exports and what that returns.
 
 Signatures are read from the source (a stub where the module is compiled), meanings are the docstrings of the
-objects themselves: a public name without one is an error. Not here: modules that are not for import by others.
+objects themselves: a public name without one is an error. Not here: modules that are not for import by
+others.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -23,6 +25,8 @@ MORE: Final = (
     ("kalshi_fast.replaying.run", "Run"),
     ("kalshi_fast.replaying.tables", "Tables"),
     ("kalshi_fast.replaying.source", "Source"),
+    ("kalshi_fast.replaying.chunks", "Chunk"),
+    ("kalshi_fast._features", "Features"),
 )
 FUNCTIONS: Final = (
     ("kalshi_fast.replaying.source", "open_source"),
@@ -39,20 +43,61 @@ CONSTANTS: Final = {
     "GRIDS": "every grid by the exchange's name of it (`price_level_structure`)",
     "__version__": "the version that is installed, as text",
 }
+# What has no place for a docstring: attributes, and what the language calls.
+ATTRIBUTES: Final = {
+    "OrderBook.grid": "the prices it may have",
+    "Grid.name": "as the exchange calls it",
+    "Grid.ranges": "(start_e4, end_e4, step_e4) of each stretch",
+    "Grid.n_ticks": "how many prices there are",
+    "Grid.__contains__": "whether a price is on the grid",
+    "Replay.__iter__": "as `events()`",
+    "Event.kind": "0 snapshot, 1 delta, 3 gap",
+    "Event.market_ix": "the market's index in the source's `tickers`",
+    "Event.ticker": "the market's name",
+    "Event.side": "0 yes, 1 no",
+    "Event.price_e4": "1/10,000 dollar, on the scale of the event's own side",
+    "Event.qty_e2": "1/100 contract, signed: the change of a delta",
+    "Event.ts_us": "the exchange's time, microseconds since 1970",
+    "Event.ingest_ns": "the receive time, nanoseconds since 1970",
+    "Event.conn_id": "the connection that it came by",
+    "Event.sid": "the subscription within the connection",
+    "Event.seq": "the exchange's number within the subscription",
+    "Event.book": "the market's book behind the event; it goes on changing",
+    "Event.known": "whether the book is known",
+    "Tables.__iter__": "record batches, one by one",
+    "Chunk.type": "0 snapshot, 1 delta, 2 clear, 3 gap",
+    "Chunk.market_ix": "index in the source's `tickers`",
+    "Chunk.side": "0 yes, 1 no",
+    "Chunk.price_e4": "1/10,000 dollar",
+    "Chunk.qty_e2": "1/100 contract, signed",
+    "Chunk.ts_us": "the exchange's time, microseconds since 1970",
+    "Chunk.ingest_ns": "the receive time, nanoseconds since 1970",
+    "Chunk.conn_id": "the connection",
+    "Chunk.sid": "the subscription within it",
+    "Chunk.seq": "the exchange's number within the subscription",
+    "Features.capacity": "how many rows there is room for",
+    "Features.n": "how many are filled",
+    "Features.depth": "levels of each side",
+    "Features.arrays": "all of the arrays, by name",
+}
 _ERRORS: Final = ("BookError", "KalshiFastError")
+_DEFAULT: Final = re.compile(r"(?<=[\w\]])=")  # as people write it behind an annotation
+_FINAL: Final = re.compile(r"^Final\[(.*)\]$")
 _TAKEN: Final = ("__init__", "__contains__", "__iter__", "__eq__")  # of the names with underscores
 
 _HEAD: Final = """
-What `kalshi_fast` exports. Prices are `price_e4` (1/10,000 dollar, 0 to 10000), sizes `qty_e2` (1/100 contract),
-times nanoseconds since 1970 (`_ns`) or microseconds (`_us`), all of them integers. Every error is a
-[`KalshiFastError`](errors.md).
+What `kalshi_fast` exports. Prices are `price_e4` (1/10,000 dollar, 0 to 10000), sizes `qty_e2` (1/100
+contract), times nanoseconds since 1970 (`_ns`) or microseconds (`_us`), all of them integers. Every error is
+a [`KalshiFastError`](errors.md).
 
 `import kalshi_fast` alone costs next to nothing: a name is imported when it is first asked for. Stubs and
-`py.typed` come along, so that a type checker sees all of this. [Replay](../replay.md) shows how it is used."""
+`py.typed` come along, so that a type checker sees all of this. [Replay](../replay.md) shows how it is
+used."""
 
 _TIMES: Final = """
-`Moment` is a datetime or a date (UTC unless it says otherwise), ISO text with up to nine digits behind the second,
-or nanoseconds since 1970. `Duration` is a timedelta, text such as `100ms`, `1s`, `5min`, or nanoseconds."""
+`Moment` is a datetime or a date (UTC unless it says otherwise), ISO text with up to nine digits behind the
+second, or nanoseconds since 1970. `Duration` is a timedelta, text such as `100ms`, `1s`, `5min`, or
+nanoseconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +124,7 @@ def _signature(name: str, function: ast.FunctionDef) -> str:
         if listed and listed[0].arg in ("self", "cls"):
             listed.pop(0)
     returns = f" -> {ast.unparse(function.returns)}" if function.returns is not None else ""
-    return f"{name}({ast.unparse(arguments)}){returns}"
+    return f"{name}({_DEFAULT.sub(' = ', ast.unparse(arguments))}){returns}"
 
 
 def members(module: str, name: str) -> list[Member]:
@@ -88,7 +133,7 @@ def members(module: str, name: str) -> list[Member]:
     members = []
     for node in found.body:
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-            kind = ast.unparse(node.annotation).removeprefix("Final[").removesuffix("]")
+            kind = _FINAL.sub(r"\1", ast.unparse(node.annotation))
             members.append(Member(node.target.id, f"{node.target.id}: {kind}"))
         if not isinstance(node, ast.FunctionDef) or (node.name.startswith("_") and node.name not in _TAKEN):
             continue
@@ -108,7 +153,7 @@ def docstring(of: object) -> str:
     text = inspect.cleandoc(getattr(of, "__doc__", None) or "")
     first, _, rest = text.partition("\n")
     name = getattr(of, "__name__", "")
-    if name and first.startswith((f"{name}(", f"{type(of).__name__}.", f"{name}:")) or "(self" in first:
+    if "(self" in first or (name and first.startswith((f"{name}(", f"{name}:"))):
         text = rest
     return prose(text)
 
@@ -157,26 +202,22 @@ def _constants(grids: list[str]) -> str:
 def _class(module: str, name: str) -> str:
     found: Any = getattr(importlib.import_module(module), name)
     listed = members(module, name)
-    made = listed.pop(0).signature if listed and listed[0].name == "__init__" else f"class {name}"
-    shown = "" if module.rpartition(".")[2].startswith("_") or name in kalshi_fast.__all__ else f"{module}."
-    parts = [f"### `{name}`", f"```python\n{shown}{made}\n```", _required(found, name)]
-    rows = []
-    for member in listed:
-        text = docstring(vars(found).get(member.name))
-        if "(" not in member.signature and member.signature.startswith(f"{member.name}:") and not _own(found, member):
-            text = ""  # an attribute: the class says what it is
-        elif not text and member.name not in _TAKEN:
-            raise LookupError(f"{module}.{name}.{member.name} has no docstring")
-        rows.append((code(member.signature), text))
+    made = listed.pop(0).signature if listed and listed[0].name == "__init__" else name
+    shown = "" if name in kalshi_fast.__all__ else f"{module}."
+    parts = [f"### `{name}`", f"```python\nclass {shown}{made}\n```", _required(found, name)]
+    rows = [(code(member.signature), _meaning(found, member)) for member in listed]
     parts.append(table(("member", "meaning"), rows) if rows else "")
     return "\n\n".join(part for part in parts if part)
 
 
-def _own(found: type, member: Member) -> bool:
-    """Whether the class has a property of this name that can have a docstring."""
-    return isinstance(vars(found).get(member.name), property) or bool(
-        getattr(vars(found).get(member.name), "__doc__", None)
-    )
+def _meaning(found: type, member: Member) -> str:
+    name = f"{found.__name__}.{member.name}"
+    own = vars(found).get(member.name)
+    is_slot = inspect.ismemberdescriptor(own) or inspect.isgetsetdescriptor(own)
+    text = ATTRIBUTES.get(name) or docstring(own)
+    if not text or (is_slot and not getattr(own, "__doc__", None) and name not in ATTRIBUTES):
+        raise LookupError(f"{name} has no docstring")
+    return text
 
 
 def _function(module: str, name: str) -> str:

@@ -6,29 +6,32 @@ Not here: the settings, which most commands take as flags (``settings``).
 from __future__ import annotations
 
 import argparse
+import textwrap
 from typing import Final
 
 from kalshi_fast.cli import parser
+from kalshi_fast.config import SETTINGS
 from tools.reference.markdown import code, page, sentence, table
+from tools.reference.settings import flags
 
 # What 1 means where a command has something of its own to say; else: that the work failed, and why on stderr.
 FAILURES: Final[dict[str, str]] = {
-    "run": "a store refused rows to the end: the journal keeps them for the next `run`",
+    "run": "a store refused rows to the end; the journal keeps them for the next `run`",
     "demo": "a number disagrees",
-    "simulate": "the play failed",
-    "watch": "the connection was refused for good, or the file of `--log` cannot be written",
+    "simulate": "the play fails",
+    "watch": "the file of `--log` cannot be written",
     "top": "no recording answers at this address",
-    "markets": "the exchange did not answer, or not as it must",
-    "query": "ClickHouse refused the statement, or does not answer",
-    "replay": "the recording cannot be read as it is, or `--verify` found what cannot be true",
+    "markets": "the exchange does not answer, or not as it must",
+    "query": "ClickHouse refuses the statement, or does not answer",
+    "replay": "the recording cannot be read as it is, or `--verify` has found what cannot be true",
     "compact": "files of some date could not be merged; they stay as they are",
     "import": "a file cannot be taken over; nothing of it was written",
     "export": "what was asked for is not there, or a file is in the way",
     "plot": "what was asked for is not there",
-    "sql": "ClickHouse does not answer, or refused a statement",
-    "check": "at least one check failed",
+    "sql": "ClickHouse does not answer, or refuses a statement",
+    "check": "at least one check has failed",
     "bench": "a result is wrong, so that its time says nothing",
-    "config": "never",
+    "config": "",
 }
 
 _HEAD: Final = """
@@ -37,8 +40,8 @@ $ kalshi-fast --help
 $ kalshi-fast run --help
 ```
 
-shows the same. Figures go to stdout, progress, warnings and errors to stderr; a `--json` always ends with one JSON
-object on the last line, or is one object a line where a command goes on for ever.
+shows the same. Figures go to stdout, progress, warnings and errors to stderr; a `--json` always ends with
+one JSON object on the last line, or is one object a line where a command goes on for ever.
 
 ## Exit codes
 
@@ -91,23 +94,35 @@ def _command(name: str, command: argparse.ArgumentParser) -> str:
     parts = [
         f"## `kalshi-fast {name}`",
         sentence(command.description or "Shows every setting, its value, and where that came from."),
-        f"```text\nkalshi-fast {name} {' '.join(map(_usage, own))}".rstrip() + "\n```",
+        f"```text\n{_synopsis(name, own)}\n```",
         table(("argument", "meaning"), [(_names(action), _help(action)) for action in own]),
         _settings([action for action in arguments(command) if is_setting(action)]),
-        f"Ends with 1: {FAILURES[name]}.",
+        f"Ends with 1 when {FAILURES[name]}." if FAILURES[name] else "",
     ]
     return "\n\n".join(part for part in parts if part)
 
 
+def _synopsis(name: str, own: list[argparse.Action]) -> str:
+    parts = [_usage(action).replace(" ", "\0") for action in own]  # a flag stays with its value
+    lines = textwrap.wrap(" ".join([f"kalshi-fast\0{name}", *parts]), 100, subsequent_indent=" " * 4)
+    return "\n".join(lines).replace("\0", " ")
+
+
 def _settings(given: list[argparse.Action]) -> str:
-    if not given:
-        return ""
-    links = {}
+    """Links to the settings that are flags here; where all of them are, to those with other names here."""
+    links: dict[str, list[str]] = {}
     for action in given:
-        names = ", ".join(code(flag) for flag in action.option_strings)
-        links.setdefault(action.dest, []).append(names)
-    told = "; ".join(f"[{', '.join(names)}](settings.md#{dest.lower()})" for dest, names in links.items())
-    return f"Settings, as flags: {told}."
+        links.setdefault(action.dest, []).extend(map(code, action.option_strings))
+    usual = {setting.name: list(map(code, flags(setting))) for setting in SETTINGS if flags(setting)}
+    if links.keys() == usual.keys():
+        links = {name: [flag for flag in given if flag not in usual[name]] for name, given in links.items()}
+        text = "Takes every [setting](settings.md) as a flag, passwords excepted"
+    else:
+        text = "Takes these settings as flags"
+    told = "; ".join(
+        f"[{', '.join(names)}](settings.md#{name.lower()})" for name, names in links.items() if names
+    )
+    return f"{text}{f': {told}' if told else ''}." if given else ""
 
 
 def _value(action: argparse.Action) -> str:

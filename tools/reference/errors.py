@@ -10,9 +10,9 @@ from kalshi_fast.errors import KalshiFastError
 from tools.reference.markdown import code, page, prose, table
 
 _HEAD: Final = """
-What kalshi-fast raises on purpose is a `KalshiFastError`, and its text is one sentence: what is wrong, the value,
-what was expected. On the command line that sentence is all that is shown, and the process ends with the exit code
-of the error. Any other exception is a bug.
+What kalshi-fast raises on purpose is a `KalshiFastError`, and its text is one sentence: what is wrong, the
+value, what was expected. On the command line that sentence is all that is shown, and the process ends with
+the exit code of the error. Any other exception is a bug.
 
 ```python
 from kalshi_fast import BookError, KalshiFastError, YES, OrderBook

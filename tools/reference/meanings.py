@@ -1,7 +1,7 @@
 """What the columns mean. The schema has no comments of its own, and what has been applied is not changed.
 
-``COMMON`` goes by the column's name, ``SPECIAL`` by table and name and comes first. A test fails when a column
-has no meaning, or a meaning no column. Not here: types, keys and codecs (``schema``).
+``COMMON`` goes by the column's name, ``SPECIAL`` by table and name and comes first. A test fails when a
+column has no meaning, or a meaning no column. Not here: types, keys and codecs (``schema``).
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ COMMON: Final[dict[str, str]] = {
     "dollar_volume": "whole dollars, as the exchange tells them",
     "event_ticker": "the event that the market belongs to; empty: not known",
     "event_type": "created, activated, deactivated, close_date_updated, determined, settled,"
-    " price_level_structure_updated, metadata_updated; event_lifecycle and event_fee_update for what is no market's",
+    " price_level_structure_updated, metadata_updated; event_lifecycle and event_fee_update for what is"
+    " no market's",
     "exact": "0: the book is unknown",
     "expiration_ts": "when the market is expected to expire",
     "first_at": "the first row of feed_health",
@@ -113,7 +114,10 @@ SPECIAL: Final[dict[tuple[str, str], str]] = {
     ("best_over_time", "until"): "until when",
     ("depth_over_time", "at"): "the instant",
     ("feed_health", "detail"): "one sentence",
-    ("feed_health", "event"): "connect, disconnect, gap, resync, reject, handover, error, grid, trades_filled,"
+    (
+        "feed_health",
+        "event",
+    ): "connect, disconnect, gap, resync, reject, handover, error, grid, trades_filled,"
     " trades_missed, markets_missed",
     ("feed_health", "market_ticker"): "the market that it is about; empty: none in particular",
     ("feed_health", "seq"): "the exchange's number that it is about; 0: none",
@@ -127,11 +131,20 @@ SPECIAL: Final[dict[tuple[str, str], str]] = {
     ("market_rows", "at_ns"): "receive time, nanoseconds since 1970",
     ("market_rows", "epoch"): "how many clears and gaps there were up to here",
     ("market_rows", "kind"): "0 clear, 1 level, 2 gap",
-    ("orderbook_events", "price_e4"): "1/10,000 dollar, on the scale of the row's own side; 0 in clear and gap",
-    ("orderbook_events", "qty_e2"): "1/100 contract: the size of a level of a snapshot, the signed change of a delta",
+    (
+        "orderbook_events",
+        "price_e4",
+    ): "1/10,000 dollar, on the scale of the row's own side; 0 in clear and gap",
+    (
+        "orderbook_events",
+        "qty_e2",
+    ): "1/100 contract: the size of a level of a snapshot, the signed change of a delta",
     ("orderbook_events", "side"): "yes or no; both are bids. Always yes in clear and gap",
     ("orderbook_events", "ts"): "the exchange's time; where the frame had none, the receive time",
-    ("orderbook_events", "type"): "`clear` begins a snapshot and is followed by a `snapshot` row for each level;"
+    (
+        "orderbook_events",
+        "type",
+    ): "`clear` begins a snapshot and is followed by a `snapshot` row for each level;"
     " `delta` changes one level; from a `gap` on the book is unknown until the next `clear`",
     ("schema_version", "applied_at"): "when",
     ("schema_version", "applied_by"): "the version of kalshi-fast that applied it",

@@ -1,8 +1,8 @@
 """docs/reference/schema.md: the tables and views as the engine has them once all of sql/ is applied, and the
 Parquet files.
 
-Types, keys and codecs are asked of the engine, what a table is for is the comment before its last statement in
-sql/, with the example that stands there. Not here: what columns mean (``meanings``).
+Types, keys and codecs are asked of the engine, what a table is for is the comment before its last statement
+in sql/, with the example that stands there. Not here: what columns mean (``meanings``).
 """
 
 from __future__ import annotations
@@ -43,20 +43,22 @@ _PARAMETER: Final = re.compile(r"\{(\w+):(\w+)\}")
 _EXAMPLE: Final = "    "
 
 _HEAD: Final = """
-What kalshi-fast makes in ClickHouse (the files of [sql/](../../sql) applied in order; `kalshi-fast sql` prints
-them) and in the Parquet files. On a [cluster](../cluster.md) tables are spread, their columns stay the same.
+What kalshi-fast makes in ClickHouse (the files of [sql/](../../sql) applied in order; `kalshi-fast sql`
+prints them) and in the Parquet files. On a [cluster](../cluster.md) tables are spread, their columns stay
+the same.
 
-Numbers are exact. A unit is part of the name: `_e4` 1/10,000 dollar, `_e2` 1/100 contract, `_ns`, `_us`, `_ms`.
-Columns without a unit are exact decimals of dollars and contracts, or times. All times are UTC.
+Numbers are exact. A unit is part of the name: `_e4` 1/10,000 dollar, `_e2` 1/100 contract, `_ns`, `_us`,
+`_ms`. Columns without a unit are exact decimals of dollars and contracts, or times. All times are UTC.
 
-`price_e4` and `qty_e2` are what is stored; columns marked *computed* cost nothing on disk, and `SELECT *` leaves
-them out."""
+`price_e4` and `qty_e2` are what is stored; columns marked *computed* cost nothing on disk, and `SELECT *`
+leaves them out."""
 
 _PARQUET: Final = f"""
-`PARQUET_DIR/TABLE/date=YYYY-MM-DD/part-HHMMSS_microseconds.parquet`, by the receive time of the first row, UTC. A
-file appears under its name when it is complete. Row groups of up to {ROW_GROUP_ROWS:,} rows, ZSTD level
-{ZSTD_LEVEL}, statistics, page index and page checksums. The columns mean what those of the table do; what the file
-holds of the journal, and by which version it was written, is in its metadata under `kalshi_fast.`.
+`PARQUET_DIR/TABLE/date=YYYY-MM-DD/part-HHMMSS_microseconds.parquet`, by the receive time of the first row,
+UTC. A file appears under its name when it is complete. Row groups of up to {ROW_GROUP_ROWS:,} rows, ZSTD
+level {ZSTD_LEVEL}, statistics, page index and page checksums. The columns mean what those of the table do;
+what the file holds of the journal, and by which version it was written, is in its metadata under
+`kalshi_fast.`.
 
 `PARQUET_DIR/rejected/YYYY-MM-DD.ndjson` has the frames that could not be used, with the reason;
 `PARQUET_DIR/raw` those of [raw channels](../channels.md#raw-frames)."""
@@ -74,7 +76,7 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table or a view; ``engine`` is ``View`` for the latter, ``parameters`` are its name and type pairs."""
+    """A table or a view; ``engine`` is ``View`` for the latter, ``parameters`` are name and type of each."""
 
     name: str
     engine: str
@@ -131,7 +133,8 @@ def _described(client: Client, database: str, view: Table) -> list[Column]:
         f"{name} = {chr(39) + '2026-01-31 12:00:00' + chr(39) if kind == 'String' else 1}"
         for name, kind in view.parameters
     )
-    rows = client.query(f"DESCRIBE (SELECT * FROM {quote(database)}.{view.name}({values}))").result_rows
+    called = f"{quote(database)}.{view.name}({values})"
+    rows = client.query(f"DESCRIBE (SELECT * FROM {called})").result_rows  # noqa: S608 - our own names
     return [Column(row[0], row[1]) for row in rows]
 
 
@@ -182,7 +185,9 @@ def _entry(one: Table, comment: Comment) -> str:
     examples = [f"```sql\n{example}\n```" for example in comment.examples]
     if is_view:
         head: tuple[str, ...] = ("column", "type", "meaning")
-        rows = [(code(c.name), code(c.kind), meaning(one.name, c.name)) for c in one.columns]
+        rows: list[tuple[str, ...]] = [
+            (code(c.name), code(c.kind), meaning(one.name, c.name)) for c in one.columns
+        ]
     else:
         head = ("column", "type", "codec", "meaning")
         rows = [

@@ -78,7 +78,8 @@ NOTES: Final[dict[str, str]] = {
     "RAW": "See [raw frames](../channels.md#raw-frames).",
     "REST_URL": "With `off` nothing is asked for: missed trades stay missing, and said to be.",
     "HOT_STANDBY": "It doubles the traffic.",
-    "CLICKHOUSE_URL": "The embedded engine admits one process at a time. User and password are settings of their"
+    "CLICKHOUSE_URL": "The embedded engine admits one process at a time. User and password are settings"
+    " of their"
     " own and not taken from the address.",
     "CLICKHOUSE_PASSWORD": "Not a flag: every process of the machine sees command lines.",
     "CLICKHOUSE_CLUSTER": "See [cluster](../cluster.md).",
@@ -86,7 +87,8 @@ NOTES: Final[dict[str, str]] = {
     "HTTP_LISTEN": "There is no password: whoever reaches the port sees figures and books. See"
     " [metrics](../metrics.md) and [live views](../live.md). `kalshi-fast top` asks there.",
     "JOURNAL_DIR": "Each recording needs one of its own.",
-    "JOURNAL_FSYNC": "A process that dies loses nothing with any of them; a machine that loses power loses at most"
+    "JOURNAL_FSYNC": "A process that dies loses nothing with any of them; a machine that loses power"
+    " loses at most"
     " the interval with `interval`, nothing that had counted with `always`.",
     "JOURNAL_MAX_BYTES": "What the exchange does not send again after a pause shows as a gap.",
     "BATCH_ROWS": "Whichever of this and `BATCH_FLUSH_SECS` comes first.",
@@ -106,8 +108,8 @@ $ kalshi-fast run --batch-rows 5000 --env-file recorder.env --toml recorder.toml
 $ kalshi-fast config
 ```
 
-The second shows every setting with its value and where it came from, secrets redacted. In `kalshi-fast.toml` a
-name may be written in any case; a list stands for values with commas between:
+The second shows every setting with its value and where it came from, secrets redacted. In `kalshi-fast.toml`
+a name may be written in any case; a list stands for values with commas between:
 
 ```toml
 market_tickers = ["FEDFUNDS-DEC25", "KXBTCMAXY-25-DEC31-129999.99"]
@@ -115,9 +117,9 @@ batch_rows = 5000
 hot_standby = "on"
 ```
 
-A wrong value is one sentence that names the setting, the value, what was expected and where it came from; the
-exit code is 2. `on` may also be `true`, `yes` or `1`, and `off` `false`, `no` or `0`. Times in seconds may have
-decimals where the name says `SECS` and the bounds do not say integer."""
+A wrong value is one sentence that names the setting, the value, what was expected and where it came from;
+the exit code is 2. `on` may also be `true`, `yes` or `1`, and `off` `false`, `no` or `0`. Times in seconds
+may have decimals where the name says `SECS` and the bounds do not say integer."""
 
 
 def flags(setting: Setting) -> list[str]:
