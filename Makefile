@@ -43,7 +43,7 @@ lint: install
 # The references from the code, then the site into build/site; a warning is an error.
 docs: install
 	@$(BIN)/python -m tools.reference
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 # Everything side by side, some minutes; BENCH_ARGS=--quick: within 45 seconds.
 bench: install

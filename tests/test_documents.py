@@ -8,6 +8,7 @@ from their text, not from what makes them.
 from __future__ import annotations
 
 import contextlib
+import difflib
 import inspect
 import io
 import re
@@ -278,16 +279,21 @@ def known_flags(parser: argparse.ArgumentParser) -> set[str]:
     return {"--help", *(flag for action in commands.arguments(parser) for flag in action.option_strings)}
 
 
+def is_prose(word: str, more: list[str], flags: set[str]) -> bool:
+    """Whether it is what the program says (`kalshi-fast needs Python …`), and no command that there is not."""
+    return bool(more) and not flags and not difflib.get_close_matches(word, commands.FAILURES)
+
+
 def test_every_command_that_the_text_names_exists() -> None:
     seen, parsers = 0, commands.subparsers(cli.parser())
     for name, text in TEXTS.items():
         for piece, is_text in website.outside_code(text):
             for words in re.findall(r"`kalshi-fast ([^`]+)`", piece) if is_text else ():
                 command, *more = words.split()
-                if command.startswith("-"):
+                flags = {flag.partition("=")[0] for flag in more if re.match(r"--\w", flag)}
+                if command.startswith("-") or (command not in parsers and is_prose(command, more, flags)):
                     continue
                 assert command in parsers, f"{name}: `kalshi-fast {words}`"
-                flags = {flag.partition("=")[0] for flag in more if re.match(r"--\w", flag)}
                 assert flags <= known_flags(parsers[command]), f"{name}: `kalshi-fast {words}`"
                 seen += 1
     assert seen > 25

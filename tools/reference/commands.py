@@ -40,8 +40,8 @@ $ kalshi-fast --help
 $ kalshi-fast run --help
 ```
 
-shows the same. Figures go to stdout, progress, warnings and errors to stderr; a `--json` always ends with
-one JSON object on the last line, or is one object a line where a command goes on for ever.
+shows the same. Figures go to stdout; progress, warnings and errors to stderr. With `--json` the figures are
+JSON: one object on the last line, or what the flag's help says.
 
 ## Exit codes
 
