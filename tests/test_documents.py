@@ -280,7 +280,7 @@ def known_flags(parser: argparse.ArgumentParser) -> set[str]:
 
 
 def is_prose(word: str, more: list[str], flags: set[str]) -> bool:
-    """Whether it is what the program says (`kalshi-fast needs Python …`), and no command that there is not."""
+    """Whether it is what the program says (`kalshi-fast needs Python …`), and no command that is wrong."""
     return bool(more) and not flags and not difflib.get_close_matches(word, commands.FAILURES)
 
 

@@ -122,14 +122,22 @@ def rewritten(markdown: str, page: str) -> str:
     )
 
 
+def _within(path: str) -> list[str]:
+    """The files of text in a directory of the repository."""
+    found = sorted(str(file.relative_to(ROOT)) for file in (ROOT / path).rglob("*") if file.is_file())
+    return [one for one in found if not re.search(r"(^|/)[._]", one) and _is_text(one)]
+
+
 def _made(path: str) -> str | None:
     """The page of a file or a directory of the repository; None for what is no text."""
     file = ROOT / path
     if file.is_dir():
-        names = sorted(entry.name for entry in file.iterdir() if not entry.name.startswith((".", "_")))
-        return f"{_HIDDEN}# {path}\n\nA directory of the repository:\n\n" + "".join(
-            f"- `{name}`\n" for name in names
+        here = PurePosixPath(page_of(path)).parent
+        listed = "".join(
+            f"- [{PurePosixPath(one).relative_to(path)}]({os.path.relpath(page_of(one), here)})\n"
+            for one in _within(path)
         )
+        return f"{_HIDDEN}# {path}\n\nA directory of the repository:\n\n{listed}"
     if not _is_text(path):
         return None
     text = file.read_text("utf-8")
@@ -163,6 +171,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
                 continue  # mkdocs says it
             if not linked.startswith("docs/") and linked not in OWN:
                 wanted[linked] = None
+                if (ROOT / linked).is_dir():
+                    wanted.update(dict.fromkeys(_within(linked)))
     for path in wanted:
         text = _made(path)
         if text is not None:

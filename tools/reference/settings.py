@@ -70,7 +70,7 @@ GROUPS: Final[dict[str, tuple[str, ...]]] = {
 NOTES: Final[dict[str, str]] = {
     "PROD_KEYID": "Shown with its last four characters only.",
     "PROD_KEYFILE": "A file that others can read is refused.",
-    "MARKET_TICKERS": "One of the settings of this section is enough; what they name together is recorded.",
+    "MARKET_TICKERS": "One way of naming markets is enough; what several of them name is recorded together.",
     "MARKET_TICKERS_FILE": "Blanks, commas or line ends between the tickers; `#` begins a comment. A changed"
     " file, or SIGHUP, changes the markets without a reconnect.",
     "MARKET_ALL_OPEN": "The flag `--all-open` stands alone, `--market-all-open` takes a value.",
