@@ -321,3 +321,10 @@ def test_every_metric_that_the_text_names_exists() -> None:
     }
     for name, text in TEXTS.items():
         assert set(re.findall(r"\bkalshi_fast_[a-z_]+\b", text)) <= known, name
+
+
+def test_no_setting_is_misspelled() -> None:
+    known = {setting.name for setting in SETTINGS}
+    for name, text in TEXTS.items():
+        for word in set(re.findall(r"\b[A-Z]+(?:_[A-Z]+)+\b", text)) - known:
+            assert not difflib.get_close_matches(word, known, cutoff=0.9), f"{name}: {word}"

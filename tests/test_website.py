@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
+from mkdocs.exceptions import PluginError
 from tools import website
 
 
@@ -47,3 +51,12 @@ def test_what_stands_in_code_is_left_alone() -> None:
     text = "```text\n[a](../sql)\n```\n[a](../sql)\n"
     assert website.rewritten(text, "docs/live.md") == text[:-12] + "[a](repository/sql/index.md)\n"
     assert website.targets(text) == ["../sql"]
+
+
+def test_a_page_that_loads_something_from_elsewhere_is_refused() -> None:
+    page: Any = SimpleNamespace(file=SimpleNamespace(src_uri="live.md"))
+    inside = '<script src="assets/a.js"></script><a href="https://kalshi.com">Kalshi</a>'
+    assert website.on_post_page(inside, page) == inside
+    for tag in ('<script src="https://x.example/a.js">', '<link rel="stylesheet" href="//x.example/a.css">'):
+        with pytest.raises(PluginError, match=r"live\.md: the page would load .*//x\.example/a"):
+            website.on_post_page(inside + tag, page)

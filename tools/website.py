@@ -13,6 +13,7 @@ import re
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Final
 
+from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ _LANGUAGES: Final = {
     ".conf": "ini",
     ".env": "bash",
 }
+_ELSEWHERE: Final = re.compile(r'<(?:script|link|img|iframe)\b[^>]*\b(?:src|href)="((?:https?:)?//[^"]+)"')
 _SHOWN_BYTES: Final = 256 * 1024
 _HIDDEN: Final = "---\nsearch:\n  exclude: true\n---\n\n"
 
@@ -187,3 +189,10 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:  # noqa: ANN40
     if page.file.src_uri.startswith("repository/"):
         return markdown
     return rewritten(markdown, source_of(page.file.src_uri))
+
+
+def on_post_page(output: str, page: Page, **_: Any) -> str:  # noqa: ANN401
+    """Nothing that a page needs comes from elsewhere."""
+    if found := _ELSEWHERE.search(output):
+        raise PluginError(f"{page.file.src_uri}: the page would load {found[1]}")
+    return output
