@@ -18,6 +18,7 @@ from typing import Any, Final
 import kalshi_fast
 from kalshi_fast import Grid
 from tools.reference.markdown import code, page, prose, table
+from tools.reference.meanings import meaning
 
 # Beside the exported names: what their methods return, or take.
 MORE: Final = (
@@ -57,8 +58,6 @@ ATTRIBUTES: Final = {
     "Event.side": "0 yes, 1 no",
     "Event.price_e4": "1/10,000 dollar, on the scale of the event's own side",
     "Event.qty_e2": "1/100 contract, signed: the change of a delta",
-    "Event.ts_us": "the exchange's time, microseconds since 1970",
-    "Event.ingest_ns": "the receive time, nanoseconds since 1970",
     "Event.conn_id": "the connection that it came by",
     "Event.sid": "the subscription within the connection",
     "Event.seq": "the exchange's number within the subscription",
@@ -70,8 +69,6 @@ ATTRIBUTES: Final = {
     "Chunk.side": "0 yes, 1 no",
     "Chunk.price_e4": "1/10,000 dollar",
     "Chunk.qty_e2": "1/100 contract, signed",
-    "Chunk.ts_us": "the exchange's time, microseconds since 1970",
-    "Chunk.ingest_ns": "the receive time, nanoseconds since 1970",
     "Chunk.conn_id": "the connection",
     "Chunk.sid": "the subscription within it",
     "Chunk.seq": "the exchange's number within the subscription",
@@ -79,6 +76,14 @@ ATTRIBUTES: Final = {
     "Features.n": "how many are filled",
     "Features.depth": "levels of each side",
     "Features.arrays": "all of the arrays, by name",
+}
+# Attributes whose name says what they are, whatever has them; those with a column's name mean what it does.
+NAMED: Final = {
+    "channel": "the channel's name",
+    "ingest_ns": "the receive time, nanoseconds since 1970",
+    "payload": "the frame as it came",
+    "table": "the table that it is a row of",
+    "ts_us": "the exchange's time, microseconds since 1970",
 }
 _ERRORS: Final = ("BookError", "KalshiFastError")
 _DEFAULT: Final = re.compile(r"(?<=[\w\]])=")  # as people write it behind an annotation
@@ -214,10 +219,23 @@ def _meaning(found: type, member: Member) -> str:
     name = f"{found.__name__}.{member.name}"
     own = vars(found).get(member.name)
     is_slot = inspect.ismemberdescriptor(own) or inspect.isgetsetdescriptor(own)
-    text = ATTRIBUTES.get(name) or docstring(own)
-    if not text or (is_slot and not getattr(own, "__doc__", None) and name not in ATTRIBUTES):
-        raise LookupError(f"{name} has no docstring")
+    if name in ATTRIBUTES:
+        return ATTRIBUTES[name]
+    if "(" not in member.signature and (own is None or isinstance(own, str) or (is_slot and not own.__doc__)):
+        text = NAMED.get(member.name) or _column(found, member.name)
+    else:
+        text = docstring(own)
+    if not text:
+        raise LookupError(f"{name}: no docstring, and nothing in ATTRIBUTES")
     return text
+
+
+def _column(found: type, name: str) -> str:
+    """What the column of this name means; what is NULL there is None here."""
+    try:
+        return meaning(getattr(found, "table", ""), name).replace("NULL", "None")
+    except KeyError:
+        return ""
 
 
 def _function(module: str, name: str) -> str:
