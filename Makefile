@@ -9,7 +9,7 @@ TEST_ARGS ?=
 BENCH_ARGS ?=
 FUZZ_EXAMPLES ?= 200000
 
-.PHONY: install demo test sanitize fuzz lint bench clean
+.PHONY: install demo test sanitize fuzz lint docs bench clean
 
 install: $(VENV)/.installed
 
@@ -39,6 +39,11 @@ lint: install
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+
+# The references from the code, then the site into build/site; a warning is an error.
+docs: install
+	@$(BIN)/python -m tools.reference
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 # Everything side by side, some minutes; BENCH_ARGS=--quick: within 45 seconds.
 bench: install

@@ -1,5 +1,7 @@
 -- The other public channels and the markets themselves, in the same style. kalshi-fast 0.1 creates these
 -- tables and records order books only.
+
+-- Every trade of the markets recorded, once: by id over reconnects, standby, restarts and what REST brings later.
 CREATE TABLE IF NOT EXISTS kalshi.trades
 (
     conn_id       UInt64 CODEC(Delta, ZSTD(1)),
@@ -21,6 +23,7 @@ PARTITION BY toYYYYMM(ts)
 ORDER BY (market_ticker, ts, trade_id)
 SETTINGS non_replicated_deduplication_window = 10000;
 
+-- Every message of the ticker channel; what the exchange leaves out of one is NULL.
 CREATE TABLE IF NOT EXISTS kalshi.tickers
 (
     conn_id           UInt64 CODEC(Delta, ZSTD(1)),
@@ -42,6 +45,7 @@ PARTITION BY toYYYYMM(ts)
 ORDER BY (market_ticker, ts)
 SETTINGS non_replicated_deduplication_window = 10000;
 
+-- Every announcement about markets and events, of all of the exchange, as it came.
 CREATE TABLE IF NOT EXISTS kalshi.market_lifecycle
 (
     conn_id       UInt64 CODEC(Delta, ZSTD(1)),
@@ -57,6 +61,7 @@ PARTITION BY toYYYYMM(ingest_ts)
 ORDER BY (market_ticker, ingest_ts, seq)
 SETTINGS non_replicated_deduplication_window = 10000;
 
+-- What is known of each market, a row at each change: read `markets_now`.
 CREATE TABLE IF NOT EXISTS kalshi.markets
 (
     market_ticker         String CODEC(ZSTD(1)),

@@ -347,6 +347,15 @@ class Setting:
         """The flag may be given several times."""
         return self.name in SELECTORS and self.parse in (_tickers, _patterns)
 
+    @property
+    def accepts(self) -> str:
+        """What may be written, in the words of the error for what may not; nothing when all text may."""
+        try:
+            self.parse("\0")
+        except _BadValueError as error:
+            return str(error).partition(", but")[0]
+        return ""
+
     def shown(self, text: str) -> str:
         if not text:
             return "(not set)"
