@@ -21,7 +21,15 @@ from kalshi_fast.bench import options as bench_options
 from kalshi_fast.config import MARKET_STATUSES, SELECTORS, SETTINGS, Loaded, describe, load
 from kalshi_fast.errors import ConfigError, KalshiFastError, SimulatorError
 from kalshi_fast.simulator import options as simulator_options
-from kalshi_fast.simulator.beside import FIRST_MARKET, RATE, SIMULATED_DIR, invitation, simulated, stores
+from kalshi_fast.simulator.beside import (
+    DEMO_DIR,
+    FIRST_MARKET,
+    RATE,
+    SIMULATED_DIR,
+    invitation,
+    simulated,
+    stores,
+)
 from kalshi_fast.simulator.options import natural
 
 if TYPE_CHECKING:
@@ -78,7 +86,7 @@ def parser() -> argparse.ArgumentParser:
         "--chaos", action="store_true", help="faults of every kind, and what was stored checked against them"
     )
     demo.add_argument("--hot-standby", action="store_true", help="record over two connections at once")
-    demo.add_argument("--dir", type=Path, default=Path("demo-data"), help="where everything goes (demo-data)")
+    demo.add_argument("--dir", type=Path, default=DEMO_DIR, help="where everything goes (demo-data)")
     demo.add_argument("--port", type=natural, default=0, help="port of the simulator (any free one)")
     demo.add_argument("--tls", action=argparse.BooleanOptionalAction, default=True, help="encrypt, as live")
     _add_output(demo)
@@ -314,12 +322,25 @@ def _add_stretch(command: argparse.ArgumentParser, default: str = "") -> None:
 def _configured_source(options: argparse.Namespace) -> str:
     """Where a recording is, when nothing says it: the database has the last seconds of one that runs, too."""
     if options.dir is not None:
-        return stores(options.dir)["CLICKHOUSE_URL"]
+        url = stores(options.dir)["CLICKHOUSE_URL"]
+        _require_recorded(url)
+        return url
     settings = load({}, environ=os.environ, env_file=Path(".env"), toml_file=None).settings
     source = settings.clickhouse_url or settings.parquet_dir
     if source is None:
         raise ConfigError("--from: CLICKHOUSE_URL and PARQUET_DIR are both off: expected where to read from")
+    _require_recorded(str(source))
     return str(source)
+
+
+def _require_recorded(url: str) -> None:
+    """An embedded engine must be there: asking must not make one."""
+    from kalshi_fast.sinks import clickhouse
+
+    if url.startswith("chdb://") and not clickhouse.embedded_directory(url).is_dir():
+        others = [path for path in (SIMULATED_DIR, DEMO_DIR) if (path / "clickhouse").is_dir()]
+        hint = f" (did you mean --dir {others[0]}?)" if others else ""
+        raise ConfigError(f"CLICKHOUSE_URL: nothing has been recorded at {url}{hint}")
 
 
 def _source_options(options: argparse.Namespace) -> dict[str, Any]:
@@ -703,8 +724,8 @@ def _client(settings: Settings, url: str | None, *, make: bool = False) -> Clien
     if url is None:
         raise ConfigError("CLICKHOUSE_URL is off: there is nothing to ask")
     clickhouse.refuse_embedded_cluster(url, settings.clickhouse_cluster)
-    if not make and url.startswith("chdb://") and not clickhouse.embedded_directory(url).is_dir():
-        raise ConfigError(f"CLICKHOUSE_URL: nothing has been recorded at {url}")
+    if not make:
+        _require_recorded(url)
     opened = clickhouse.open_client if make else clickhouse.open_reader
     return opened(url, user=settings.clickhouse_user, password=settings.clickhouse_password)
 

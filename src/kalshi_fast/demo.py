@@ -249,6 +249,7 @@ def _figures(recording: Recording, report: dict[str, Any], options: DemoOptions)
         }
     finally:
         client.close()
+    figures["market"] = FIRST_MARKET if options.recording is None else next(iter(sorted(truth)), "MARKET")
     figures["exchange_trades"] = sum(report["traded"].values())
     figures["exchange_tickers"] = report["tickers_sent"]
     figures["exchange_lifecycle"] = report["announcements_sent"]
@@ -404,7 +405,7 @@ def describe(figures: dict[str, Any], directory: Path) -> str:
             for row in figures["best_bid_ask"]
         ),
         "",
-        invitation(directory, next((row["market"] for row in figures["best_bid_ask"]), FIRST_MARKET)),
+        invitation(directory, figures["market"]),
     ]
     if not figures["agrees"]:
         lines += ["", "FAILED: the numbers do not agree."]

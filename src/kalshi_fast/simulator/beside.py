@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 SIMULATED_DIR: Final = Path("simulated-data")
+DEMO_DIR: Final = Path("demo-data")
 MARKETS: Final = 20
 RATE: Final = 2_000  # frames per second
 FIRST_MARKET: Final = "KXSIM-26DEC31-T0000"  # the busiest

@@ -60,7 +60,8 @@ _FORGET = (
 )
 _OVERVIEW = (
     "SELECT market_ticker, count() AS events, min(ingest_ts) AS first, max(ingest_ts) AS last"
-    " FROM {}.orderbook_events GROUP BY market_ticker WITH TOTALS ORDER BY events DESC, market_ticker LIMIT 20"
+    " FROM {}.orderbook_events GROUP BY market_ticker WITH TOTALS"
+    " ORDER BY events DESC, market_ticker LIMIT 20"
 )
 _PARTS = (
     "SELECT max(parts) FROM (SELECT count() AS parts FROM system.parts WHERE active AND database ="
