@@ -135,6 +135,8 @@ def test_the_command_that_simulate_prints_works_as_printed_from_another_director
             run("kalshi-fast plot KXSIM-26DEC31-T0000 --out live.svg", other)
             recording.terminate()
             figures, _ = recording.communicate()
+        exchange.terminate()
+        assert "deltas" in exchange.communicate()[0]
     assert recording.returncode == exchange.returncode == 0
     assert re.search(r"^markets +100$", figures, re.MULTILINE)
     assert (other / "live.svg").stat().st_size > 1000
