@@ -201,8 +201,8 @@ class DatabaseSource(Source):
         query, parameters = self._query(selected, table, since_ns, until_ns, rest)
         with self._reading():
             client = self._open
-            # Who may only read, as everybody at the front of a recording, may set nothing: texts come as texts
-            # then, which is slower.
+            # Who may only read, as everybody at the front of a recording, may set nothing: then texts come as
+            # texts, which is slower.
             known = client.server_settings
             settings = {name: value for name, value in _SETTINGS.items() if not known[name].readonly}
             return client.query_arrow(query, parameters=parameters, settings=settings, use_strings=True)
