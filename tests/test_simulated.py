@@ -1,4 +1,4 @@
-"""`run --simulated` and what it leaves behind: a recording of its own, which nothing configured for live touches."""
+"""`run --simulated`: a recording of its own, which nothing that is configured for the live exchange touches."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ def test_what_is_told_and_what_becomes_of_the_exchange(tmp_path: Path) -> None:
 def test_a_directory_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with (
-        pytest.raises(ConfigError, match="--simulated: .* cannot be written"),
+        pytest.raises(ConfigError, match=r"--simulated: .* cannot be written"),
         beside.simulated(tmp_path / "file", {}),
     ):
         pass
     (tmp_path / "key" / "simulator").mkdir(parents=True)
     (tmp_path / "key" / "simulator" / "client.pem").write_text("no key")
     with (
-        pytest.raises(ConfigError, match="client.pem is no private key"),
+        pytest.raises(ConfigError, match=r"client\.pem is no private key"),
         beside.simulated(tmp_path / "key", {}),
     ):
         pass
