@@ -1,4 +1,4 @@
-"""`run --simulated`: a recording of its own, which nothing that is configured for the live exchange touches."""
+"""`run --simulated`: a recording of its own, which nothing that is configured for live recording touches."""
 
 from __future__ import annotations
 
