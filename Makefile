@@ -50,4 +50,4 @@ bench: install
 	@$(BIN)/kalshi-fast bench --json $(BENCH_ARGS)
 
 clean:
-	rm -rf $(VENV) build demo-data src/*.egg-info src/kalshi_fast/*.c src/kalshi_fast/*.so
+	rm -rf $(VENV) build demo-data simulated-data src/*.egg-info src/kalshi_fast/*.c src/kalshi_fast/*.so

@@ -337,6 +337,8 @@ ANSWERS: dict[str, Callable[[World], Rows]] = {
     "SELECT market_ticker, yes_bid, yes_bid_size, yes_ask, yes_ask_size FROM kalshi.best_bid_ask": (
         lambda world: best_now(world, exact_only=False)
     ),
+    "SELECT market_ticker, yes_bid, yes_bid_size, yes_ask, yes_ask_size FROM kalshi.best_bid_ask"
+    " ORDER BY market_ticker LIMIT 5": lambda world: best_now(world, exact_only=False),
     "SELECT market_ticker, yes_bid, yes_bid_size, yes_ask, yes_ask_size FROM kalshi.best_bid_ask WHERE exact"
     " ORDER BY market_ticker": lambda world: best_now(world, exact_only=True),
     "SELECT side, price, size FROM kalshi.latest_levels WHERE market_ticker = 'FEDFUNDS-DEC25'"

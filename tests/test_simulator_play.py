@@ -403,13 +403,13 @@ def test_simulate_serves_until_it_is_stopped(tmp_path: Path, signum: signal.Sign
             for line in server.stdout:
                 name, _, value = line.strip().partition("  ")
                 told[name] = value.strip()
-                if line.startswith("  kalshi-fast run"):
+                if line.startswith("  ") and " run --prod-keyid " in line:
                     example = line
                     break
             url = told["the exchange listens at"]
             assert told["key file"] == "here/client.pem"
             assert told["CA file"] == "here/ca.pem"
-            assert f"--ws-url {url} --ws-cafile here/ca.pem" in example
+            assert f"--ws-url {url} --ws-cafile {tmp_path / 'here' / 'ca.pem'} --rest-url http" in example
 
             async def run(url: str, key_id: str) -> None:
                 client = await connect(tmp_path / "here", url, key_id=key_id)

@@ -21,16 +21,24 @@ from kalshi_fast.bench import options as bench_options
 from kalshi_fast.config import MARKET_STATUSES, SELECTORS, SETTINGS, Loaded, describe, load
 from kalshi_fast.errors import ConfigError, KalshiFastError, SimulatorError
 from kalshi_fast.simulator import options as simulator_options
+from kalshi_fast.simulator.beside import (
+    DEMO_DIR,
+    FIRST_MARKET,
+    RATE,
+    SIMULATED_DIR,
+    invitation,
+    simulated,
+    stores,
+)
 from kalshi_fast.simulator.options import natural
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from clickhouse_connect.driver.client import Client
 
     from kalshi_fast.config import Settings
     from kalshi_fast.recording import Recording
-    from kalshi_fast.simulator.process import Simulator
     from kalshi_fast.watch import WatchOptions
 
 log = logging.getLogger("kalshi_fast")
@@ -49,6 +57,15 @@ def parser() -> argparse.ArgumentParser:
     )
     _add_settings(run)
     run.add_argument("--seconds", type=_positive, help="stop after so many seconds")
+    run.add_argument(
+        "--simulated",
+        type=Path,
+        nargs="?",
+        const=SIMULATED_DIR,
+        metavar="DIR",
+        help="from an exchange simulator that runs meanwhile, with everything in DIR (simulated-data) and"
+        " settings from flags only",
+    )
     run.add_argument("--http", dest="HTTP_LISTEN", metavar="HOST:PORT", help="as --http-listen")
     _add_output(run)
 
@@ -69,7 +86,7 @@ def parser() -> argparse.ArgumentParser:
         "--chaos", action="store_true", help="faults of every kind, and what was stored checked against them"
     )
     demo.add_argument("--hot-standby", action="store_true", help="record over two connections at once")
-    demo.add_argument("--dir", type=Path, default=Path("demo-data"), help="where everything goes (demo-data)")
+    demo.add_argument("--dir", type=Path, default=DEMO_DIR, help="where everything goes (demo-data)")
     demo.add_argument("--port", type=natural, default=0, help="port of the simulator (any free one)")
     demo.add_argument("--tls", action=argparse.BooleanOptionalAction, default=True, help="encrypt, as live")
     _add_output(demo)
@@ -83,7 +100,7 @@ def parser() -> argparse.ArgumentParser:
         "--dir", type=Path, default=Path("simulator-data"), help="for key and CA file (simulator-data)"
     )
     simulate.add_argument("--port", type=simulator_options.port, default=8765, help="to listen on (8765)")
-    simulator_options.add_options(simulate)
+    simulator_options.add_options(simulate, RATE)
     simulate.add_argument("--quiet", action="store_true", help="no progress")
 
     _add_views(commands)
@@ -119,9 +136,14 @@ def parser() -> argparse.ArgumentParser:
     markets.add_argument("--quiet", action="store_true", help="no progress")
     _add_settings(markets, (*SELECTORS, "PROD_KEYID", "PROD_KEYFILE", "REST_URL", "WS_CAFILE"))
 
-    query = commands.add_parser("query", help="ask ClickHouse", description="Runs one SQL statement.")
-    query.add_argument("sql", help="the statement")
-    query.add_argument("--dir", type=Path, help="ask the recording of `demo --dir`")
+    query = commands.add_parser(
+        "query",
+        help="ask ClickHouse",
+        description="Runs one SQL statement, while a recording runs or afterwards. Without a statement: what"
+        " has been recorded, by market.",
+    )
+    query.add_argument("sql", nargs="?", metavar="SQL", help="the statement")
+    query.add_argument("--dir", type=Path, help="ask what `demo --dir` or `run --simulated` has recorded")
     query.add_argument("--format", default="PrettyCompactMonoBlock", help="any output format of ClickHouse")
     _add_settings(query)
 
@@ -183,7 +205,8 @@ def parser() -> argparse.ArgumentParser:
         " hatched grey. Needs the extra `plot`.",
     )
     plot.add_argument("market", metavar="MARKET", help="its ticker")
-    _add_stretch(plot)
+    plot.add_argument("--dir", type=Path, help="from what `demo --dir` or `run --simulated` has recorded")
+    _add_stretch(plot, "CLICKHOUSE_URL, or PARQUET_DIR when that is off")
     plot.add_argument("--out", type=Path, required=True, metavar="FILE", help=".png, .svg, .pdf or .html")
     plot.add_argument("--columns", type=_positive, default=800, help="columns of time (800)")
     _add_output(plot)
@@ -281,18 +304,43 @@ def _add_source(command: argparse.ArgumentParser, markets: str) -> None:
     _add_stretch(command)
 
 
-def _add_stretch(command: argparse.ArgumentParser) -> None:
+def _add_stretch(command: argparse.ArgumentParser, default: str = "") -> None:
     command.add_argument(
         "--from",
         dest="source",
-        required=True,
+        required=not default,
         metavar="SOURCE",
-        help="PARQUET_DIR, a file or pattern, chdb://DIR, http(s)://HOST:PORT, a journal, a capture",
+        help="PARQUET_DIR, a file or pattern, chdb://DIR, http(s)://HOST:PORT, a journal, a capture"
+        + (f" ({default})" if default else ""),
     )
     command.add_argument("--start", metavar="TIME", help="from this time on, such as 2026-01-31T12:00:00Z")
     command.add_argument("--end", metavar="TIME", help="before this time")
     command.add_argument("--repair", action="store_true", help="leave out what is damaged, and say so")
     command.add_argument("--database", help="of a ClickHouse URL (as configured)")
+
+
+def _configured_source(options: argparse.Namespace) -> str:
+    """Where a recording is, when nothing says it: the database has the last seconds of one that runs, too."""
+    if options.dir is not None:
+        url = stores(options.dir)["CLICKHOUSE_URL"]
+        _require_recorded(url)
+        return url
+    settings = load({}, environ=os.environ, env_file=Path(".env"), toml_file=None).settings
+    source = settings.clickhouse_url or settings.parquet_dir
+    if source is None:
+        raise ConfigError("--from: CLICKHOUSE_URL and PARQUET_DIR are both off: expected where to read from")
+    _require_recorded(str(source))
+    return str(source)
+
+
+def _require_recorded(url: str) -> None:
+    """An embedded engine must be there: asking must not make one."""
+    from kalshi_fast.sinks import clickhouse
+
+    if url.startswith("chdb://") and not clickhouse.embedded_directory(url).is_dir():
+        others = [path for path in (SIMULATED_DIR, DEMO_DIR) if (path / "clickhouse").is_dir()]
+        hint = f" (did you mean --dir {others[0]}?)" if others else ""
+        raise ConfigError(f"CLICKHOUSE_URL: nothing has been recorded at {url}{hint}")
 
 
 def _source_options(options: argparse.Namespace) -> dict[str, Any]:
@@ -336,6 +384,11 @@ def _add_settings(command: argparse.ArgumentParser, only: Sequence[str] = ()) ->
     group.add_argument("--toml", type=Path, help="instead of kalshi-fast.toml")
 
 
+def _told(settings: dict[str, str | None]) -> Settings:
+    """These and no others: whatever is configured for live recording does not concern a simulation."""
+    return load(settings, environ={}, env_file=None, toml_file=Path(os.devnull)).settings
+
+
 class _Joined(argparse.Action):
     """A flag that is given several times: all of its values, with commas between."""
 
@@ -350,10 +403,13 @@ class _Joined(argparse.Action):
         setattr(namespace, self.dest, f"{before},{values}" if before else values)
 
 
+def _flags(options: argparse.Namespace) -> dict[str, str | None]:
+    return {setting.name: getattr(options, setting.name, None) for setting in SETTINGS}
+
+
 def _load(options: argparse.Namespace, flags_only: Sequence[str] = ()) -> Loaded:
-    flags = {setting.name: getattr(options, setting.name, None) for setting in SETTINGS}
     return load(
-        flags,
+        _flags(options),
         environ=os.environ,
         env_file=options.env_file,
         toml_file=options.toml,
@@ -365,16 +421,27 @@ def _load(options: argparse.Namespace, flags_only: Sequence[str] = ()) -> Loaded
 
 
 def _run(options: argparse.Namespace) -> int:
+    if options.simulated is None:
+        return _record(options, lambda: _load(options).settings)
+    with simulated(options.simulated, _flags(options)) as told:
+        code = _record(options, lambda: _told(told))
+    if not options.json:
+        sys.stdout.write("\n" + invitation(options.simulated, FIRST_MARKET) + "\n")
+    return code
+
+
+def _record(options: argparse.Namespace, settings_now: Callable[[], Settings]) -> int:
     from kalshi_fast.progress import ProgressLine
     from kalshi_fast.recording import Recording
 
-    settings = _load(options).settings
+    settings = settings_now()
     logs.configure(settings)
     recording = Recording(settings)
     line = ProgressLine(quiet=options.quiet)
     line.show("opening the stores …")
     recording.open(line.show)
     line.end()
+    logs.tell(settings, recording.described())
     if recording.writer.query_url:
         logs.tell(settings, f"queries are answered at {recording.writer.query_url} (see kalshi-fast query)")
     if recording.status is not None:
@@ -390,7 +457,7 @@ def _run(options: argparse.Namespace) -> int:
         )
 
     try:
-        _on_uvloop(_record(recording, options, progress))
+        _on_uvloop(_recording(recording, options.seconds, settings_now, progress))
     finally:
         line.show("delivering what is buffered …")
         recording.close()
@@ -408,17 +475,22 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
-async def _record(recording: Recording, options: argparse.Namespace, progress: Any) -> None:  # noqa: ANN401
+async def _recording(
+    recording: Recording,
+    seconds: int | None,
+    settings_now: Callable[[], Settings],
+    progress: Any,  # noqa: ANN401
+) -> None:
     def reread() -> None:
         try:
-            recording.follow(_load(options).settings)
+            recording.follow(settings_now())
         except KalshiFastError as error:
             log.error("SIGHUP: the markets stay as they are: %s", error)
 
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGHUP, reread)
-    if options.seconds is not None:
-        loop.call_later(options.seconds, recording.stop)
+    if seconds is not None:
+        loop.call_later(seconds, recording.stop)
     await recording.run(progress)
 
 
@@ -445,12 +517,7 @@ def _demo(options: argparse.Namespace) -> int:
         quiet=options.quiet,
     )
 
-    def settings_for(simulator: Simulator) -> Any:  # noqa: ANN401
-        # Whatever is configured for live recording does not concern the demo.
-        told = demo.settings(simulator)
-        return load(told, environ={}, env_file=None, toml_file=Path(os.devnull)).settings
-
-    figures = _on_uvloop(run_demo(demo, settings_for))
+    figures = _on_uvloop(run_demo(demo, lambda simulator: _told(demo.settings(simulator))))
     sys.stdout.write(describe(figures, options.dir) + "\n")
     if options.json:
         sys.stdout.write(json.dumps(figures) + "\n")
@@ -540,14 +607,16 @@ def _replay(options: argparse.Namespace) -> int:
 
 
 def _query(options: argparse.Namespace) -> int:
-    from kalshi_fast.demo import demo_database
     from kalshi_fast.sinks import clickhouse
 
     settings = _load(options).settings
-    url = settings.clickhouse_url if options.dir is None else demo_database(options.dir)
+    url = settings.clickhouse_url if options.dir is None else stores(options.dir)["CLICKHOUSE_URL"]
     client = _client(settings, url)
     try:
-        answer = clickhouse.ask(client, options.sql, options.format)
+        if options.sql is None:
+            answer = clickhouse.overview(client, settings.clickhouse_database, options.format)
+        else:
+            answer = clickhouse.ask(client, options.sql, options.format)
     finally:
         client.close()
     sys.stdout.flush()
@@ -623,6 +692,9 @@ def _plot(options: argparse.Namespace) -> int:
     from kalshi_fast.progress import ProgressLine
 
     check_format(options.out)
+    if options.dir is not None and options.source is not None:
+        raise ConfigError("--dir: leave one of --dir and --from out")
+    options.source = options.source or _configured_source(options)
     line = ProgressLine(quiet=options.quiet)
     try:
         picture = collect(
@@ -652,8 +724,8 @@ def _client(settings: Settings, url: str | None, *, make: bool = False) -> Clien
     if url is None:
         raise ConfigError("CLICKHOUSE_URL is off: there is nothing to ask")
     clickhouse.refuse_embedded_cluster(url, settings.clickhouse_cluster)
-    if not make and url.startswith("chdb://") and not clickhouse.embedded_directory(url).is_dir():
-        raise ConfigError(f"CLICKHOUSE_URL: nothing has been recorded at {url}")
+    if not make:
+        _require_recorded(url)
     opened = clickhouse.open_client if make else clickhouse.open_reader
     return opened(url, user=settings.clickhouse_user, password=settings.clickhouse_password)
 

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import shlex
-import sys
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -27,6 +25,7 @@ from kalshi_fast.errors import SimulatorError
 from kalshi_fast.progress import ProgressLine, bar
 from kalshi_fast.receiver import first_conn_id
 from kalshi_fast.recording import Recording
+from kalshi_fast.simulator.beside import FIRST_MARKET, invitation, stores
 from kalshi_fast.simulator.process import Simulator
 from kalshi_fast.sinks import clickhouse
 from kalshi_fast.sinks.parquet import HISTORIES
@@ -94,9 +93,7 @@ class DemoOptions:
             "WS_URL": simulator.url,
             "WS_CAFILE": simulator.ca_file,
             "REST_URL": simulator.rest_url,
-            "CLICKHOUSE_URL": demo_database(self.directory),
-            "PARQUET_DIR": str(self.directory / "parquet"),
-            "JOURNAL_DIR": str(self.directory / "journal"),
+            **stores(self.directory),
             "HOT_STANDBY": "on" if self.hot_standby else None,
         }
         if self.chaos:
@@ -109,11 +106,6 @@ class DemoOptions:
                 "WS_REFUSED_SECS": "0.2",
             }
         return told
-
-
-def demo_database(directory: Path) -> str:
-    """The embedded engine of a demo's directory."""
-    return f"chdb://{directory.absolute()}/clickhouse"
 
 
 async def run_demo(options: DemoOptions, settings_for: Callable[[Simulator], Settings]) -> dict[str, Any]:
@@ -257,6 +249,7 @@ def _figures(recording: Recording, report: dict[str, Any], options: DemoOptions)
         }
     finally:
         client.close()
+    figures["market"] = FIRST_MARKET if options.recording is None else next(iter(sorted(truth)), "MARKET")
     figures["exchange_trades"] = sum(report["traded"].values())
     figures["exchange_tickers"] = report["tickers_sent"]
     figures["exchange_lifecycle"] = report["announcements_sent"]
@@ -412,8 +405,7 @@ def describe(figures: dict[str, Any], directory: Path) -> str:
             for row in figures["best_bid_ask"]
         ),
         "",
-        f"Everything is in {directory}. Ask it:"
-        f'  {sys.argv[0]} query --dir {shlex.quote(str(directory))} "SELECT …"',
+        invitation(directory, figures["market"]),
     ]
     if not figures["agrees"]:
         lines += ["", "FAILED: the numbers do not agree."]

@@ -52,6 +52,8 @@ def begin(log_format: str = "text", secrets: Iterable[str] = ()) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Formatter(as_json=log_format == "json", secrets=secrets))
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    # A line for each attempt at a store that is away: ours say it, and say it seldom.
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
 
 
 def configure(settings: Settings) -> None:

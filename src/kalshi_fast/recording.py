@@ -95,6 +95,18 @@ class Recording:
                 self.status.close()
             raise
 
+    def described(self) -> str:
+        """What is recorded from now on, and where to."""
+        settings = self.settings
+        stores = [
+            *([] if settings.clickhouse_url is None else [f"ClickHouse ({settings.clickhouse_url})"]),
+            *([] if settings.parquet_dir is None else [f"Parquet ({settings.parquet_dir})"]),
+        ]
+        return (
+            f"recording {len(settings.market_tickers):,} markets into {' and '.join(stores)},"
+            f" with a journal in {settings.journal_dir}; Ctrl-C ends it"
+        )
+
     def _open_capture(self, signer: Signer, context: ssl.SSLContext | None) -> None:
         """What this process does itself, when the writer runs."""
         settings = self.settings

@@ -199,7 +199,7 @@ def known_markets(source: str | Path, **options: Any) -> list[str]:  # noqa: ANN
         for _ in opened.chunks(()):
             if len(opened.tickers) >= _LISTED:
                 break
-        return list(opened.tickers)
+        return [ticker for ticker in opened.tickers if ticker]  # a database's dictionary begins with none
 
 
 def describe(report: ExportReport, *, shown: int = 10) -> str:

@@ -200,7 +200,12 @@ class DatabaseSource(Source):
     ) -> pa.Table:
         query, parameters = self._query(selected, table, since_ns, until_ns, rest)
         with self._reading():
-            return self._open.query_arrow(query, parameters=parameters, settings=_SETTINGS, use_strings=True)
+            client = self._open
+            # Who may only read, as everybody at the front of a recording, may set nothing: then texts come as
+            # texts, which is slower.
+            known = client.server_settings
+            settings = {name: value for name, value in _SETTINGS.items() if not known[name].readonly}
+            return client.query_arrow(query, parameters=parameters, settings=settings, use_strings=True)
 
     @property
     def _open(self) -> Client:

@@ -9,6 +9,7 @@ import sys
 from typing import TYPE_CHECKING, Final
 
 from kalshi_fast.progress import ProgressLine
+from kalshi_fast.simulator.beside import command
 from kalshi_fast.simulator.launch import KEY_ID, launch
 
 if TYPE_CHECKING:
@@ -51,11 +52,10 @@ def _invitation(launched: Launched) -> str:
     shown = tickers[:_SHOWN_TICKERS]
     flags = {
         "--prod-keyid": KEY_ID,
-        "--prod-keyfile": str(launched.key_file),
+        "--prod-keyfile": str(launched.key_file.absolute()),
         "--ws-url": launched.exchange.url,
-        "--ws-cafile": None if launched.ca_file is None else str(launched.ca_file),
+        "--ws-cafile": None if launched.ca_file is None else str(launched.ca_file.absolute()),
         "--rest-url": launched.exchange.rest_url,
-        "--market-tickers": ",".join(shown),
     }
     example = " ".join(f"{flag} {shlex.quote(value)}" for flag, value in flags.items() if value is not None)
     lines = [
@@ -65,9 +65,8 @@ def _invitation(launched: Launched) -> str:
         f"CA file                  {launched.ca_file or '(no TLS)'}",
         f"markets                  {len(tickers):,}: {', '.join(shown)}{' …' if len(tickers) > 3 else ''}",
         "",
-        "Record it with:",
-        f"  kalshi-fast run {example}",
-        "(--all-open instead of --market-tickers: all of them, and those that come)",
+        "Record it from another terminal, into ./data (or, with --tickers for --all-open, some of it):",
+        f"  {command(anywhere=True)} run {example} --all-open",
         "",
     ]
     return "\n".join(lines) + "\n"

@@ -37,6 +37,8 @@ class Launched:
 
 async def launch(options: argparse.Namespace) -> Launched:
     """Starts an exchange as ``options.add_options`` describes it. Raises SimulatorError."""
+    if options.rate is None:
+        options.rate = 0 if options.recording is not None else options.synthetic_rate
     if options.rate and options.speed:
         raise SimulatorError("--rate and --speed exclude each other")
     if options.speed and options.recording is None:

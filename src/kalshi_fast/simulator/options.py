@@ -7,14 +7,17 @@ from math import isfinite
 from pathlib import Path
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Everything that ``launch.launch`` reads, but for ``--dir``."""
+def add_options(parser: argparse.ArgumentParser, synthetic_rate: int = 0) -> None:
+    """Everything that ``launch.launch`` reads, but for ``--dir``. Without ``--rate`` synthetic markets are
+    played at ``synthetic_rate``."""
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
     parser.add_argument("--markets", type=natural, default=100, help="how many synthetic markets (100)")
     parser.add_argument("--seed", type=int, default=1, help="of the synthetic markets and of the faults (1)")
+    shown = f"{synthetic_rate}; recordings: 0" if synthetic_rate else "0"
     parser.add_argument(
-        "--rate", type=natural, default=0, help="frames per second, 0: as fast as they are taken (0)"
+        "--rate", type=natural, help=f"frames per second, 0: as fast as they are taken ({shown})"
     )
+    parser.set_defaults(synthetic_rate=synthetic_rate)
     parser.add_argument("--seconds", type=_positive, help="end of the play")
     parser.add_argument("--recording", type=Path, metavar="DIR", help="play the recordings of this directory")
     parser.add_argument(

@@ -21,6 +21,7 @@ import numpy as np
 import pyarrow as pa
 
 from kalshi_fast._columns import CLEAR
+from kalshi_fast.cluster import quote
 from kalshi_fast.config import writable_directory
 from kalshi_fast.errors import ConfigError, JournalError, SchemaError, SinkError, UnreachableError
 from kalshi_fast.front.endpoint import read_endpoint
@@ -56,6 +57,11 @@ _FORGET = (
     " AS levels INNER JOIN (SELECT pair.1 AS ticker, pair.2 AS since FROM"
     " (SELECT arrayJoin(arrayZip({tickers:Array(String)}, {since:Array(UInt64)})) AS pair)) AS clears"
     " ON levels.market_ticker = clears.ticker WHERE levels.version + 1 < clears.since"
+)
+_OVERVIEW = (
+    "SELECT market_ticker, count() AS events, min(ingest_ts) AS first, max(ingest_ts) AS last"
+    " FROM {}.orderbook_events GROUP BY market_ticker WITH TOTALS"
+    " ORDER BY events DESC, market_ticker LIMIT 20"
 )
 _PARTS = (
     "SELECT max(parts) FROM (SELECT count() AS parts FROM system.parts WHERE active AND database ="
@@ -422,3 +428,8 @@ def ask(client: Client, sql: str, output_format: str) -> bytes:
     except Exception as error:
         raise SinkError(f"ClickHouse: {first_line(error)}") from error
     return answer
+
+
+def overview(client: Client, database: str, output_format: str) -> bytes:
+    """What has been recorded of the markets with most events, and of all. Raises SinkError."""
+    return ask(client, _OVERVIEW.format(quote(database)), output_format)

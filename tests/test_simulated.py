@@ -1,0 +1,99 @@
+"""`run --simulated`: a recording of its own, which nothing that is configured for live recording touches."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from pathlib import Path
+
+import pytest
+
+from kalshi_fast.config import load
+from kalshi_fast.errors import ConfigError
+from kalshi_fast.simulator import beside
+from test_cli import figures, query, refused, run
+
+LIVE = {
+    "PROD_KEYID": "of-the-live-exchange",
+    "MARKET_TICKERS": "FEDFUNDS-DEC25",
+    "CLICKHOUSE_URL": "http://127.0.0.1:9",
+    "PARQUET_DIR": "/nowhere",
+    "WS_HOSTNAME": "nowhere.example",
+}
+
+
+def test_what_is_told_and_what_becomes_of_the_exchange(tmp_path: Path) -> None:
+    flags = {"HOT_STANDBY": "on", "PARQUET_DIR": "off", "WS_URL": "wss://nowhere.example/", "RAW": None}
+    with beside.simulated(tmp_path, flags) as told:
+        settings = load(told, environ={}, env_file=None, toml_file=Path(os.devnull)).settings
+        key = settings.prod_keyfile
+        assert key is not None
+        assert stat.S_IMODE(key.stat().st_mode) == 0o600
+        assert settings.ws_url.startswith("wss://127.0.0.1:")
+        assert (settings.rest_url or "").startswith("https://127.0.0.1:")
+        assert settings.market_all_open
+        assert settings.hot_standby
+        assert settings.parquet_dir is None, "flags count"
+        assert settings.clickhouse_url == f"chdb://{tmp_path}/clickhouse"
+        assert settings.journal_dir == tmp_path / "journal"
+        first = key.read_bytes()
+    with beside.simulated(tmp_path, {"MARKET_TICKERS": beside.FIRST_MARKET}) as told:
+        assert told["MARKET_TICKERS"] == beside.FIRST_MARKET
+        assert "MARKET_ALL_OPEN" not in told, "markets that are named are the markets"
+        assert Path(told["PROD_KEYFILE"] or "").read_bytes() == first
+
+
+def test_a_directory_that_is_none(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(ConfigError, match=r"--simulated: .* cannot be written"),
+        beside.simulated(tmp_path / "file", {}),
+    ):
+        pass
+    (tmp_path / "key" / "simulator").mkdir(parents=True)
+    (tmp_path / "key" / "simulator" / "client.pem").write_text("no key")
+    with (
+        pytest.raises(ConfigError, match=r"client\.pem is no private key"),
+        beside.simulated(tmp_path / "key", {}),
+    ):
+        pass
+
+
+def test_nothing_configured_for_live_matters(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("BATCH_ROWS=no number\n")
+    arguments = ("run", "--simulated", "here", "--seconds", 2, "--json", "--quiet")
+    done = run(*arguments, "--tickers", beside.FIRST_MARKET, cwd=tmp_path, env=LIVE)
+    assert "recording 1 markets into ClickHouse" in done.stderr
+    found = figures(done)
+    assert found["events"] == found["clickhouse_rows"] == found["parquet_rows"] > 0
+    (tmp_path / ".env").unlink()
+    tickers = query(tmp_path / "here", "SELECT DISTINCT market_ticker FROM kalshi.orderbook_events")
+    assert tickers == [[beside.FIRST_MARKET]]
+    assert {path.name for path in tmp_path.iterdir()} == {"here"}
+
+
+def test_asking_in_the_wrong_place_makes_nothing_and_says_where_it_is(tmp_path: Path) -> None:
+    plot = ("plot", "KXSIM", "--out", "x.png")
+    assert "nothing has been recorded" in refused(*plot, cwd=tmp_path)
+    (tmp_path / beside.SIMULATED_DIR / "clickhouse").mkdir(parents=True)
+    for asked in (plot, ("query",)):
+        assert "did you mean --dir simulated-data?" in refused(*asked, cwd=tmp_path)
+    assert "leave one of --dir and --from out" in refused(*plot, "--dir", "a", "--from", "b", cwd=tmp_path)
+    off = {"CLICKHOUSE_URL": "off", "PARQUET_DIR": "off"}
+    assert "expected where to read from" in refused(*plot, cwd=tmp_path, env=off)
+    assert {path.name for path in tmp_path.iterdir()} == {"simulated-data"}
+
+
+@pytest.mark.parametrize(
+    ("called", "expected"),
+    [
+        ("-c", f"{sys.executable} -m kalshi_fast"),
+        ("/usr/lib/kalshi_fast/__main__.py", f"{sys.executable} -m kalshi_fast"),
+        ("/opt/my place/bin/kalshi-fast", "'/opt/my place/bin/kalshi-fast'"),
+    ],
+)
+def test_how_this_program_is_called(monkeypatch: pytest.MonkeyPatch, called: str, expected: str) -> None:
+    monkeypatch.setattr(sys, "argv", [called])
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert beside.command() == beside.command(anywhere=True) == expected
