@@ -90,8 +90,8 @@ def events(
 
 
 class Teller:
-    """``told(mixed)`` are the book's rows, for an ``EventReader`` to drive callbacks with; between two of them
-    rows of the other channels go to theirs. ``count``: how many of those there have been."""
+    """``told(mixed)`` are the book's rows, for an ``EventReader`` to drive callbacks with; between them the
+    other channels' rows go to theirs. ``count``: how many of those there have been."""
 
     def __init__(self, callbacks: Mapping[str, Callable[..., None]]) -> None:
         self.count = 0

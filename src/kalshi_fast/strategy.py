@@ -143,7 +143,7 @@ class Driver:
             log.exception("the strategy failed and is not called any more; recording goes on")
 
     def _ready(self, *, whole: bool) -> list[ChannelRow]:
-        """What can be told of now, in order. Of a read that goes on there may be more, and that comes first."""
+        """What can be told of now, in order. A read that goes on may bring more, which comes first."""
         last_ns = self._beside[-1].ingest_ns
         ready = [row for row in self._beside if whole or row.ingest_ns < last_ns]
         self._beside = self._beside[len(ready) :]

@@ -28,7 +28,7 @@ NIL_ID: Final = str(uuid.UUID(int=0))
 
 
 class TradeRow(msgspec.Struct, frozen=True, array_like=True):
-    """A trade. ``yes_price_e4`` is what the yes side paid; ``conn_id``, ``sid``, ``seq`` 0: it came by REST."""
+    """A trade; ``yes_price_e4`` is what the yes side paid."""
 
     table: ClassVar[str] = "trades"
     conn_id: int

@@ -1,14 +1,14 @@
-"""What is recorded beside the order book: trades, tickers, announcements, raw frames, as tables and typed rows.
+"""What is recorded beside the order book: trades, tickers, announcements, raw frames, as tables and typed
+rows.
 
-``open_beside`` finds out where they are; whatever the place, they come in the order of their receive times, and
-each trade once. Not here: each kind's own reading (``beside_files``, ``database``, ``log``, ``capture``), the
-order between channels (``interleave``).
+``open_beside`` finds out where they are; whatever the place, they come in the order of their receive times,
+and each trade once. Not here: each kind's own reading (``beside_files``, ``database``, ``log``,
+``capture``), the order between channels (``interleave``).
 """
 
 from __future__ import annotations
 
 from collections import deque
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import pyarrow as pa
@@ -20,6 +20,7 @@ from kalshi_fast.interleave import TABLES, ChannelRow, in_order
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator
+    from pathlib import Path
 
 # As many as a recorder knows: two recorders of one market, or one after the other, have the same trades.
 KNOWN_TRADES: Final = 200_000

@@ -1,8 +1,8 @@
 """What lies beside ``orderbook/`` in PARQUET_DIR: Parquet files of the other tables, lines of raw frames.
 
-The same care as for the books' files: footers, schemas, checksums and the order of rows are looked at, and what
-is wrong is a ReplayError, or with ``repair`` put right or left out with a ReplayWarning. Not here: which trade
-has come before (``beside``).
+The same care as for the books' files: footers, schemas, checksums and the order of rows are looked at, and
+what is wrong is a ReplayError, or with ``repair`` put right or left out with a ReplayWarning. Not here: which
+trade has come before (``beside``).
 """
 
 from __future__ import annotations

@@ -59,19 +59,20 @@ class JournalSource(Source):
     def beside(self, table: str, since_ns: int | None) -> Iterator[pa.RecordBatch]:
         pending: list[Any] = []
         for entry in self._entries():
-            found = entry.extra.raw if table == "raw" else getattr(entry.extra.channels, table)
-            for row in found:
-                if (
-                    (since_ns is None or row.ingest_ns >= since_ns)
-                    and (self.end_ns is None or row.ingest_ns < self.end_ns)
-                    and (self.wanted is None or table == "raw" or row.market_ticker in self.wanted)
-                ):
-                    pending.append(row)
+            rows: list[Any] = entry.extra.raw if table == "raw" else getattr(entry.extra.channels, table)
+            pending += [row for row in rows if self._chosen(row, table, since_ns)]
             if len(pending) >= _BESIDE_ROWS:
                 yield _columns(table, pending)
                 pending = []
         if pending:
             yield _columns(table, pending)
+
+    def _chosen(self, row: Any, table: str, since_ns: int | None) -> bool:  # noqa: ANN401 - a row of any table
+        return (
+            (since_ns is None or row.ingest_ns >= since_ns)
+            and (self.end_ns is None or row.ingest_ns < self.end_ns)
+            and (self.wanted is None or table == "raw" or row.market_ticker in self.wanted)
+        )
 
     # --- the books --------------------------------------------------------------------------------
 
