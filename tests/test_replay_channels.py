@@ -11,7 +11,6 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -36,15 +35,14 @@ from kalshi_fast.replaying.beside import BACK_NS, BesideReader
 from kalshi_fast.replaying.files import ReplayWarning
 from kalshi_fast.replaying.replay import Replay
 from kalshi_fast.simulator.synthetic import SyntheticMarkets
-from kalshi_fast.sinks import layout
 from kalshi_fast.sinks.clickhouse import ClickHouseSink
 from kalshi_fast.sinks.ndjson import RawSink
 from kalshi_fast.sinks.parquet import HISTORIES, ParquetSink
-from replay_model import table_of, write
+from replay_model import table_of, write, write_rows
 from test_market_life import settings_for, until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
     from pathlib import Path
 
     from clickhouse_connect.driver.client import Client
@@ -233,27 +231,6 @@ def test_a_capture_tells_of_other_channels_too(tmp_path: Path) -> None:
 
 Book = list[tuple[int, int]]  # (type, market)
 TIMES = st.integers(0, 12)
-
-
-def write_rows(
-    path: Path,
-    table: str,
-    rows: Sequence[Any],
-    *,
-    row_group: int = 1000,
-    ranges: list[list[Any]] | None = None,
-    columns: pa.Table | None = None,
-    version: int = SCHEMA_VERSION,
-) -> Path:
-    """A file as the recorder's are."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    columns = pa.Table.from_batches([arrow(table, rows)]) if columns is None else columns
-    options = layout.writer_options(SCHEMAS[table]) if columns.schema == SCHEMAS[table] else {}
-    with pq.ParquetWriter(path, columns.schema, **options) as writer:
-        writer.write_table(columns, row_group_size=row_group)
-        told = {layout.SCHEMA_VERSION_KEY: str(version), layout.RANGES_KEY: json.dumps(ranges or [])}
-        writer.add_key_value_metadata(told)
-    return path
 
 
 def traded(at: int, number: int, market: str = "KX-0") -> TradeRow:

@@ -169,6 +169,23 @@ class Replay:
             reader = EventReader(BookTable(), source.tickers, chunks)
             return reader.drive(*callbacks(strategy)) + teller.count
 
+    def tables(self) -> list[str]:
+        """The tables of other channels that are recorded, if only without a row."""
+        with self._beside() as others:
+            return others.there()
+
+    def within(self, start_ns: int, end_ns: int) -> Replay:
+        """The part of it that lies in this stretch, too."""
+        start_ns = start_ns if self._start_ns is None else max(start_ns, self._start_ns)
+        end_ns = end_ns if self._end_ns is None else min(end_ns, self._end_ns)
+        return Replay(
+            self._source,
+            markets=self._markets,
+            start=start_ns,
+            end=max(start_ns, end_ns),
+            **self._options,
+        )
+
     def _beside(self) -> BesideReader:
         return open_beside(
             self._source,
