@@ -55,7 +55,9 @@ def _walk(hbt: Any, found: Any) -> int:  # noqa: ANN401 - numba compiles it
 def _trades(hbt: Any, found: Any) -> int:  # noqa: ANN401 - numba compiles it
     """Price, size and side (1: bought yes) of every trade."""
     n = 0
-    while hbt.wait_next_feed(False, 10**18) == 2:
+    more = True
+    while more:  # what the last event brings is there behind it
+        more = hbt.wait_next_feed(False, 10**18) == 2
         for trade in hbt.last_trades(0):
             found[n, 0] = trade.px
             found[n, 1] = trade.qty

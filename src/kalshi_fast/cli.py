@@ -128,8 +128,9 @@ def parser() -> argparse.ArgumentParser:
     compact = commands.add_parser(
         "compact",
         help="merge small Parquet files",
-        description="Merges the small Parquet files of every date before today (UTC) into few large ones, and"
-        " checks that not a row changed. May be killed at any time; the next run finishes what it finds.",
+        description="Merges the small Parquet files of every table and date before today (UTC) into few large"
+        " ones, and checks that not a row changed. May be killed at any time; the next run finishes what it"
+        " finds.",
     )
     compact.add_argument("dates", nargs="*", metavar="DATE", help="these dates only, YYYY-MM-DD; also today")
     compact.add_argument("--all", action="store_true", help="today's complete files too")
@@ -556,7 +557,7 @@ def _query(options: argparse.Namespace) -> int:
 
 
 def _compact(options: argparse.Namespace) -> int:
-    from kalshi_fast.compact import MAX_BYTES, compact, dates, describe
+    from kalshi_fast.compact import MAX_BYTES, all_dates, compact, describe
 
     if options.dates and options.all:
         raise ConfigError("--all: every date is meant; leave one of --all and DATE out")
@@ -564,12 +565,17 @@ def _compact(options: argparse.Namespace) -> int:
     if root is None:
         raise ConfigError("PARQUET_DIR is off: there is nothing to compact")
     today = datetime.now(UTC).date()
-    reports = compact(
-        dates(root / "orderbook", options.dates, everything=options.all, today=today),
-        max_bytes=options.max_bytes or MAX_BYTES,
-        dry_run=options.dry_run,
-        quiet=options.quiet,
-    )
+    reports = [
+        report
+        for table, directories in all_dates(root, options.dates, everything=options.all, today=today).items()
+        for report in compact(
+            directories,
+            table=table,
+            max_bytes=options.max_bytes or MAX_BYTES,
+            dry_run=options.dry_run,
+            quiet=options.quiet,
+        )
+    ]
     for report in reports:
         sys.stdout.write(describe(report, dry_run=options.dry_run) + "\n")
         if report.error is not None:
