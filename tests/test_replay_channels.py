@@ -157,13 +157,14 @@ def test_every_source_tells_the_same(
         assert again.seen == expected
         rows = [one for one in expected if not isinstance(one, tuple)]
         assert list(recorded.rows()) == rows
-        for chosen in (
+        choices: list[dict[str, Any]] = [
             {"markets": "A"},
             {"markets": ["B", "Z"], "start": middle_ns},
             {"end": middle_ns},
             {"start": middle_ns, "end": middle_ns + 3000},
             {"markets": ["Z"]},
-        ):
+        ]
+        for chosen in choices:
             markets = chosen.get("markets", "AB")
             assert list(Replay(where, **chosen, **options).rows()) == [
                 row

@@ -52,16 +52,16 @@ class Strategy:
     def on_book(self, event: Event) -> None:
         """Behind each of those before that leaves a known book."""
 
-    def on_trade(self, trade: TradeRow) -> None:
+    def on_trade(self, trade: TradeRow, /) -> None:
         """Somebody has traded; each trade once, also one that was missed and came by REST later."""
 
-    def on_ticker(self, ticker: TickerRow) -> None:
+    def on_ticker(self, ticker: TickerRow, /) -> None:
         """What the ticker channel says of a market."""
 
-    def on_lifecycle(self, announcement: LifecycleRow) -> None:
+    def on_lifecycle(self, announcement: LifecycleRow, /) -> None:
         """A market or an event was created, has changed, was determined or settled."""
 
-    def on_raw(self, frame: RawFrame) -> None:
+    def on_raw(self, frame: RawFrame, /) -> None:
         """A frame of a channel that is kept as it comes (``RAW``)."""
 
 
