@@ -161,7 +161,16 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="never take changes under a doubtful name for those of the market whose book they fit",
     )
+    importing.add_argument(
+        "--to",
+        choices=("files", "clickhouse"),
+        default="files",
+        help="clickhouse: into the database too, each import once, whatever OUT it comes from",
+    )
     _add_output(importing)
+    _add_settings(
+        importing, only=[setting.name for setting in SETTINGS if setting.name.startswith("CLICKHOUSE_")]
+    )
 
     export = commands.add_parser(
         "export",
@@ -588,6 +597,9 @@ def _compact(options: argparse.Namespace) -> int:
 def _import(options: argparse.Namespace) -> int:
     from kalshi_fast.importing import describe, import_recordings
 
+    settings = _load(options).settings if options.to == "clickhouse" else None
+    if settings is not None and settings.clickhouse_url is None:
+        raise ConfigError("CLICKHOUSE_URL is off: --to clickhouse needs one")
     report = import_recordings(
         options.paths,
         options.out,
@@ -597,9 +609,31 @@ def _import(options: argparse.Namespace) -> int:
         quiet=options.quiet,
     )
     sys.stdout.write(describe(report, dry_run=options.dry_run) + "\n")
+    if settings is not None and not options.dry_run:
+        _store_imports(options, settings)
     if options.json:
         sys.stdout.write(json.dumps(report.figures()) + "\n")
     return 0
+
+
+def _store_imports(options: argparse.Namespace, settings: Settings) -> None:
+    from kalshi_fast.importing.store import describe_stored, store_imports
+    from kalshi_fast.sinks import clickhouse
+
+    url = settings.clickhouse_url
+    assert url is not None  # noqa: S101 - looked at before
+    client = clickhouse.connect(
+        url,
+        user=settings.clickhouse_user,
+        password=settings.clickhouse_password,
+        database=settings.clickhouse_database,
+        cluster=settings.clickhouse_cluster,
+    )
+    try:
+        stored = store_imports(client, options.out, quiet=options.quiet)
+    finally:
+        client.close()
+    sys.stdout.write(describe_stored(stored, url) + "\n")
 
 
 def _export(options: argparse.Namespace) -> int:
