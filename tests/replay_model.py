@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from kalshi_fast._columns import CLEAR, DELTA, GAP, SNAPSHOT
 from kalshi_fast.arrow import EVENT_SCHEMA, SCHEMA_VERSION
+from kalshi_fast.channels.rows import SCHEMAS, arrow
 from kalshi_fast.sinks import layout
 
 if TYPE_CHECKING:
@@ -122,6 +123,27 @@ def write(
     with pq.ParquetWriter(path, table.schema, **options) as writer:
         writer.write_table(table, row_group_size=row_group)
         writer.add_key_value_metadata(metadata)
+    return path
+
+
+def write_rows(
+    path: Path,
+    table: str,
+    rows: Sequence[Any],
+    *,
+    row_group: int = 1000,
+    ranges: list[list[Any]] | None = None,
+    columns: pa.Table | None = None,
+    version: int = SCHEMA_VERSION,
+) -> Path:
+    """A file of another table as the recorder's are. ``columns``: these instead of the rows."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    columns = pa.Table.from_batches([arrow(table, rows)]) if columns is None else columns
+    options = layout.writer_options(SCHEMAS[table]) if columns.schema == SCHEMAS[table] else {}
+    with pq.ParquetWriter(path, columns.schema, **options) as writer:
+        writer.write_table(columns, row_group_size=row_group)
+        told = {layout.SCHEMA_VERSION_KEY: str(version), layout.RANGES_KEY: json.dumps(ranges or [])}
+        writer.add_key_value_metadata(told)
     return path
 
 

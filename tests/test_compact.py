@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -26,14 +27,19 @@ from hypothesis import strategies as st
 from journals import mounted
 from kalshi_fast import cli
 from kalshi_fast.arrow import EVENT_SCHEMA, SCHEMA_VERSION
+from kalshi_fast.channels.rows import NIL_ID, SCHEMAS, LifecycleRow, TickerRow, TradeRow, arrow
 from kalshi_fast.compact import Report, compact, dates, event_files, merge, source, swap
 from kalshi_fast.compact.days import groups
 from kalshi_fast.compact.digest import Digest
 from kalshi_fast.compact.merge import joined_ranges, write_merged
 from kalshi_fast.compact.source import Source
 from kalshi_fast.errors import CompactError, ConfigError
+from kalshi_fast.journal import Point
+from kalshi_fast.replaying.replay import Replay
 from kalshi_fast.simulator.reading import Recording
 from kalshi_fast.sinks.layout import RANGES_KEY, SCHEMA_VERSION_KEY, date_name, part_name, writer_options
+from kalshi_fast.sinks.series import held_until
+from replay_model import write_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -270,6 +276,97 @@ def test_a_merged_file_with_other_rows_is_refused(tmp_path: Path, wrong: str) ->
         expected.add(batch)
     with pytest.raises(CompactError, match="does not hold the rows that it was made of"):
         merge._verify(file, expected, expected, lambda done: None)
+
+
+# --- other tables -------------------------------------------------------------------------------------
+
+
+def other_rows(table: str, times_us: Sequence[int], first: int) -> list[TradeRow | TickerRow | LifecycleRow]:
+    """Rows of another table at these times of the day, told apart by a number."""
+    made: list[TradeRow | TickerRow | LifecycleRow] = []
+    for number, time_us in enumerate(times_us, first):
+        market, ns = f"KX-{number % 5}", (DAY_US + time_us) * 1000
+        if table == "trades":
+            ids = str(uuid.UUID(int=number))
+            side, block = ("yes", "no")[number % 2], number % 3 == 0
+            made.append(TradeRow(7, 1, number, ids, market, side, block, 4500, 100, ns // 1000, ns))
+        elif table == "tickers":
+            none = (None,) * 5
+            price = None if number % 4 == 0 else number % 10_000
+            made.append(
+                TickerRow(7, 1, NIL_ID, market, price, *none, number, None, None, None, ns // 1000, ns)
+            )
+        else:
+            body = json.dumps({"n": number, "text": "ü"})
+            made.append(LifecycleRow(7, 1, number, market, "E", "created", body, ns))
+    return made
+
+
+@pytest.mark.parametrize("table", ["trades", "tickers", "market_lifecycle"])
+def test_other_tables_keep_every_row_in_order_too(tmp_path: Path, table: str) -> None:
+    directory = tmp_path / table / date_name(DAY_US)
+    for number, start in enumerate((0, 50, 200)):
+        path = directory / part_name(DAY_US + start)
+        found = other_rows(table, range(start, start + 100), number * 100)
+        write_rows(path, table, found, row_group=40, ranges=[["j", number, 0, number + 1, 0]])
+    before = list(Replay(tmp_path).rows(table))
+    assert len(before) == 300
+    damaged = directory / part_name(DAY_US + 900)
+    damaged.write_bytes(b"no file")
+    left = listing(directory)
+    (report,) = compact([directory], table=table, quiet=True)
+    assert str(damaged) in str(report.error)
+    assert listing(directory) == left, "as it was"
+    write_rows(damaged, "trades" if table != "trades" else "tickers", [], columns=rows([900]))
+    (report,) = compact([directory], table=table, quiet=True)
+    assert "has other columns than its table" in str(report.error)
+    damaged.unlink()
+
+    (report,) = compact([directory], table=table, quiet=True)
+    assert (report.error, report.files_before, report.files_after, report.rows) == (None, 3, 1, 300)
+    (file,) = event_files(directory)
+    assert json.loads(metadata(file)[RANGES_KEY]) == [["j", 0, 0, 3, 0]]
+    assert pq.ParquetFile(file).schema_arrow.equals(SCHEMAS[table])
+    assert list(Replay(tmp_path).rows(table)) == before
+    # A recorder whose position had not been written before it died finds that the file has its rows.
+    assert held_until(directory, Point("j", 1)) == Point("j", 3, 0)
+    (again,) = compact([directory], table=table, quiet=True)
+    assert (again.files_after, again.rows) == (1, 0)
+
+
+@given(st.sampled_from(["trades", "tickers", "market_lifecycle"]), st.data())
+def test_the_digest_sees_a_change_in_any_column_of_any_table(table: str, data: st.DataObject) -> None:
+    batch = arrow(table, other_rows(table, range(20), 0))
+    digest, other = Digest(), Digest()
+    digest.add(batch)
+    name = data.draw(st.sampled_from(batch.schema.names))
+    column = batch.column(name)
+    row, taken = data.draw(st.integers(0, 19)), data.draw(st.integers(0, 19))
+    picked = [*range(row), taken, *range(row + 1, 20)]
+    changed = batch.set_column(
+        batch.schema.names.index(name), batch.schema.field(name), column.take(pa.array(picked))
+    )
+    other.add(changed)
+    assert (other == digest) == (column[row] == column[taken])
+
+
+def test_a_swap_of_trades_that_was_interrupted_is_read_once(tmp_path: Path) -> None:
+    directory = tmp_path / "trades" / date_name(DAY_US)
+    files = []
+    for number in range(2):
+        path = directory / part_name(DAY_US + number * 50)
+        found = other_rows("trades", range(number * 50, number * 50 + 50), number * 50)
+        files.append(write_rows(path, "trades", found, ranges=[["j", number, 0, number + 1, 0]]))
+    before = list(Replay(tmp_path).rows())
+    output = part_name(DAY_US + 1)
+    temporary = directory / swap.temporary_name(output)
+    schema = SCHEMAS["trades"]
+    merged = write_merged([Source(path, schema) for path in files], temporary, lambda done: None)
+    parts = [swap.Part(path.name, path.stat().st_size) for path in files]
+    intent = swap.Intent(swap.Part(output, temporary.stat().st_size), merged, parts)
+    for _ in swap.swap(directory, intent):
+        assert list(Replay(tmp_path).rows()) == before
+    assert [path.name for path in directory.iterdir()] == [output]
 
 
 # --- which files --------------------------------------------------------------------------------------
@@ -690,6 +787,16 @@ def test_the_command(
     (report,) = json.loads(last)["dates"]
     assert (report["files_before"], report["files_after"], report["error"]) == (5, 1, None)
     assert run("--quiet") == (0, "2024-10-04  1 files, nothing to merge\n", "")
+    for number, date_us in enumerate((DAY_US, DAY_US, DAY_US - 86_400_000_000)):
+        path = tmp_path / "trades" / date_name(date_us) / part_name(date_us + number)
+        write_rows(path, "trades", other_rows("trades", [date_us - DAY_US + number], number))
+    both = "2024-10-04  1 files, nothing to merge\n2024-10-03  trades  1 files, nothing to merge\n"
+    assert run("--quiet", "--dry-run") == (
+        0,
+        f"{both}2024-10-04  trades  2 files -> 1, 2 rows would be merged\n",
+        "",
+    )
+    assert run("--quiet", "2024-10-03") == (0, "2024-10-03  trades  1 files, nothing to merge\n", "")
     event_files(day)[0].write_bytes(b"")
     code, out, err = run("--quiet", "--all")
     assert code == 1

@@ -11,6 +11,7 @@ from decimal import Decimal
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,17 +19,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from channels import trade_id
 from conftest import FEW
+from kalshi_fast import TradeRow
 from kalshi_fast._depth import CLEARED, DepthUpdates
 from kalshi_fast.cli import main
-from kalshi_fast.errors import ConfigError, ExportError, FieldError
-from kalshi_fast.exporting import export, hft
+from kalshi_fast.errors import ConfigError, ExportError, FieldError, ReplayError
+from kalshi_fast.exporting import describe, export, hft
 from kalshi_fast.exporting.days import DAY_NS, MarketDay, Totals, exchange_times, market_days
+from kalshi_fast.sinks.layout import date_name
+from replay_model import write_rows
 from streams import TICKERS, ListSource, Reference, Row, chunk_of, random_rows, write_events
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
+    from clickhouse_connect.driver.client import Client
     from numpy.typing import NDArray
 
 
@@ -239,47 +246,114 @@ def test_a_stretch_begins_with_the_book_as_it_was_then(tmp_path: Path) -> None:
     assert {t * 100: round(q * 100) for t, q in depth.levels[0].items()} == (reference.book or ({}, {}))[0]
 
 
-def test_trades_stand_before_what_they_changed(tmp_path: Path) -> None:
+def traded(at_ns: int, number: int, side: str, price_e4: int, *, block: bool = False) -> TradeRow:
+    ts_us, qty_e2 = at_ns // 1000 - 10, 100 * number + 50
+    return TradeRow(7, 2, number, trade_id(number), TICKERS[0], side, block, price_e4, qty_e2, ts_us, at_ns)
+
+
+def with_trades(directory: Path) -> tuple[Path, list[TradeRow], Row]:
+    """A recording with trades: one at a change of the book, a block trade then, one behind all; and one of a
+    market that has no book."""
     rows = random_rows(6, 60, step_ns=10**8)
-    source = write_events(tmp_path / "data", rows)
+    source = write_events(directory / "data", rows)
     delta = next(row for row in rows if row.kind == 1 and row.market == 0)
-    times = [delta.ingest_ns, rows[-1].ingest_ns + 5, delta.ingest_ns]
-    trades = pa.table(
-        {
-            "market_ticker": pa.array([TICKERS[0]] * 3),
-            "taker_side": pa.array(["no", "yes", "yes"]),
-            "is_block": pa.array([False, False, True]),  # the last one was not of the book
-            "yes_price_e4": pa.array([4300, 4400, 4500], pa.uint16()),
-            "qty_e2": pa.array([150, 250, 350], pa.int64()),
-            "ts": pa.array([at // 1000 - 10 for at in times]).cast(pa.timestamp("us", "UTC")),
-            "ingest_ts": pa.array(times).cast(pa.timestamp("ns", "UTC")),
-        }
-    )
-    path = tmp_path / "data" / "trades" / "date=2025-11-30" / "part-235950_000000.parquet"
-    path.parent.mkdir(parents=True)
-    pq.write_table(trades, path)
+    trades = [
+        traded(delta.ingest_ns, 1, "no", 4300),
+        traded(delta.ingest_ns, 2, "yes", 4500, block=True),
+        traded(rows[-1].ingest_ns + 5, 3, "yes", 4400),
+        traded(rows[-1].ingest_ns + 5, 3, "yes", 4400),  # the same again
+    ]
+    lone = msgspec.structs.replace(trades[0], market_ticker="KXZ-9", trade_id=trade_id(9))
+    dates: dict[str, list[TradeRow]] = {}
+    for trade in [lone, *trades]:
+        dates.setdefault(date_name(trade.ingest_ns // 1000), []).append(trade)
+    for date, of_date in dates.items():
+        write_rows(source / "trades" / date / "part-000000_000000.parquet", "trades", of_date)
+    return source, trades, delta
+
+
+def test_trades_stand_before_what_they_changed(tmp_path: Path) -> None:
+    source, _, delta = with_trades(tmp_path)
     for max_rows in (10**6, 10):
         out = tmp_path / f"out-{max_rows}"
-        report = export("hftbacktest", source, out, markets=[TICKERS[0]], max_rows=max_rows, quiet=True)
-        events = np.concatenate([load(file.path) for file in report.files])
-        traded = np.flatnonzero(events["ev"] & 0xFF == hft.TRADE_EVENT)
-        assert sum(file.trades for file in report.files) == len(traded) == 2
-        assert [float(events[at]["px"]) for at in traded] == [0.43, 0.44]
-        assert [float(events[at]["qty"]) for at in traded] == [1.5, 2.5]
-        assert int(events[traded[0]]["ev"]) & hft.SELL_EVENT
-        assert int(events[traded[1]]["ev"]) & hft.BUY_EVENT
-        after = events[traded[0] + 1]
+        report = export("hftbacktest", source, out, max_rows=max_rows, quiet=True)
+        events = np.concatenate([load(file.path) for file in report.files if file.market == TICKERS[0]])
+        at_trades = np.flatnonzero(events["ev"] & 0xFF == hft.TRADE_EVENT)
+        assert sum(file.trades for file in report.files) == len(at_trades) == 2, "no block trade"
+        assert [float(events[at]["px"]) for at in at_trades] == [0.43, 0.44]
+        assert [float(events[at]["qty"]) for at in at_trades] == [1.5, 3.5]
+        assert int(events[at_trades[0]]["ev"]) & hft.SELL_EVENT
+        assert int(events[at_trades[1]]["ev"]) & hft.BUY_EVENT
+        after = events[at_trades[0] + 1]
         assert (int(after["ev"]) & 0xFF, int(after["local_ts"])) == (hft.DEPTH_EVENT, delta.ingest_ns)
         assert (np.diff(events["local_ts"]) >= 0).all()
         assert (np.diff(events["exch_ts"]) >= 0).all()
+        assert report.lone_trades == 1
+        assert "1 trades of markets without a book" in describe(report)
+    some = export(
+        "hftbacktest", source, tmp_path / "some", markets=[TICKERS[0]], end=delta.ingest_ns, quiet=True
+    )
+    assert sum(file.trades for file in some.files) == some.lone_trades == 0, "trades end where the books do"
+
+
+def test_trades_in_the_other_forms(tmp_path: Path) -> None:
+    source, trades, delta = with_trades(tmp_path)
+    report = export("csv", source, tmp_path / "csv", markets=[TICKERS[0]], quiet=True)
+    told = [line for file in report.files if file.trades for line in read_csv(file.path)]
+    assert [line["trade_id"] for line in told] == [trade.trade_id for trade in trades[:3]]
+    assert [(line["taker_side"], line["yes_price"], line["qty"]) for line in told] == [
+        ("no", "0.4300", "1.50"),
+        ("yes", "0.4500", "2.50"),
+        ("yes", "0.4400", "3.50"),
+    ]
+    assert [line["is_block"] for line in told] == ["false", "true", "false"]
+    assert sum(file.trades for file in report.files) == 3
+
+    report = export("nautilus", source, tmp_path / "nautilus", markets=[TICKERS[0]], quiet=True)
+    files = [file for file in report.files if file.trades]
+    assert all(file.path.endswith(".trades.parquet") for file in files)
+    table = pa.concat_tables([pq.ParquetFile(file.path).read() for file in files])
+    whole = [(name, pa.int64() if name.startswith("ts") else table[name].type) for name in table.column_names]
+    found = table.cast(pa.schema(whole)).to_pylist()
+    assert [(row["aggressor_side"], row["price"], row["size"]) for row in found] == [
+        ("SELLER", 0.43, 1.5),
+        ("BUYER", 0.44, 3.5),
+    ]
+    assert found[0]["trade_id"] == trades[0].trade_id
+    assert found[0]["ts_init"] == delta.ingest_ns
+    assert found[0]["ts_event"] == trades[0].ts_us * 1000
+
+
+@pytest.mark.parametrize("open_database", ["embedded"], indirect=True)
+def test_trades_of_a_database_are_exported_as_those_of_files(
+    tmp_path: Path, open_database: Callable[[], Client], engine_url: str
+) -> None:
+    source, *_ = with_trades(tmp_path)
+    client = open_database()
+    for table in ("orderbook", "trades"):
+        for path in sorted((source / table).rglob("*.parquet")):
+            rows = pq.ParquetFile(path).read()
+            client.insert_arrow("orderbook_events" if table == "orderbook" else table, rows)
+    here = export("hftbacktest", source, tmp_path / "here", markets=[TICKERS[0]], quiet=True)
+    there = export(
+        "hftbacktest",
+        engine_url,
+        tmp_path / "there",
+        markets=[TICKERS[0]],
+        quiet=True,
+        database=client.database,
+    )
+    assert [file.trades for file in here.files] == [file.trades for file in there.files]
+    assert sum(file.trades for file in there.files) == 2
+    for one, other in zip(here.files, there.files, strict=True):
+        assert (load(one.path) == load(other.path)).all()
 
 
 def test_trades_without_their_columns_are_told(tmp_path: Path) -> None:
     source = write_events(tmp_path / "data", random_rows(6, 20, step_ns=10**8))
-    directory = tmp_path / "data" / "trades" / "date=2025-11-30"
-    directory.mkdir(parents=True)
-    pq.write_table(pa.table({"market_ticker": ["KXA-1"]}), directory / "part-235950_000000.parquet")
-    with pytest.raises(ExportError, match="date=2025-11-30: the trades cannot be read"):
+    path = tmp_path / "data" / "trades" / "date=2025-11-30" / "part-235950_000000.parquet"
+    write_rows(path, "trades", [], columns=pa.table({"market_ticker": ["KXA-1"]}))
+    with pytest.raises(ReplayError, match="not the columns of this table: conn_id is missing"):
         export("hftbacktest", source, tmp_path / "out", quiet=True)
 
 

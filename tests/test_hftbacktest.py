@@ -15,6 +15,7 @@ from kalshi_fast import NO, YES
 from kalshi_fast.exporting import export, hft
 from kalshi_fast.importing import import_recordings
 from streams import TICKERS, random_rows, write_events
+from test_exporting import with_trades
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 pytest.importorskip("hftbacktest", reason="the extra `backtest` is not installed")
 
 from hftbacktest import (
+    BUY_EVENT,
     BacktestAsset,
     HashMapMarketDepthBacktest,
     ROIVectorMarketDepthBacktest,
@@ -49,8 +51,24 @@ def _walk(hbt: Any, found: Any) -> int:  # noqa: ANN401 - numba compiles it
     return n
 
 
-def bests_there(files: list[str], backtest: Callable[..., Any]) -> NDArray[np.int64]:
-    asset = (
+@njit
+def _trades(hbt: Any, found: Any) -> int:  # noqa: ANN401 - numba compiles it
+    """Price, size and side (1: bought yes) of every trade."""
+    n = 0
+    more = True
+    while more:  # what the last event brings is there behind it
+        more = hbt.wait_next_feed(False, 10**18) == 2
+        for trade in hbt.last_trades(0):
+            found[n, 0] = trade.px
+            found[n, 1] = trade.qty
+            found[n, 2] = 1.0 if trade.ev & BUY_EVENT == BUY_EVENT else -1.0
+            n += 1
+        hbt.clear_last_trades(0)
+    return n
+
+
+def asset_of(files: list[str]) -> Any:  # noqa: ANN401 - hftbacktest has no types
+    return (
         BacktestAsset()
         .data(files)
         .linear_asset(1.0)
@@ -63,8 +81,11 @@ def bests_there(files: list[str], backtest: Callable[..., Any]) -> NDArray[np.in
         .roi_lb(0.0)
         .roi_ub(1.0)
     )
+
+
+def bests_there(files: list[str], backtest: Callable[..., Any]) -> NDArray[np.int64]:
     found = np.zeros((100_000, 3), np.int64)
-    return found[: _walk(backtest([asset]), found)]
+    return found[: _walk(backtest([asset_of(files)]), found)]
 
 
 def bests_here(source: Path, market: str) -> dict[int, tuple[int, int] | None]:
@@ -117,6 +138,19 @@ def test_the_array_is_what_hftbacktest_says_it_is(tmp_path: Path) -> None:
     for file in export("hftbacktest", source, tmp_path / "out", quiet=True).files:
         with np.load(file.path) as archive:
             validate_event_order(archive["data"])
+
+
+def test_it_is_told_of_trades_with_their_side(tmp_path: Path) -> None:
+    source, trades, _ = with_trades(tmp_path)
+    report = export("hftbacktest", source, tmp_path / "out", markets=[trades[0].ticker], quiet=True)
+    files = [file.path for file in report.files]
+    for path in files:
+        with np.load(path) as archive:
+            validate_event_order(archive["data"])
+    found = np.zeros((10, 3), np.float64)
+    asset = asset_of(files).last_trades_capacity(10)
+    n = _trades(HashMapMarketDepthBacktest([asset]), found)
+    assert found[:n].tolist() == [[0.43, 1.5, -1.0], [0.44, 3.5, 1.0]]
 
 
 def test_its_codes_are_ours() -> None:

@@ -337,7 +337,7 @@ def test_tables_for_pandas_and_polars(recording: Path) -> None:
 
 def test_trades_are_not_in_files(recording: Path) -> None:
     with pytest.raises(ReplayError, match="no trades"):
-        replay(recording).trades()
+        replay(recording).trades().arrow()
 
 
 def test_conversions() -> None:

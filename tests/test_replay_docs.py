@@ -10,13 +10,20 @@ from typing import TYPE_CHECKING
 from Cython.Build import cythonize
 
 import kalshi_fast
+from channels import trade_id
+from kalshi_fast import LifecycleRow, TickerRow, TradeRow
 from kalshi_fast._replay import BookTable
+from kalshi_fast.channels.rows import NIL_ID
 from kalshi_fast.replaying.replay import whole_frames
-from replay_model import some_rows, table_of, write
+from replay_model import some_rows, table_of, write, write_rows
 
 if TYPE_CHECKING:
     import pytest
 
+AT_NS = 1_795_000_001_000_000_000
+TRADE = TradeRow(7, 2, 1, trade_id(1), "KX-1", "yes", False, 4500, 100, AT_NS // 1000, AT_NS)
+TICKER = TickerRow(7, 3, NIL_ID, "KX-1", 4500, *(None,) * 9, AT_NS // 1000, AT_NS)
+ANNOUNCED = LifecycleRow(7, 4, 1, "KX-1", "KX", "settled", "{}", AT_NS)
 PAGE = Path(__file__).parents[1] / "docs" / "replay.md"
 
 
@@ -25,10 +32,16 @@ def test_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(blocks) >= 6
     table = table_of(some_rows(2000), step_ns=1_000_000)
     write(tmp_path / "data/parquet/orderbook/date=2026-11-18/part-110640_000000.parquet", table)
+    for table, rows in (("trades", [TRADE]), ("tickers", [TICKER]), ("market_lifecycle", [ANNOUNCED])):
+        write_rows(
+            tmp_path / "data/parquet" / table / "date=2026-11-18/part-110641_000000.parquet", table, rows
+        )
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {"__name__": "page"}
     for block in blocks:
         exec(compile(block, str(PAGE), "exec"), names)
+    row = names["row"]
+    assert row == TRADE
     strategy = names["strategy"]
     assert getattr(strategy, "widest", None)
 

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
         Grid,
         OrderBook,
     )
+    from kalshi_fast.batch import RawFrame
+    from kalshi_fast.channels.rows import LifecycleRow, TickerRow, TradeRow
     from kalshi_fast.errors import BookError, KalshiFastError
     from kalshi_fast.replaying.replay import Replay, replay
     from kalshi_fast.strategy import Strategy
@@ -42,9 +44,13 @@ __all__ = [
     "BookError",
     "Grid",
     "KalshiFastError",
+    "LifecycleRow",
     "OrderBook",
+    "RawFrame",
     "Replay",
     "Strategy",
+    "TickerRow",
+    "TradeRow",
     "__version__",
     "replay",
 ]
@@ -53,8 +59,12 @@ if not TYPE_CHECKING:  # a type checker has to find the names above, and no othe
     _MODULES = {
         "BookError": "errors",
         "KalshiFastError": "errors",
+        "LifecycleRow": "channels.rows",
+        "RawFrame": "batch",
         "Replay": "replaying.replay",
         "Strategy": "strategy",
+        "TickerRow": "channels.rows",
+        "TradeRow": "channels.rows",
         "replay": "replaying.replay",
     }  # of the others it is the book's
 

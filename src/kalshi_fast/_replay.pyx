@@ -330,6 +330,49 @@ cdef class Rows:
     def __len__(self):
         return self.n
 
+    def place(self, int64_t at_ns, bint behind):
+        """The first row received at that time or later; ``behind``: the first one received later."""
+        cdef Py_ssize_t low = 0, high = self.n, middle
+        while low < high:
+            middle = (low + high) // 2
+            if self.ingest_ns[middle] < at_ns or (behind and self.ingest_ns[middle] == at_ns):
+                low = middle + 1
+            else:
+                high = middle
+        return low
+
+    def part(self, Py_ssize_t first, Py_ssize_t stop):
+        """Rows ``first`` to ``stop`` over the same memory."""
+        if not 0 <= first <= stop <= self.n:
+            raise FieldError("rows", (first, stop), f"rows from 0 to {self.n}")
+        if first == 0 and stop == self.n:
+            return self
+        cdef Rows some = Rows.__new__(Rows, *_NO_ROWS)
+        some.kept = self.kept
+        some.n = stop - first
+        if some.n == 0:
+            return some
+        some.columns.type = self.columns.type + first
+        some.columns.market_ix = self.columns.market_ix + first
+        some.columns.side = self.columns.side + first
+        some.columns.price_e4 = self.columns.price_e4 + first
+        some.columns.qty_e2 = self.columns.qty_e2 + first
+        some.ingest_ns = self.ingest_ns + first
+        if self.ts_us != NULL:
+            some.ts_us = self.ts_us + first
+        if self.conn_id != NULL:
+            some.conn_id = self.conn_id + first
+        if self.sid != NULL:
+            some.sid = self.sid + first
+        if self.seq != NULL:
+            some.seq = self.seq + first
+        return some
+
+
+_NO_ROWS = tuple(
+    np.empty(0, dtype) for dtype in (np.int8, np.int32, np.int8, np.uint16, np.int64, np.int64)
+)
+
 
 cdef class Event:
     """What one frame did to one book. The iterator uses one object over and over: ``copy`` what is to stay.

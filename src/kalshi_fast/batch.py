@@ -7,7 +7,7 @@ them (``recorder``), where their memory comes from (``pool``), how they look in 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 import msgspec
 
@@ -42,6 +42,7 @@ class RejectedFrame(msgspec.Struct, frozen=True, array_like=True):
 class RawFrame(msgspec.Struct, frozen=True, array_like=True):
     """A frame of a channel that is kept as it comes."""
 
+    table: ClassVar[str] = "raw"
     ingest_ns: int
     conn_id: int
     channel: str

@@ -150,8 +150,9 @@ def parser() -> argparse.ArgumentParser:
     compact = commands.add_parser(
         "compact",
         help="merge small Parquet files",
-        description="Merges the small Parquet files of every date before today (UTC) into few large ones, and"
-        " checks that not a row changed. May be killed at any time; the next run finishes what it finds.",
+        description="Merges the small Parquet files of every table and date before today (UTC) into few large"
+        " ones, and checks that not a row changed. May be killed at any time; the next run finishes what it"
+        " finds.",
     )
     compact.add_argument("dates", nargs="*", metavar="DATE", help="these dates only, YYYY-MM-DD; also today")
     compact.add_argument("--all", action="store_true", help="today's complete files too")
@@ -182,7 +183,16 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="never take changes under a doubtful name for those of the market whose book they fit",
     )
+    importing.add_argument(
+        "--to",
+        choices=("files", "clickhouse"),
+        default="files",
+        help="clickhouse: into the database too, each import once, whatever OUT it comes from",
+    )
     _add_output(importing)
+    _add_settings(
+        importing, only=[setting.name for setting in SETTINGS if setting.name.startswith("CLICKHOUSE_")]
+    )
 
     export = commands.add_parser(
         "export",
@@ -625,7 +635,7 @@ def _query(options: argparse.Namespace) -> int:
 
 
 def _compact(options: argparse.Namespace) -> int:
-    from kalshi_fast.compact import MAX_BYTES, compact, dates, describe
+    from kalshi_fast.compact import MAX_BYTES, all_dates, compact, describe
 
     if options.dates and options.all:
         raise ConfigError("--all: every date is meant; leave one of --all and DATE out")
@@ -633,12 +643,17 @@ def _compact(options: argparse.Namespace) -> int:
     if root is None:
         raise ConfigError("PARQUET_DIR is off: there is nothing to compact")
     today = datetime.now(UTC).date()
-    reports = compact(
-        dates(root / "orderbook", options.dates, everything=options.all, today=today),
-        max_bytes=options.max_bytes or MAX_BYTES,
-        dry_run=options.dry_run,
-        quiet=options.quiet,
-    )
+    reports = [
+        report
+        for table, directories in all_dates(root, options.dates, everything=options.all, today=today).items()
+        for report in compact(
+            directories,
+            table=table,
+            max_bytes=options.max_bytes or MAX_BYTES,
+            dry_run=options.dry_run,
+            quiet=options.quiet,
+        )
+    ]
     for report in reports:
         sys.stdout.write(describe(report, dry_run=options.dry_run) + "\n")
         if report.error is not None:
@@ -651,6 +666,9 @@ def _compact(options: argparse.Namespace) -> int:
 def _import(options: argparse.Namespace) -> int:
     from kalshi_fast.importing import describe, import_recordings
 
+    settings = _load(options).settings if options.to == "clickhouse" else None
+    if settings is not None and settings.clickhouse_url is None:
+        raise ConfigError("CLICKHOUSE_URL is off: --to clickhouse needs one")
     report = import_recordings(
         options.paths,
         options.out,
@@ -660,9 +678,31 @@ def _import(options: argparse.Namespace) -> int:
         quiet=options.quiet,
     )
     sys.stdout.write(describe(report, dry_run=options.dry_run) + "\n")
+    if settings is not None and not options.dry_run:
+        _store_imports(options, settings)
     if options.json:
         sys.stdout.write(json.dumps(report.figures()) + "\n")
     return 0
+
+
+def _store_imports(options: argparse.Namespace, settings: Settings) -> None:
+    from kalshi_fast.importing.store import describe_stored, store_imports
+    from kalshi_fast.sinks import clickhouse
+
+    url = settings.clickhouse_url
+    assert url is not None  # noqa: S101 - looked at before
+    client = clickhouse.connect(
+        url,
+        user=settings.clickhouse_user,
+        password=settings.clickhouse_password,
+        database=settings.clickhouse_database,
+        cluster=settings.clickhouse_cluster,
+    )
+    try:
+        stored = store_imports(client, options.out, quiet=options.quiet)
+    finally:
+        client.close()
+    sys.stdout.write(describe_stored(stored, url) + "\n")
 
 
 def _export(options: argparse.Namespace) -> int:

@@ -17,6 +17,7 @@ from kalshi_fast._book import YES
 from kalshi_fast._columns import CLEAR, GAP, SNAPSHOT
 from kalshi_fast._rows import write_book
 from kalshi_fast.batch import Batch, HealthEvent, RawFrame, RejectedFrame
+from kalshi_fast.channels.rows import MarketRow
 from kalshi_fast.errors import FrameError
 from kalshi_fast.strategy import Driver
 from kalshi_fast.subscription import Subscription
@@ -132,6 +133,11 @@ class Recorder:
         for link in self._links:
             link.watch()
         return self._driver
+
+    @property
+    def watched(self) -> bool:
+        """A strategy looks on."""
+        return self._driver is not None
 
     def look(self) -> None:
         """Shows the strategy what has been written so far. Only between two frames."""
@@ -317,6 +323,8 @@ class Recorder:
         if self._batch.extra_bytes >= _EXTRA_BYTES_PER_BATCH:
             self.seal()
         self._batch.add_row(table, row, size_bytes)
+        if self._driver is not None and not isinstance(row, MarketRow):
+            self._driver.keep(row)
 
     def raw(self, payload: bytes, ingest_ns: int, link: Speaker, channel: str) -> None:
         """A frame that is kept as it came. Raises FrameError for one that is too long."""
@@ -325,7 +333,10 @@ class Recorder:
         if self._batch.extra_bytes >= _EXTRA_BYTES_PER_BATCH:
             self.seal()
         self.counters.raw += 1
-        self._batch.add_raw(RawFrame(ingest_ns, link.conn_id, channel, payload))
+        frame = RawFrame(ingest_ns, link.conn_id, channel, payload)
+        self._batch.add_raw(frame)
+        if self._driver is not None:
+            self._driver.keep(frame)
 
     def seal_when_full(self) -> None:
         """Seals a batch that has its rows."""

@@ -1,18 +1,21 @@
-"""One class for the live market, the simulator and a replay: callbacks for what happens to books.
+"""One class for the live market, the simulator and a replay: callbacks for what happens to books, and beside
+them.
 
 ``Strategy`` is the base. A replay drives it with recorded rows; live, ``Recorder.attach`` drives it with the
 rows that the recorder has just written, through the same code, so that it sees the same events with the same
-books in both. Not here: orders, fills.
+books in both, and trades, tickers and announcements between them in the same order. Not here: that order
+(``interleave``), orders, fills.
 """
 
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from kalshi_fast._replay import BookTable, EventReader, Rows, open_frame
+from kalshi_fast.interleave import Teller, interleave, order
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,6 +24,9 @@ if TYPE_CHECKING:
 
     from kalshi_fast._columns import EventColumns
     from kalshi_fast._replay import Event
+    from kalshi_fast.batch import RawFrame
+    from kalshi_fast.channels.rows import LifecycleRow, TickerRow, TradeRow
+    from kalshi_fast.interleave import ChannelRow
 
 log = logging.getLogger("kalshi_fast.strategy")
 
@@ -44,16 +50,45 @@ class Strategy:
         """From here on the book is unknown, until the next snapshot."""
 
     def on_book(self, event: Event) -> None:
-        """Behind each of the others that leaves a known book."""
+        """Behind each of those before that leaves a known book."""
+
+    def on_trade(self, trade: TradeRow, /) -> None:
+        """Somebody has traded; each trade once, also one that was missed and came by REST later."""
+
+    def on_ticker(self, ticker: TickerRow, /) -> None:
+        """What the ticker channel says of a market."""
+
+    def on_lifecycle(self, announcement: LifecycleRow, /) -> None:
+        """A market or an event was created, has changed, was determined or settled."""
+
+    def on_raw(self, frame: RawFrame, /) -> None:
+        """A frame of a channel that is kept as it comes (``RAW``)."""
 
 
 def callbacks(strategy: Strategy) -> tuple[Callable[[Event], None] | None, ...]:
-    """The four callbacks; None for those that are not overridden."""
+    """The four callbacks for books; None for those that are not overridden."""
     names = ("on_snapshot", "on_delta", "on_gap", "on_book")
     return tuple(
         None if getattr(type(strategy), name) is getattr(Strategy, name) else getattr(strategy, name)
         for name in names
     )
+
+
+_CHANNELS: Final = {
+    "market_lifecycle": "on_lifecycle",
+    "trades": "on_trade",
+    "tickers": "on_ticker",
+    "raw": "on_raw",
+}
+
+
+def channel_callbacks(strategy: Strategy) -> dict[str, Callable[..., None]]:
+    """The callbacks for other channels that are overridden, by the name of the table."""
+    return {
+        table: getattr(strategy, name)
+        for table, name in _CHANNELS.items()
+        if getattr(type(strategy), name) is not getattr(Strategy, name)
+    }
 
 
 class Driver:
@@ -68,15 +103,26 @@ class Driver:
         self.events = 0
         self.table = BookTable()
         self._callbacks = callbacks(strategy)
+        self._teller = Teller(channel_callbacks(strategy))
+        self._wanted = frozenset(channel_callbacks(strategy))
+        self._beside: list[ChannelRow] = []  # not told of yet
         self._tickers = tickers
         self._seen = 0  # rows of the present buffer that have been dealt with
         self._open: dict[str, NDArray[Any]] | None = None  # a snapshot whose end may not be written yet
 
+    def keep(self, row: ChannelRow) -> None:
+        """A row of another channel has been written: it is told of with the next ``look``."""
+        if row.table in self._wanted and self.error is None:
+            self._beside.append(row)
+
     def look(self, columns: EventColumns, *, sealed: bool, whole: bool) -> None:
         """Deals with the new rows of a buffer. ``sealed``: the next call is about another one; ``whole``: the
-        last row is the last of its frame, for certain."""
+        last row is the last of its frame, for certain, and of its read."""
         first, self._seen = self._seen, 0 if sealed else columns.n
-        if self.error is not None or (first == columns.n and not (whole and self._open)):
+        if self.error is not None:
+            return
+        beside = self._ready(whole=whole) if self._beside else []
+        if first == columns.n and not (whole and self._open) and not beside:
             return
         arrays = {name: columns.arrays[name][first : columns.n] for name in _COLUMNS}
         if self._open is not None:
@@ -87,8 +133,18 @@ class Driver:
             if stop < len(arrays["type"]):
                 self._open = {name: array[stop:].copy() for name, array in arrays.items()}
                 arrays = {name: array[:stop] for name, array in arrays.items()}
+        rows = iter([Rows(**arrays)])
+        told = self._teller.told(interleave(rows, beside)) if beside else rows
         try:
-            self.events += EventReader(self.table, self._tickers, [Rows(**arrays)]).drive(*self._callbacks)
+            self.events += EventReader(self.table, self._tickers, told).drive(*self._callbacks)
         except Exception as error:
             self.error = error
+            self._beside.clear()
             log.exception("the strategy failed and is not called any more; recording goes on")
+
+    def _ready(self, *, whole: bool) -> list[ChannelRow]:
+        """What can be told of now, in order. A read that goes on may bring more, which comes first."""
+        last_ns = self._beside[-1].ingest_ns
+        ready = [row for row in self._beside if whole or row.ingest_ns < last_ns]
+        self._beside = self._beside[len(ready) :]
+        return sorted(ready, key=order)

@@ -155,6 +155,7 @@ class Backfill:
                     found += self._streams.filled(row)
                 elif row.ts_us >= first_us and self._streams.lacks(row):
                     self._left_out += 1
+        self._streams.recorder.look()  # no frame may come for a while, and a strategy wants to know
         return found
 
     # --- markets ----------------------------------------------------------------------------------

@@ -48,8 +48,6 @@ class ChannelLink:
     ``raw``: channels whose frames are kept as they come.
     """
 
-    watched = False  # strategies look at books
-
     def __init__(self, streams: Streams, session: ChannelSession, *, raw: Iterable[str] = ()) -> None:
         self.session = session
         self.conn_id = 0
@@ -59,6 +57,11 @@ class ChannelLink:
         self._streams = streams
         self._raw = frozenset(raw)
         self._decoded = 0
+
+    @property
+    def watched(self) -> bool:
+        """A strategy wants to see what a read has brought."""
+        return self._streams.recorder.watched
 
     # --- the connection ---------------------------------------------------------------------------
 
@@ -83,7 +86,8 @@ class ChannelLink:
         self._streams.follow(self, now_ns)
 
     def look(self) -> None:
-        """There is nothing that a strategy could see."""
+        """Shows the strategy what this read has brought."""
+        self._streams.recorder.look()
 
     def on_full(self) -> None:
         """The fast path has filled a batch, which cannot be: it is given no books."""

@@ -1,7 +1,8 @@
 """Rows of the other channels: integers and exact decimals made of the exchange's words, and their Arrow
 columns.
 
-One struct a table of sql/, its fields in the order of the columns. The rows of a batch travel with it as
+One struct a table of sql/, its fields in the order of the columns; they are also the typed events of a replay
+and of a strategy. The rows of a batch travel with it as
 msgpack (``batch.Extra``); ``arrow`` makes columns of them for a store. ``sid`` and ``seq`` 0: it came by
 REST. Not here: who writes them (``streams``).
 """
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 import uuid
 from decimal import Decimal
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, ClassVar, Final, TypeAlias
 
 import msgspec
 import pyarrow as pa
@@ -27,6 +28,9 @@ NIL_ID: Final = str(uuid.UUID(int=0))
 
 
 class TradeRow(msgspec.Struct, frozen=True, array_like=True):
+    """A trade; ``yes_price_e4`` is what the yes side paid."""
+
+    table: ClassVar[str] = "trades"
     conn_id: int
     sid: int
     seq: int
@@ -39,10 +43,16 @@ class TradeRow(msgspec.Struct, frozen=True, array_like=True):
     ts_us: int
     ingest_ns: int
 
+    @property
+    def ticker(self) -> str:
+        """The market, by the name that book events have for it."""
+        return self.market_ticker
+
 
 class TickerRow(msgspec.Struct, frozen=True, array_like=True):
     """A value that the exchange left out is None."""
 
+    table: ClassVar[str] = "tickers"
     conn_id: int
     sid: int
     market_id: str
@@ -60,10 +70,16 @@ class TickerRow(msgspec.Struct, frozen=True, array_like=True):
     ts_us: int
     ingest_ns: int
 
+    @property
+    def ticker(self) -> str:
+        """The market, by the name that book events have for it."""
+        return self.market_ticker
+
 
 class LifecycleRow(msgspec.Struct, frozen=True, array_like=True):
-    """An announcement as it came; ``body`` is the JSON of its ``msg``."""
+    """An announcement as it came; ``body`` is the JSON of its ``msg``. One of a whole event has no market."""
 
+    table: ClassVar[str] = "market_lifecycle"
     conn_id: int
     sid: int
     seq: int
@@ -72,6 +88,11 @@ class LifecycleRow(msgspec.Struct, frozen=True, array_like=True):
     event_type: str
     body: str
     ingest_ns: int
+
+    @property
+    def ticker(self) -> str:
+        """The market, by the name that book events have for it."""
+        return self.market_ticker
 
 
 class MarketRow(msgspec.Struct, frozen=True, array_like=True):

@@ -179,6 +179,19 @@ class ChannelSession:
         self.granted.append(channel.name)
         self.tick()
 
+    def grant(self, name: str, sid: int, seq: int) -> None:
+        """This subscription carries the channel from this number on, asked for or not: frames played again
+        have no replies to commands before them."""
+        channel = next((c for c in self._channels if c.name == name), None)
+        if channel is None:
+            channel = _Channel(name)
+            self._channels.append(channel)
+        elif channel.sid is not None:
+            self._by_sid.pop(channel.sid, None)
+        channel.sid, channel.next_seq, channel.repeats = sid, seq, 0
+        channel.asked, channel.deadline_ns = 0, NEVER
+        self._by_sid[sid] = channel
+
     def on_ok(self, reply: wire.Ok) -> None:
         for channel in self._channels:
             if reply.id and channel.update == reply.id:

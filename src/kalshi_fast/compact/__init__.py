@@ -6,7 +6,7 @@ proof, ``swap`` puts it in place. Not here: recording; a recorder may run meanwh
 
 from __future__ import annotations
 
-from kalshi_fast.compact.days import MAX_BYTES, Report, compact, dates, describe
+from kalshi_fast.compact.days import MAX_BYTES, Report, all_dates, compact, dates, describe
 from kalshi_fast.compact.swap import event_files
 
-__all__ = ["MAX_BYTES", "Report", "compact", "dates", "describe", "event_files"]
+__all__ = ["MAX_BYTES", "Report", "all_dates", "compact", "dates", "describe", "event_files"]

@@ -1,8 +1,9 @@
-"""Which dates are compacted, and which of their files become one.
+"""Which dates of which tables are compacted, and which of their files become one.
 
 A running recorder adds complete files by rename and never touches them again, so that every date may be
 compacted at any time. Today is left alone unless it is asked for, because its files become more anyway, and
-then those of the last minute stay: a recorder that has just been restarted may be reading them.
+then those of the last minute stay: a recorder that has just been restarted may be reading them. Raw frames
+are no table: their files go on over the restarts of a recorder, up to 64 MiB each, so none are small.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any, Final
 
+from kalshi_fast.arrow import EVENT_SCHEMA
+from kalshi_fast.channels.rows import SCHEMAS
 from kalshi_fast.compact.merge import in_time_order, write_merged
 from kalshi_fast.compact.source import Source
 from kalshi_fast.compact.swap import (
@@ -37,13 +40,20 @@ if TYPE_CHECKING:
 
 MAX_BYTES: Final = 1 << 30
 SETTLED_S: Final = 60.0
+BOOKS: Final = "orderbook"
+TABLES: Final = {
+    BOOKS: EVENT_SCHEMA,
+    **{table: SCHEMAS[table] for table in ("trades", "tickers", "market_lifecycle")},
+}
 
 
 @dataclass(slots=True)
 class Report:
-    """What became of one date. ``error`` says why not more; the files it speaks of are as they were."""
+    """What became of one date of a table. ``error`` says why not more; the files it speaks of are as they
+    were."""
 
     date: str
+    table: str = BOOKS
     files_before: int = 0
     files_after: int = 0
     rows: int = 0  # of the merged files
@@ -66,7 +76,27 @@ def describe(report: Report, *, dry_run: bool) -> str:
         text += " would be merged" if dry_run else sizes
     if report.finished_swaps:
         text += f"; {report.finished_swaps} from an interrupted run {'to be ' if dry_run else ''}finished"
-    return f"{report.date}  {text}"
+    return f"{_title(report)}  {text}"
+
+
+def _title(report: Report) -> str:
+    return report.date if report.table == BOOKS else f"{report.date}  {report.table}"
+
+
+def all_dates(root: Path, named: Sequence[str], *, everything: bool, today: date) -> dict[str, list[Path]]:
+    """The directories to compact of every table below PARQUET_DIR. Raises ConfigError, for a date that no
+    table has too."""
+    there = [table for table in TABLES if (root / table).is_dir()] or [BOOKS]
+    chosen: dict[str, list[Path]] = {}
+    missing = set(named)
+    for table in there:
+        here = [text for text in named if _is_date(text) and (root / table / f"date={text}").is_dir()]
+        if here or not named:
+            chosen[table] = dates(root / table, here, everything=everything, today=today)
+            missing.difference_update(here)
+    if missing:  # says what is wrong with them
+        dates(root / there[0], sorted(missing), everything=everything, today=today)
+    return chosen
 
 
 def dates(root: Path, named: Sequence[str], *, everything: bool, today: date) -> list[Path]:
@@ -97,14 +127,19 @@ def _is_date(text: str) -> bool:
 
 
 def compact(
-    directories: Sequence[Path], *, max_bytes: int = MAX_BYTES, dry_run: bool = False, quiet: bool = False
+    directories: Sequence[Path],
+    *,
+    table: str = BOOKS,
+    max_bytes: int = MAX_BYTES,
+    dry_run: bool = False,
+    quiet: bool = False,
 ) -> list[Report]:
-    """Compacts one date after the other; an error ends its date and not the others."""
+    """Compacts one date of a table after the other; an error ends its date and not the others."""
     line = ProgressLine(quiet=quiet)
     reports = []
     try:
         for directory in directories:
-            report = Report(directory.name.removeprefix("date="))
+            report = Report(directory.name.removeprefix("date="), table)
             reports.append(report)
             try:
                 _compact_date(directory, report, max_bytes, line, dry_run=dry_run)
@@ -124,10 +159,12 @@ def _compact_date(
         report.finished_swaps = pending(directory) if dry_run else recover(directory)
         files = event_files(directory)
         report.files_before = report.files_after = len(files)
-        line.show(f"{report.date}  looking at {len(files):,} files …")
-        for group in groups(_settled(directory, [Source(path) for path in files]), max_bytes):
+        line.show(f"{_title(report)}  looking at {len(files):,} files …")
+        for group in groups(
+            _settled(directory, [Source(path, TABLES[report.table]) for path in files]), max_bytes
+        ):
             before = sum(source.bytes for source in group)
-            after = before if dry_run else _merge(directory, group, _progress(line, report.date, group))
+            after = before if dry_run else _merge(directory, group, _progress(line, _title(report), group))
             report.rows += sum(source.rows for source in group)
             report.bytes_before += before
             report.bytes_after += after

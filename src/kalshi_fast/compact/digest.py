@@ -1,4 +1,4 @@
-"""Digests that tell whether two streams of event rows hold the same rows, and in the same order.
+"""Digests that tell whether two streams of rows hold the same rows, and in the same order.
 
 Every row becomes one 64-bit hash over all of its columns. ``rows`` adds hashes up, in two independent
 ways, so that the order does not count; ``order`` weighs each with its place. Vectorised: the cost is a few
@@ -33,6 +33,8 @@ def _mixed(values: _Hashes) -> _Hashes:
 
 def _words(column: pa.Array) -> _Hashes:
     """A 64-bit word per value: the number itself, or a hash of the string."""
+    if pa.types.is_string(column.type):
+        column = column.dictionary_encode()
     if pa.types.is_dictionary(column.type):
         # The strings are hashed once each, not once per row.
         words = np.array([_string(value) for value in column.dictionary.to_pylist()] or [0], np.uint64)
@@ -40,6 +42,8 @@ def _words(column: pa.Array) -> _Hashes:
     else:
         if pa.types.is_timestamp(column.type):
             column = column.cast(pa.int64())
+        elif pa.types.is_boolean(column.type):
+            column = column.cast(pa.uint8())
         numbers: NDArray[Any] = column.fill_null(0).to_numpy(zero_copy_only=False)
         found = numbers.astype(np.uint64)
     if column.null_count:

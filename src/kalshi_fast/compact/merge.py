@@ -1,4 +1,4 @@
-"""Merges event files into one, ordered by (ingest_ts, file, row), and proves that it holds the same rows.
+"""Merges files of a table into one, ordered by (ingest_ts, file, row), and proves that it has the same rows.
 
 Memory stays bounded: of each file that overlaps the present moment one block is held, of the output one row
 group. The rows' digest is taken three times: as they are read, as they are merged, and of the finished file
@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from kalshi_fast.arrow import EVENT_SCHEMA, SCHEMA_VERSION
 from kalshi_fast.compact.digest import Digest
-from kalshi_fast.compact.source import INGEST, SOURCES_KEY, Range, Source, ingest_ns
+from kalshi_fast.compact.source import SOURCES_KEY, Range, Source, ingest_ns
 from kalshi_fast.errors import CompactError
 from kalshi_fast.sinks.layout import (
     PREFIX,
@@ -47,7 +47,8 @@ def write_merged(sources: Sequence[Source], output: Path, progress: Callable[[in
     """
     try:
         read, merged = Digest(), Digest()
-        with output.open("xb") as file, _writer(file) as writer:
+        schema = sources[0].schema
+        with output.open("xb") as file, _writer(file, schema) as writer:
             for group in _row_groups(_merged_blocks(sources, read)):
                 merged.add(group)
                 writer.write_batch(group)
@@ -56,7 +57,7 @@ def write_merged(sources: Sequence[Source], output: Path, progress: Callable[[in
             writer.close()
             file.flush()
             os.fsync(file.fileno())
-        _verify(output, read, merged, progress)
+        _verify(output, read, merged, progress, schema)
     except OSError as error:
         output.unlink(missing_ok=True)
         raise CompactError(f"{output} cannot be written: {error.strerror or error}") from error
@@ -67,10 +68,9 @@ def write_merged(sources: Sequence[Source], output: Path, progress: Callable[[in
 
 
 @contextmanager
-def _writer(file: BinaryIO) -> Iterator[pq.ParquetWriter]:
-    writer = pq.ParquetWriter(
-        file, EVENT_SCHEMA, **writer_options(), sorting_columns=[pq.SortingColumn(INGEST)]
-    )
+def _writer(file: BinaryIO, schema: pa.Schema) -> Iterator[pq.ParquetWriter]:
+    order = [pq.SortingColumn(schema.get_field_index("ingest_ts"))]
+    writer = pq.ParquetWriter(file, schema, **writer_options(schema), sorting_columns=order)
     try:
         yield writer
     finally:
@@ -80,10 +80,16 @@ def _writer(file: BinaryIO) -> Iterator[pq.ParquetWriter]:
         writer.is_open = False  # else its finalizer tries once more
 
 
-def _verify(output: Path, read: Digest, merged: Digest, progress: Callable[[int], None]) -> None:
+def _verify(
+    output: Path,
+    read: Digest,
+    merged: Digest,
+    progress: Callable[[int], None],
+    schema: pa.Schema = EVENT_SCHEMA,
+) -> None:
     """Reads the file again, with all checks of an input: same rows as were read, same order as merged."""
     stored = Digest()
-    for block in Source(output).blocks():
+    for block in Source(output, schema).blocks():
         stored.add(block)
         progress(merged.count + stored.count)
     if stored != merged or stored.rows != read.rows:
@@ -107,7 +113,7 @@ class _Stream:
     def __init__(self, source: Source, read: Digest) -> None:
         self._blocks = source.blocks()
         self._read = read
-        self.rows = pa.RecordBatch.from_pylist([], EVENT_SCHEMA)
+        self.rows = pa.RecordBatch.from_pylist([], source.schema)
         self.ended = False
         self.more()
 
@@ -201,7 +207,7 @@ def _slim(batch: pa.RecordBatch) -> pa.RecordBatch:
             values = column.dictionary.take(pa.array(used))
             column = pa.DictionaryArray.from_arrays(pa.array(renumbered[codes]), values)
         columns.append(column)
-    return pa.RecordBatch.from_arrays(columns, schema=EVENT_SCHEMA)
+    return pa.RecordBatch.from_arrays(columns, schema=batch.schema)
 
 
 # --- what the file says of itself ---------------------------------------------------------------------

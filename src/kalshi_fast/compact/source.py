@@ -1,4 +1,4 @@
-"""One event file as an input of a merge: checked on opening, then read in blocks of sorted rows.
+"""One file of a table as an input of a merge: checked on opening, then read in blocks of sorted rows.
 
 Whatever is wrong with it is a CompactError that names the file. Not here: what becomes of rows (``merge``).
 """
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 SOURCES_KEY: Final = f"{PREFIX}sources"  # what merged files said of themselves that had no ranges yet
 _BLOCK_ROWS: Final = 65_536
-INGEST: Final = EVENT_SCHEMA.get_field_index("ingest_ts")
 Range = list[Any]  # [journal_id, first_seq, first_row, end_seq, end_row]
 
 
@@ -43,8 +42,9 @@ def readable(path: Path) -> Iterator[None]:
 class Source:
     """A file whose footer, schema and first row are known to be good."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, schema: pa.Schema = EVENT_SCHEMA) -> None:
         self.path = path
+        self.schema = schema
         with readable(path):
             status = path.stat()
             self.bytes, self.modified_s = status.st_size, status.st_mtime
@@ -65,22 +65,27 @@ class Source:
         told = self.metadata.get(SCHEMA_VERSION_KEY)
         if told is None or not told.isascii() or not told.isdigit():
             raise CompactError(
-                f"{self.path} is not an event file of kalshi-fast: {SCHEMA_VERSION_KEY} is {excerpt(told)}"
+                f"{self.path} is not {self._kind} of kalshi-fast: {SCHEMA_VERSION_KEY} is {excerpt(told)}"
             )
         if int(told) > SCHEMA_VERSION:
             raise CompactError(
                 f"{self.path} has schema version {told}, and this kalshi-fast knows {SCHEMA_VERSION} at most:"
                 " use the version that wrote it"
             )
-        if not schema.equals(EVENT_SCHEMA):
+        if not schema.equals(self.schema):
             there = {field.name: str(field.type) for field in schema}
-            ours = {field.name: str(field.type) for field in EVENT_SCHEMA}
+            ours = {field.name: str(field.type) for field in self.schema}
             odd = [name for name in {**ours, **there} if there.get(name) != ours.get(name)]
+            what = "the event schema" if self.schema is EVENT_SCHEMA else "its table"
             raise CompactError(
-                f"{self.path} has other columns than the event schema: {', '.join(odd) or 'another order'}"
+                f"{self.path} has other columns than {what}: {', '.join(odd) or 'another order'}"
             )
         if self.rows == 0:
             raise CompactError(f"{self.path} holds no rows, and no recorder writes such a file")
+
+    @property
+    def _kind(self) -> str:
+        return "an event file" if self.schema is EVENT_SCHEMA else "a file of this table"
 
     def _listed(self, key: str, good: Callable[[Any], bool], expected: str) -> list[Any] | None:
         """A list in the metadata, None when there is none."""
@@ -100,9 +105,9 @@ class Source:
         with readable(self.path), self._open() as file:
             last_ns, rows = self.first_ns, 0
             for batch in file.iter_batches(batch_size=_BLOCK_ROWS):
-                if batch.column(INGEST).null_count:
+                if batch.column("ingest_ts").null_count:
                     raise CompactError(f"{self.path} has rows without ingest_ts")
-                times = _ns(batch.column(INGEST))
+                times = ingest_ns(batch)
                 falls = np.flatnonzero(np.diff(times, prepend=last_ns) < 0)
                 if len(falls):
                     raise CompactError(
@@ -130,7 +135,7 @@ def _ns(column: pa.Array) -> NDArray[np.int64]:
 
 def ingest_ns(batch: pa.RecordBatch) -> NDArray[np.int64]:
     """The receive times of a batch."""
-    return _ns(batch.column(INGEST))
+    return _ns(batch.column("ingest_ts"))
 
 
 def _ours(metadata: dict[bytes, bytes]) -> dict[str, str]:

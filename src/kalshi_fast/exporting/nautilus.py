@@ -1,6 +1,8 @@
-"""Parquet in the shape that NautilusTrader's wrangler of order book deltas takes: see docs/export.md.
+"""Parquet in the shape that NautilusTrader's wranglers of order book deltas and of trades take: see
+docs/export.md.
 
-Columns action, side, price, size, order_id, flags, sequence, ts_event and ts_init, by their names there. It
+Columns action, side, price, size, order_id, flags, sequence, ts_event and ts_init, of a trade price, size,
+aggressor_side, trade_id, ts_event and ts_init, by their names there. It
 is not NautilusTrader's own catalogue: that one's encoding follows its version and its precision mode, and ten
 lines of its own API write it from this. Not here: NautilusTrader itself (100 MB, and not needed for this).
 """
@@ -16,6 +18,7 @@ from kalshi_fast._depth import CLEARED, LEVEL, SET
 
 if TYPE_CHECKING:
     from kalshi_fast.exporting.days import MarketDay
+    from kalshi_fast.exporting.trades import TradeRows
 
 # Source: NautilusTrader's RecordFlag.
 F_LAST: Final = 1 << 7
@@ -36,6 +39,32 @@ SCHEMA: Final = pa.schema(
         ("ts_init", _TIME),
     ]
 )
+TRADE_SCHEMA: Final = pa.schema(
+    [
+        ("price", pa.float64()),
+        ("size", pa.float64()),
+        ("aggressor_side", pa.dictionary(pa.int8(), pa.string())),
+        ("trade_id", pa.string()),
+        ("ts_event", _TIME),
+        ("ts_init", _TIME),
+    ]
+)
+_AGGRESSORS: Final = pa.array(["SELLER", "BUYER"])
+
+
+def trade_table(trades: TradeRows) -> pa.Table:
+    """Trades of a market as trade ticks; a time of the exchange behind the receipt is that of the receipt."""
+    return pa.table(
+        [
+            pa.array(trades.price_e4 / 10_000),
+            pa.array(trades.qty_e2 / 100),
+            pa.DictionaryArray.from_arrays(pa.array(trades.buys.astype(np.int8)), _AGGRESSORS),
+            trades.ids,
+            pa.array(np.minimum(trades.exchange_ns, trades.receive_ns)).view(_TIME),
+            pa.array(trades.receive_ns).view(_TIME),
+        ],
+        schema=TRADE_SCHEMA,
+    )
 
 
 def delta_table(day: MarketDay) -> pa.Table:

@@ -23,9 +23,10 @@ from kalshi_fast.progress import ProgressLine, bar
 from kalshi_fast.replaying.replay import Replay
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from kalshi_fast.exporting.days import MarketDay
+    from kalshi_fast.exporting.trades import TradeRows
     from kalshi_fast.replaying.source import Source
     from kalshi_fast.replaying.times import Moment
 
@@ -52,7 +53,8 @@ class ExportedFile:
 @dataclass(slots=True)
 class ExportReport:
     """``crossed``: events after which a book was crossed or locked, which other programs cannot show;
-    ``unknown``: events of a book that is unknown, left out; ``faults``: events that cannot be true."""
+    ``unknown``: events of a book that is unknown, left out; ``faults``: events that cannot be true;
+    ``lone_trades``: of markets that had no book on their date, left out."""
 
     form: str
     files: list[ExportedFile] = field(default_factory=list)
@@ -61,6 +63,7 @@ class ExportReport:
     crossed: int = 0
     unknown: int = 0
     faults: int = 0
+    lone_trades: int = 0
 
     def figures(self) -> dict[str, Any]:
         return asdict(self)
@@ -83,7 +86,8 @@ def export(
     """Writes the recorded books of ``markets`` (None: all) in one of FORMS into the directory ``out``.
 
     hftbacktest and nautilus: a file for each market and date (in parts when a date has more than ``max_rows``
-    updates). csv: a file for each date, of events, or with ``bbo`` of the best bid and ask.
+    updates), with the trades in it or, nautilus, beside it. csv: a file for each date, of events, and one of
+    trades where there are any, or with ``bbo`` of the best bid and ask.
     """
     if form not in FORMS:
         raise ConfigError(f"FORM: expected one of {', '.join(FORMS)}, got {form!r}")
@@ -94,23 +98,22 @@ def export(
     line = ProgressLine(quiet=quiet)
     try:
         if form == "csv":
-            _csv(replay, out, report, line, bbo=bbo, overwrite=overwrite)
-            with replay.open() as opened:
-                missing = set(markets or ()) - set(opened.tickers)
+            missing = set(markets or ()) - _csv(replay, out, report, line, bbo=bbo, overwrite=overwrite)
         else:
-            trades = Trades(source)
+            trades = Trades(replay)
             with replay.open() as opened:
                 totals = Totals()
                 for day in market_days(
                     opened, totals, max_rows=max_rows, progress=lambda: _show(line, opened, totals.events)
                 ):
-                    exported = _market_file(form, day, trades, out, overwrite=overwrite)
-                    if exported.rows:
+                    for exported in _market_files(form, day, trades.of(day), out, overwrite=overwrite):
                         report.files.append(exported)
                         report.rows += exported.rows
                 missing = set(markets or ()) - set(opened.tickers)
             report.events, report.crossed = totals.events, totals.crossed
             report.unknown, report.faults = totals.unknown, totals.faults
+            trades.finish()
+            report.lone_trades = trades.lone
     finally:
         line.end()
     if missing:
@@ -123,11 +126,15 @@ def _show(line: ProgressLine, source: Source, events: int) -> None:
     line.show(f"{share}{events:,} events")
 
 
-def _market_file(form: str, day: MarketDay, trades: Trades, out: Path, *, overwrite: bool) -> ExportedFile:
+def _market_files(
+    form: str, day: MarketDay, traded: TradeRows | None, out: Path, *, overwrite: bool
+) -> Iterator[ExportedFile]:
+    """The files of a part of a date, each behind its being there."""
     if _FILE_NAME.fullmatch(day.ticker) is None:
         raise ExportError(f"market_ticker: expected A-Z, 0-9, '.' and '-', got {day.ticker!r}")
     part = f".{day.part + 1}" if day.part else ""
     name = f"{day.ticker}_{table.file_date(day.date)}{part}"
+    trades = 0 if traded is None else len(traded)
     exported = ExportedFile(
         path=str(out / f"{name}.{'npz' if form == 'hftbacktest' else 'parquet'}"),
         market=day.ticker,
@@ -138,39 +145,65 @@ def _market_file(form: str, day: MarketDay, trades: Trades, out: Path, *, overwr
         early=day.early,
         early_max_ms=day.early_max_ns / 1e6,
     )
-    traded = trades.of(day) if form == "hftbacktest" else None
-    if traded is not None:
-        exported.trades = len(traded)
-        exported.rows += exported.trades
-    if not exported.rows:
-        return exported
-    with new_file(Path(exported.path), overwrite=overwrite) as file:
-        if form == "hftbacktest":
-            hft.write_npz(file, hft.event_array(day, traded))
-        else:
+    if form == "hftbacktest":
+        exported.trades = trades
+        exported.rows += trades
+        if exported.rows:
+            with new_file(Path(exported.path), overwrite=overwrite) as file:
+                hft.write_npz(file, hft.event_array(day, traded))
+            yield exported
+        return
+    if exported.rows:
+        with new_file(Path(exported.path), overwrite=overwrite) as file:
             pq.write_table(nautilus.delta_table(day), file, compression="zstd")
-    return exported
+        yield exported
+    if traded is not None and trades:
+        path = out / f"{name}.trades.parquet"
+        with new_file(path, overwrite=overwrite) as file:
+            pq.write_table(nautilus.trade_table(traded), file, compression="zstd")
+        yield ExportedFile(str(path), day.ticker, day.date, trades, trades)
 
 
 def _csv(
     replay: Replay, out: Path, report: ExportReport, line: ProgressLine, *, bbo: bool, overwrite: bool
-) -> None:
+) -> set[str]:
+    """Returns the markets that there are."""
+    found: set[str] = set()
+
     def tables() -> Iterator[tuple[str, pa.Table]]:
         if bbo:
-            yield from table.bbo_tables(replay)
+            for date, rows in table.bbo_tables(replay):
+                found.update(rows.column("market").unique().to_pylist())
+                yield date, rows
             return
         with replay.open() as source:
             for date, rows in table.event_tables(source):
                 yield date, rows
                 report.events += rows.num_rows
                 _show(line, source, report.events)
+            found.update(source.tickers)
 
+    _csv_files("bbo" if bbo else "events", tables(), out, report, overwrite=overwrite)
+    if not bbo and "trades" in replay.tables():
+        _csv_files("trades", table.trade_tables(replay), out, report, overwrite=overwrite)
+    return found
+
+
+def _csv_files(
+    what: str,
+    tables: Iterable[tuple[str, pa.Table]],
+    out: Path,
+    report: ExportReport,
+    *,
+    overwrite: bool,
+) -> None:
     with ExitStack() as stack:
-        writer = None
-        for date, rows in tables():
-            if writer is None or date != report.files[-1].date:
+        writer, now = None, ""
+        for date, rows in tables:
+            if writer is None or date != now:
                 stack.close()
-                path = out / f"{'bbo' if bbo else 'events'}_{table.file_date(date)}.csv.gz"
+                now = date
+                path = out / f"{what}_{table.file_date(date)}.csv.gz"
                 file = stack.enter_context(new_file(path, overwrite=overwrite))
                 packed = stack.enter_context(gzip.GzipFile("", "wb", 3, file, mtime=0))
                 writer = stack.enter_context(
@@ -180,6 +213,8 @@ def _csv(
             writer.write_table(rows)
             report.files[-1].rows += rows.num_rows
             report.rows += rows.num_rows
+            if what == "trades":
+                report.files[-1].trades += rows.num_rows
 
 
 def unknown_market(ticker: str, source: str | Path, **options: Any) -> ExportError:  # noqa: ANN401
@@ -217,6 +252,8 @@ def describe(report: ExportReport, *, shown: int = 10) -> str:
         "dated before the event before them: dated as that one": sum(f.raised for f in report.files),
     }
     lines += [f"{count:,} events {text}" for text, count in notes.items() if count]
+    if report.lone_trades:
+        lines.append(f"{report.lone_trades:,} trades of markets without a book on their date, left out")
     return "\n".join(lines)
 
 

@@ -1,4 +1,4 @@
-"""CSV: the recorded events, or the best bid and ask, with exact decimals; a file for each date.
+"""CSV: the recorded events and trades, or the best bid and ask, with exact decimals; a file for each date.
 
 Prices are dollars with four digits, sizes contracts with two, times UTC with nine. Not here: other forms.
 """
@@ -34,6 +34,16 @@ def event_tables(source: Source) -> Iterator[tuple[str, pa.Table]]:
     """Every event as it was recorded, with its date."""
     for chunk in source.chunks(EVENT_COLUMNS):
         yield from by_date(_events(chunk, source.tickers), "ingest_ts")
+
+
+def trade_tables(replay: Replay) -> Iterator[tuple[str, pa.Table]]:
+    """Every trade as it was recorded, with its date."""
+    for batch in replay.trades():
+        rows = pa.Table.from_batches([batch])
+        names = {"market": "market_ticker", "at": "ingest_ts"}
+        rows = rows.rename_columns([names.get(name, name) for name in rows.column_names])
+        rows = rows.select(["ingest_ts", *(name for name in rows.column_names if name != "ingest_ts")])
+        yield from by_date(exact(rows), "ingest_ts")
 
 
 def bbo_tables(replay: Replay) -> Iterator[tuple[str, pa.Table]]:

@@ -2,7 +2,7 @@
 
 ``seedfile`` reads one file (``values``: its columns), ``ordering`` brings the rows of all into one order of
 time, ``rebuild`` decides what each row is worth (``labels``: whose it is), ``findings`` is the report,
-``publish`` puts the result in place: all or nothing.
+``publish`` puts the result in place: all or nothing; ``store`` puts it into a database too.
 Not here: the layout of the result (``sinks.layout``), replaying it.
 """
 

@@ -18,6 +18,10 @@ import msgspec
 import numpy as np
 
 from kalshi_fast.books import Books
+from kalshi_fast.channels.link import ChannelLink
+from kalshi_fast.channels.rows import SCHEMAS, ChannelRows, arrow
+from kalshi_fast.channels.session import LIFECYCLE, MULTIVARIATE, TICKER, TRADE, ChannelSession
+from kalshi_fast.channels.streams import Streams
 from kalshi_fast.errors import ReplayError, reason
 from kalshi_fast.link import Link
 from kalshi_fast.pool import LocalPool
@@ -32,6 +36,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import BinaryIO
 
+    import pyarrow as pa
     from numpy.typing import NDArray
 
     from kalshi_fast.batch import Batch
@@ -61,6 +66,16 @@ class _Frame(msgspec.Struct):
 
 _LINE: Final = msgspec.json.Decoder(_Line)
 _FRAME: Final = msgspec.json.Decoder(_Frame)
+# By the type of their frames: announcements of events come on the channel of the markets.
+_CHANNELS: Final = {
+    "trade": TRADE,
+    "ticker": TICKER,
+    "market_lifecycle_v2": LIFECYCLE,
+    "event_lifecycle": LIFECYCLE,
+    "event_fee_update": LIFECYCLE,
+    "multivariate_market_lifecycle": MULTIVARIATE,
+}
+_BESIDE_ROWS: Final = 4096
 _BOOK_FRAMES: Final = ("orderbook_snapshot", "orderbook_delta")
 
 
@@ -88,9 +103,51 @@ class CaptureSource(Source):
     def _open(self) -> BinaryIO:
         return gzip.open(self._path) if self._path.suffix == ".gz" else self._path.open("rb")  # type: ignore[return-value]
 
+    # --- beside the books -------------------------------------------------------------------------
+
+    def tables(self) -> Collection[str]:
+        return SCHEMAS.keys() - {"markets"}
+
+    def lacks(self, table: str) -> ReplayError:
+        return ReplayError(f"a capture has no {table} frames apart: its lines are frames", self._path)
+
+    def beside(self, table: str, since_ns: int | None) -> Iterator[pa.RecordBatch]:
+        player = _ChannelPlayer()
+        try:
+            with self._open() as file:
+                for line, _ in self._lines(file):
+                    player.feed(line)
+                    if len(player.rows) >= _BESIDE_ROWS:
+                        yield from self._columns(table, player.take(), since_ns)
+        except (OSError, EOFError) as error:
+            raise ReplayError(f"the capture cannot be read: {reason(error)}", self._path) from error
+        yield from self._columns(table, player.take(), since_ns)
+
+    def _columns(self, table: str, rows: ChannelRows, since_ns: int | None) -> Iterator[pa.RecordBatch]:
+        found = [
+            row
+            for row in getattr(rows, table)
+            if (since_ns is None or row.ingest_ns >= since_ns)
+            and (self.wanted is None or row.market_ticker in self.wanted)
+        ]
+        if found:
+            yield arrow(table, found)
+
+    # --- lines ------------------------------------------------------------------------------------
+
     def _play(self, file: BinaryIO) -> Iterator[Chunk]:
         player: _Player | None = None
-        use_yes_price, last_ns = False, 0
+        for line, use_yes_price in self._lines(file):
+            player = player or _Player(use_yes_price=use_yes_price)
+            player.feed(line)
+            if player.rows >= _CHUNK_ROWS:
+                yield from self._taken(player)
+        if player is not None:
+            yield from self._taken(player)
+
+    def _lines(self, file: BinaryIO) -> Iterator[tuple[_Line, bool]]:
+        """The frames before the end, each with whether the no side is on the yes scale."""
+        begun, use_yes_price, last_ns = False, False, 0
         for number, text in enumerate(file, 1):
             if not text.strip():
                 continue
@@ -101,7 +158,7 @@ class CaptureSource(Source):
                     f"line {number} is no line of a capture: {reason(error)}", self._path
                 ) from error
             if line.ingest_ns is None:
-                if player is not None or not line.use_yes_price:
+                if begun or not line.use_yes_price:
                     raise ReplayError(f"line {number} has no ingest_ns", self._path)
                 use_yes_price = True
                 continue
@@ -110,12 +167,8 @@ class CaptureSource(Source):
             last_ns = line.ingest_ns
             if self.end_ns is not None and last_ns >= self.end_ns:
                 break
-            player = player or _Player(use_yes_price=use_yes_price)
-            player.feed(line)
-            if player.rows >= _CHUNK_ROWS:
-                yield from self._taken(player)
-        if player is not None:
-            yield from self._taken(player)
+            begun = True
+            yield line, use_yes_price
 
     def _taken(self, player: _Player) -> Iterator[Chunk]:
         columns = player.take()
@@ -126,6 +179,61 @@ class CaptureSource(Source):
             chunk = chunk.take(chunk.market_ix >= 0)
             if len(chunk):
                 yield chunk
+
+
+def _payload(line: _Line) -> bytes:
+    payload = bytes(line.frame)
+    return msgspec.json.decode(payload).encode() if payload.startswith(b'"') else payload
+
+
+class _ChannelPlayer:
+    """A live link of the channels beside the books, without a socket: it subscribes to what comes."""
+
+    def __init__(self) -> None:
+        self.rows = ChannelRows()
+        pool = LocalPool(1, 2)
+        self._recorder = Recorder(Books(), pool, self._keep, seal_rows=1)
+        self._pool = pool
+        self._streams = Streams(self._recorder, ())
+        rng = random.Random(1)  # noqa: S311 - nothing is sent
+        self._session = ChannelSession((), (), clock=lambda: 0, rng=rng)
+        self._link = ChannelLink(self._streams, self._session)
+        self._conn_id: int | None = None
+
+    def _keep(self, batch: Batch) -> None:
+        for table in SCHEMAS:
+            getattr(self.rows, table).extend(getattr(batch.channels, table))
+        self._pool.release(batch)
+
+    def feed(self, line: _Line) -> None:
+        ingest_ns = line.ingest_ns
+        assert ingest_ns is not None  # noqa: S101 - looked at before
+        if line.conn_id != self._conn_id:
+            if self._conn_id is not None:
+                self._link.on_disconnected(ingest_ns, "another connection follows")
+            self._conn_id = line.conn_id
+            self._link.on_connected(line.conn_id, ingest_ns)
+        payload = _payload(line)
+        try:
+            frame = _FRAME.decode(payload)
+        except msgspec.DecodeError:
+            return  # what it is the books' link says
+        channel = _CHANNELS.get(frame.type)
+        if channel is None or frame.sid is None:
+            return
+        if self._session.channel_of(frame.sid) != channel:
+            self._session.grant(channel, frame.sid, frame.seq or 0)
+        self._streams.add([frame.msg.market_ticker])
+        self._link.on_frame(payload, ingest_ns)
+        self._session.outbox.clear()
+        self._streams.interruptions.clear()
+        self._streams.to_ask.clear()
+
+    def take(self) -> ChannelRows:
+        """The rows since the last time."""
+        self._recorder.seal()
+        rows, self.rows = self.rows, ChannelRows()
+        return rows
 
 
 class _Player:
@@ -157,9 +265,7 @@ class _Player:
                 self._link.on_disconnected(ingest_ns, "another connection follows")
             self._conn_id = line.conn_id
             self._link.on_connected(line.conn_id, ingest_ns)
-        payload = bytes(line.frame)
-        if payload.startswith(b'"'):
-            payload = msgspec.json.decode(payload).encode()
+        payload = _payload(line)
         taken = self._link.path.take(payload, ingest_ns)
         if taken == 0:
             self._subscribe(payload)

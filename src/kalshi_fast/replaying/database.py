@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pyarrow as pa
 
 from kalshi_fast.errors import KalshiFastError, ReplayError
+from kalshi_fast.replaying.beside import STORED, conform
 from kalshi_fast.replaying.decoding import TABLE_NAMES, chunks_of
 from kalshi_fast.replaying.merge import ahead
 from kalshi_fast.replaying.source import Source
@@ -50,17 +51,16 @@ _SETTINGS: Final = {"output_format_arrow_low_cardinality_as_dictionary": 1}
 _MOMENT: Final = "fromUnixTimestamp64Nano({%s:Int64}, 'UTC')"
 
 
-TRADES_SCHEMA: Final = pa.schema(
-    [
-        pa.field("market", pa.dictionary(pa.int32(), pa.string()), nullable=False),
-        pa.field("ts", pa.timestamp("us", "UTC"), nullable=False),
-        pa.field("at", pa.timestamp("ns", "UTC"), nullable=False),
-        pa.field("taker_side", pa.string(), nullable=False),
-        pa.field("yes_price_e4", pa.int32(), nullable=False),
-        pa.field("qty_e2", pa.int64(), nullable=False),
-        pa.field("trade_id", pa.string(), nullable=False),
-    ]
+# Of the tables beside: as they are in files, but for what Arrow has no type for; and the order of recording,
+# as far as rows tell it.
+_AS_TEXT: Final = frozenset(
+    {"trade_id", "market_id", "market_ticker", "event_ticker", "event_type", "taker_side"}
 )
+_BESIDE_ORDER: Final = {
+    "market_lifecycle": ("ingest_ts", "conn_id", "sid", "seq"),
+    "trades": ("ingest_ts", "conn_id", "sid", "seq", "trade_id"),
+    "tickers": ("ingest_ts", "conn_id", "sid", "ts", "market_ticker"),
+}
 
 
 class DatabaseSource(Source):
@@ -92,27 +92,37 @@ class DatabaseSource(Source):
         return ahead(self._read(columns, since_ns))
 
     def _read(self, columns: Collection[str], since_ns: int | None) -> Iterator[Chunk]:
-        found = self._ask(
-            "count(), toUnixTimestamp64Nano(min(ingest_ts)), toUnixTimestamp64Nano(max(ingest_ts))",
-            since_ns,
-            self.end_ns,
-        )
-        self.rows, first_ns, last_ns = found[0]
-        if not self.rows:
-            return
         selected = ", ".join(f"{_COLUMNS[name]} AS {TABLE_NAMES.get(name, name)}" for name in columns)
-        for begin_ns, stop_ns in self._stretches(first_ns, last_ns + 1, self.rows):
-            table = self._fetch(selected, "orderbook_events", begin_ns, stop_ns, f"ORDER BY {_ORDER}")
+        for table in self._in_stretches("orderbook_events", selected, f"ORDER BY {_ORDER}", since_ns):
             yield from chunks_of(table, columns, self.number)
             self.read += table.num_rows
 
-    def _stretches(self, first_ns: int, stop_ns: int, rows: int) -> Iterator[tuple[int, int]]:
+    def _in_stretches(
+        self, table: str, selected: str, order: str, since_ns: int | None
+    ) -> Iterator[pa.Table]:
+        """All rows from then until the end, a stretch of time after the other."""
+        found = self._ask(
+            table,
+            f"count(), toUnixTimestamp64Nano(min({table}.ingest_ts)),"
+            f" toUnixTimestamp64Nano(max({table}.ingest_ts))",
+            since_ns,
+            self.end_ns,
+        )
+        rows, first_ns, last_ns = found[0]
+        if table == "orderbook_events":
+            self.rows = rows
+        if rows:
+            for begin_ns, stop_ns in self._stretches(table, first_ns, last_ns + 1, rows):
+                yield self._fetch(selected, table, begin_ns, stop_ns, order)
+
+    def _stretches(self, table: str, first_ns: int, stop_ns: int, rows: int) -> Iterator[tuple[int, int]]:
         """Stretches of time that together are the whole one, none with many more rows than are to be."""
         if rows <= STRETCH_ROWS or stop_ns - first_ns <= 1:
             yield first_ns, stop_ns
             return
         width_ns = -(-(stop_ns - first_ns) // _SLOTS)
         slots = self._ask(
+            table,
             "intDiv(toUnixTimestamp64Nano(ingest_ts) - {since:Int64}, {width:Int64}) AS slot, count()",
             first_ns,
             stop_ns,
@@ -127,7 +137,7 @@ class DatabaseSource(Source):
                 begin_ns, gathered = slot_ns, 0
             if count > STRETCH_ROWS:
                 after_ns = min(slot_ns + width_ns, stop_ns)
-                yield from self._stretches(slot_ns, after_ns, count)
+                yield from self._stretches(table, slot_ns, after_ns, count)
                 begin_ns = after_ns
             else:
                 gathered += count
@@ -136,6 +146,7 @@ class DatabaseSource(Source):
 
     def _known_since(self) -> int | None:
         clears = self._ask(
+            "orderbook_events",
             "toUnixTimestamp64Nano(max(ingest_ts))",
             None,
             self.start_ns,
@@ -143,20 +154,27 @@ class DatabaseSource(Source):
         )
         return min((since_ns for (since_ns,) in clears), default=self.start_ns)
 
-    def trades(self) -> Iterator[pa.RecordBatch]:
-        """The trades of the source's markets and stretch of time, as batches of TRADES_SCHEMA."""
-        table = self._fetch(
-            "toString(market_ticker) AS market, ts, ingest_ts AS at,"
-            " CAST(trades.taker_side, 'String') AS taker_side,"
-            " toInt32(trades.yes_price_e4) AS yes_price_e4, qty_e2, toString(trades.trade_id) AS trade_id",
-            "trades",
-            self.start_ns,
-            self.end_ns,
-            "ORDER BY ingest_ts, market_ticker, trades.trade_id",
+    # --- beside the books -------------------------------------------------------------------------
+
+    def tables(self) -> Collection[str]:
+        return _BESIDE_ORDER
+
+    def lacks(self, table: str) -> ReplayError:
+        return ReplayError(
+            f"no table of {table} frames is in a database: they are in PARQUET_DIR/{table}", self._url
         )
-        if self.wanted is not None and not self._named:
-            table = table.filter(pa.compute.is_in(table["market"], pa.array(sorted(self.wanted))))
-        yield from table.cast(TRADES_SCHEMA).to_batches()
+
+    def beside(self, table: str, since_ns: int | None) -> Iterator[pa.RecordBatch]:
+        schema = STORED[table]
+        selected = ", ".join(
+            f"toString({table}.{name}) AS {name}" if name in _AS_TEXT else f"{table}.{name} AS {name}"
+            for name in schema.names
+        )
+        order = ", ".join(f"{table}.{name}" for name in _BESIDE_ORDER[table])
+        for rows in self._in_stretches(table, selected, f"ORDER BY {order}", since_ns):
+            if self.wanted is not None and not self._named:
+                rows = rows.filter(pa.compute.is_in(rows["market_ticker"], pa.array(sorted(self.wanted))))
+            yield from (conform(batch, schema) for batch in rows.to_batches() if batch.num_rows)
 
     # --- queries ----------------------------------------------------------------------------------
 
@@ -184,13 +202,14 @@ class DatabaseSource(Source):
 
     def _ask(
         self,
+        table: str,
         selected: str,
         since_ns: int | None,
         until_ns: int | None,
         rest: str = "",
         **more: Any,  # noqa: ANN401
     ) -> list[tuple[Any, ...]]:
-        query, parameters = self._query(selected, "orderbook_events", since_ns, until_ns, rest)
+        query, parameters = self._query(selected, table, since_ns, until_ns, rest)
         with self._reading():
             found = self._open.query(query, parameters=parameters | more).result_rows
         return [tuple(row) for row in found]

@@ -32,11 +32,11 @@ def table_columns(columns: Collection[str]) -> list[str]:
     return [TABLE_NAMES.get(name, name) for name in DTYPES if name in columns]
 
 
-def wrong_columns(schema: pa.Schema) -> list[str]:
+def wrong_columns(schema: pa.Schema, wanted: pa.Schema = EVENT_SCHEMA) -> list[str]:
     """What is odd about a table's columns, each with what was expected; empty: they can be read."""
     odd = []
-    for name in table_columns(DTYPES):
-        expected = EVENT_SCHEMA.field(name).type
+    for name in table_columns(DTYPES) if wanted is EVENT_SCHEMA else wanted.names:
+        expected = wanted.field(name).type
         found = schema.field(name).type if schema.names.count(name) == 1 else None
         same = found == expected or (pa.types.is_dictionary(expected) and _is_text(found))
         if not same:

@@ -1,4 +1,4 @@
-"""Event files on disk: which there are, what their footers say, and what is wrong with them.
+"""Files of a table on disk: which there are, what their footers say, and what is wrong with them.
 
 Nothing of the rows is read here. Files of the date directories behind ``end`` are not opened. Not here: the
 rows (``parquet``).
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from kalshi_fast.arrow import SCHEMA_VERSION
+from kalshi_fast.arrow import EVENT_SCHEMA, SCHEMA_VERSION
 from kalshi_fast.compact.swap import event_files
 from kalshi_fast.errors import CompactError, ReplayError, excerpt, reason
 from kalshi_fast.replaying.chunks import HANDOVER_NS
@@ -89,8 +89,8 @@ class EventFile:
         return all(a.last_ns <= b.first_ns + HANDOVER_NS for a, b in pairwise(self.groups))
 
 
-def find_files(source: str | Path, end_ns: int | None = None) -> list[Path]:
-    """Event files that a path or a pattern names, those of later dates than the end left out.
+def find_files(source: str | Path, end_ns: int | None = None, table: str = "orderbook") -> list[Path]:
+    """Files of a table that a path or a pattern names, those of later dates than the end left out.
 
     Raises ReplayError when a directory cannot be read.
     """
@@ -99,7 +99,7 @@ def find_files(source: str | Path, end_ns: int | None = None) -> list[Path]:
         found = [Path(name) for name in glob.glob(str(source), recursive=True)]  # noqa: PTH207 - a pattern may be absolute
     else:
         # Beside the events lie the tables of other channels.
-        found = sorted(one for one in path.rglob("orderbook") if one.is_dir()) or [path]
+        found = sorted(one for one in path.rglob(table) if one.is_dir()) or [path]
     files: set[Path] = set()
     try:
         for one in found:
@@ -145,8 +145,9 @@ def open_footer(path: Path) -> pq.ParquetFile:
         raise ReplayError(f"no readable Parquet file: {reason(error)}", path) from error
 
 
-def look(path: Path) -> EventFile:
-    """What the footer of a file says. Raises ReplayError for what is no event file, or one of the future."""
+def look(path: Path, schema: pa.Schema = EVENT_SCHEMA) -> EventFile:
+    """What the footer of a file of this schema says. Raises ReplayError for what is none, or of the
+    future."""
     with open_footer(path) as file:
         metadata = file.metadata
         keys = metadata.metadata or {}
@@ -159,9 +160,10 @@ def look(path: Path) -> EventFile:
                 " that wrote it",
                 path,
             )
-        odd = wrong_columns(file.schema_arrow)
+        odd = wrong_columns(file.schema_arrow, schema)
         if odd:
-            raise ReplayError(f"not the columns of events: {'; '.join(odd)}", path)
+            what = "events" if schema is EVENT_SCHEMA else "this table"
+            raise ReplayError(f"not the columns of {what}: {'; '.join(odd)}", path)
         names = {metadata.schema.column(i).name: i for i in range(metadata.num_columns)}
         groups = [_group(metadata, index, names) for index in range(metadata.num_row_groups)]
         try:
@@ -186,6 +188,8 @@ def _group(metadata: Any, index: int, names: dict[str, int]) -> Group:  # noqa: 
     group = metadata.row_group(index)
 
     def statistics(name: str) -> Any:  # noqa: ANN401
+        if name not in names:
+            return None
         found = group.column(names[name]).statistics
         return found if found is not None and found.has_min_max else None
 
@@ -200,7 +204,10 @@ def _group(metadata: Any, index: int, names: dict[str, int]) -> Group:  # noqa: 
     )
 
 
-def look_at_all(paths: Iterable[Path], *, repair: bool) -> list[EventFile]:
+UNKNOWN: Final = ", and every book is unknown from there on"
+
+
+def look_at_all(paths: Iterable[Path], *, repair: bool, schema: pa.Schema = EVENT_SCHEMA) -> list[EventFile]:
     """The footers of all files, in the order of their first rows.
 
     What is wrong is a ReplayError; with ``repair`` a file that cannot be read stays in the list, with its
@@ -209,11 +216,11 @@ def look_at_all(paths: Iterable[Path], *, repair: bool) -> list[EventFile]:
     files = []
     for path in paths:
         try:
-            files.append(look(path))
+            files.append(look(path, schema))
         except ReplayError as error:
             if not repair:
                 raise
-            warn(f"{error}; left out, and every book is unknown from there on")
+            warn(f"{error}; left out{UNKNOWN if schema is EVENT_SCHEMA else ''}")
             files.append(EventFile(path, damage=str(error)))
     files = [file for file in files if file.groups or file.damage]
     files.sort(key=lambda file: (file.first_ns, str(file.path)))

@@ -6,14 +6,17 @@ records (``journal``).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from kalshi_fast.channels.rows import arrow
 from kalshi_fast.errors import ReplayError
+from kalshi_fast.interleave import TABLES
 from kalshi_fast.journal import segments
 from kalshi_fast.journal.records import BATCH
 from kalshi_fast.journal.replay import DamagedError, Entry, ReadState, arrays, beginning, scan
+from kalshi_fast.replaying.beside_files import raw_batch
 from kalshi_fast.replaying.chunks import Chunk, in_order, join, make_chunk
 from kalshi_fast.replaying.merge import ahead
 from kalshi_fast.replaying.source import Source
@@ -22,7 +25,10 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
     from pathlib import Path
 
+    import pyarrow as pa
+
 _CHUNK_ROWS: Final = 65_536
+_BESIDE_ROWS: Final = 4096
 
 
 class JournalSource(Source):
@@ -41,6 +47,34 @@ class JournalSource(Source):
 
     def _chunks(self, columns: Collection[str], since_ns: int | None) -> Iterator[Chunk]:
         return ahead(self._read(columns))
+
+    # --- beside the books -------------------------------------------------------------------------
+
+    def tables(self) -> Collection[str]:
+        return TABLES
+
+    def lacks(self, table: str) -> ReplayError:
+        return ReplayError(f"a journal has no {table}", self._directory)
+
+    def beside(self, table: str, since_ns: int | None) -> Iterator[pa.RecordBatch]:
+        pending: list[Any] = []
+        for entry in self._entries():
+            rows: list[Any] = entry.extra.raw if table == "raw" else getattr(entry.extra.channels, table)
+            pending += [row for row in rows if self._chosen(row, table, since_ns)]
+            if len(pending) >= _BESIDE_ROWS:
+                yield _columns(table, pending)
+                pending = []
+        if pending:
+            yield _columns(table, pending)
+
+    def _chosen(self, row: Any, table: str, since_ns: int | None) -> bool:  # noqa: ANN401 - a row of any table
+        return (
+            (since_ns is None or row.ingest_ns >= since_ns)
+            and (self.end_ns is None or row.ingest_ns < self.end_ns)
+            and (self.wanted is None or table == "raw" or row.market_ticker in self.wanted)
+        )
+
+    # --- the books --------------------------------------------------------------------------------
 
     def _read(self, columns: Collection[str]) -> Iterator[Chunk]:
         pending: list[Chunk] = []
@@ -111,3 +145,9 @@ class JournalSource(Source):
         if unwanted.any():
             chunk = chunk.take(~unwanted)
         return chunk if len(chunk) else None
+
+
+def _columns(table: str, rows: list[Any]) -> pa.RecordBatch:
+    if table == "raw":
+        return raw_batch((frame.ingest_ns, frame.conn_id, frame.channel, frame.payload) for frame in rows)
+    return arrow(table, rows)

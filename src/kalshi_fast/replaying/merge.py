@@ -9,42 +9,57 @@ import queue
 import threading
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, Self, TypeVar
 
 import numpy as np
-
-from kalshi_fast.replaying.chunks import Chunk, join
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from numpy.typing import NDArray
+
+
+class Timed(Protocol):
+    """Rows in the order of ``ingest_ns``: a chunk of events, a block of another table."""
+
+    @property
+    def ingest_ns(self) -> NDArray[np.int64]: ...
+
+    def __len__(self) -> int: ...
+
+    def slice(self, first: int, stop: int) -> Self: ...
+
+    def take(self, rows: NDArray[Any]) -> Self: ...
+
+
 T = TypeVar("T")
+R = TypeVar("R", bound=Timed)
 AHEAD: Final = 2  # chunks
 _LOOK_S: Final = 0.1
 
 
 @dataclass(slots=True)
-class Stream:
+class Stream(Generic[R]):
     """``first_ns``: no row of it is earlier. ``open`` begins to read it."""
 
     first_ns: int
-    open: Callable[[], Iterator[Chunk]]
+    open: Callable[[], Iterator[R]]
 
 
 @dataclass(slots=True)
-class _Active:
-    rest: Iterator[Chunk]
-    rows: Chunk
+class _Active(Generic[R]):
+    rest: Iterator[R]
+    rows: R
 
 
-def merge(streams: Iterable[Stream]) -> Iterator[Chunk]:
+def merge(streams: Iterable[Stream[R]], join: Callable[[list[R]], R]) -> Iterator[R]:
     """All rows in time order; equal times in the order of the streams. Streams come by ``first_ns``.
 
     A stream is opened when its time has come, so those that do not overlap are read one after the other,
     and their chunks come through untouched.
     """
     waiting = deque(streams)
-    active: list[_Active] = []
+    active: list[_Active[R]] = []
     while waiting or active:
         bound = min((int(one.rows.ingest_ns[-1]) for one in active), default=None)
         while waiting and (bound is None or waiting[0].first_ns <= bound):

@@ -60,7 +60,7 @@ class ParquetSource(Source):
         ]
         streams.sort(key=lambda stream: stream.first_ns)
         self._doubt = False
-        chunks = merge(streams)
+        chunks = merge(streams, join)
         return ahead(self._with_gaps(chunks) if self._repair else chunks)
 
     def _runs(self, file: EventFile, since_ns: int | None) -> Iterator[tuple[int, list[Group]]]:

@@ -6,19 +6,24 @@ holding a few chunks of it in memory. Not here: where events come from (``source
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Self
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, Final, Self, overload
 
 import pyarrow as pa
 
 from kalshi_fast._features import Bars, Collector, Features
 from kalshi_fast._replay import BookTable, EventReader, Rows, open_frame
-from kalshi_fast.errors import FieldError, ReplayError
+from kalshi_fast.errors import FieldError
+from kalshi_fast.interleave import Hand, Teller, interleave
+from kalshi_fast.interleave import events as single_events
+from kalshi_fast.replaying.beside import TABLE_SCHEMAS, BesideReader, check_tables, open_beside
 from kalshi_fast.replaying.chunks import ALL_COLUMNS, BOOK_COLUMNS, Chunk, is_absent, join
+from kalshi_fast.replaying.files import warn
 from kalshi_fast.replaying.run import Run
 from kalshi_fast.replaying.source import Source, open_source
 from kalshi_fast.replaying.tables import Tables, record_batch
 from kalshi_fast.replaying.times import Duration, Moment, duration_ns, moment_ns
-from kalshi_fast.strategy import Strategy, callbacks
+from kalshi_fast.strategy import Strategy, callbacks, channel_callbacks
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
@@ -28,6 +33,7 @@ if TYPE_CHECKING:
 
     from kalshi_fast._book import OrderBook
     from kalshi_fast._replay import Event
+    from kalshi_fast.interleave import ChannelRow
 
 FEATURE_ROWS: Final = 65_536
 _MARKET: Final = pa.dictionary(pa.int32(), pa.string())
@@ -103,20 +109,91 @@ class Replay:
         source = self.open()
         return Run(source, whole_frames(source.chunks(BOOK_COLUMNS)))
 
-    def events(self, columns: Collection[str] = ALL_COLUMNS) -> Iterator[Event]:
+    @overload
+    def events(self, columns: Collection[str] = ..., *, channels: tuple[()] = ...) -> Iterator[Event]: ...
+
+    @overload
+    def events(
+        self, columns: Collection[str] = ..., *, channels: Collection[str]
+    ) -> Iterator[Event | ChannelRow]: ...
+
+    def events(
+        self, columns: Collection[str] = ALL_COLUMNS, *, channels: Collection[str] = ()
+    ) -> Iterator[Event] | Iterator[Event | ChannelRow]:
         """Every event with the market's book behind it. It is one object over and over: see ``Event``.
 
         ``columns``: those that the caller wants to see; without ``conn_id``, ``sid``, ``seq`` and ``ts_us``
-        files are read in half the time.
+        files are read in half the time. ``channels``: tables of the other channels whose rows come too, each
+        where it belongs in time (see ``interleave``).
         """
+        tables = check_tables(channels)
+        return self._mixed(columns, tables) if tables else self._events(columns)
+
+    def _events(self, columns: Collection[str]) -> Iterator[Event]:
         with self.open() as source:
             yield from EventReader(BookTable(), source.tickers, whole_frames(source.chunks(columns)))
 
+    def _mixed(self, columns: Collection[str], tables: list[str]) -> Iterator[Event | ChannelRow]:
+        with self.open() as source, self._beside() as others:
+            hand = Hand()
+            reader = EventReader(BookTable(), source.tickers, hand)
+            mixed = interleave(whole_frames(source.chunks(columns)), others.rows(tables))
+            yield from single_events(reader, hand, mixed)
+
+    def rows(self, *channels: str) -> Iterator[ChannelRow]:
+        """The rows of these tables (``trades``, ``tickers``, ``market_lifecycle``, ``raw``; none named: all
+        that are recorded), typed and in order, without the books."""
+        tables = check_tables(channels)
+        with self._beside() as others:
+            yield from others.rows(tables or others.there())
+
     def drive(self, strategy: Strategy) -> int:
-        """Calls the strategy with every event, as a live recording would; returns how many there were."""
-        with self.open() as source:
-            reader = EventReader(BookTable(), source.tickers, whole_frames(source.chunks()))
-            return reader.drive(*callbacks(strategy))
+        """Calls the strategy with every event, as a live recording would; returns how many there were.
+
+        A channel that it has a callback for and that is not recorded is a ReplayWarning.
+        """
+        wanted = channel_callbacks(strategy)
+        with ExitStack() as stack:
+            source = stack.enter_context(self.open())
+            chunks: Iterator[Rows] = whole_frames(source.chunks())
+            teller = Teller(wanted)
+            if wanted:
+                others = stack.enter_context(self._beside())
+                there = [table for table in others.there() if table in wanted]
+                for table in wanted:
+                    if table not in there:
+                        warn(
+                            f"{self._source}: no {table} are recorded there: the strategy is not told of any"
+                        )
+                chunks = teller.told(interleave(chunks, others.rows(there)))
+            reader = EventReader(BookTable(), source.tickers, chunks)
+            return reader.drive(*callbacks(strategy)) + teller.count
+
+    def tables(self) -> list[str]:
+        """The tables of other channels that are recorded, if only without a row."""
+        with self._beside() as others:
+            return others.there()
+
+    def within(self, start_ns: int, end_ns: int) -> Replay:
+        """The part of it that lies in this stretch, too."""
+        start_ns = start_ns if self._start_ns is None else max(start_ns, self._start_ns)
+        end_ns = end_ns if self._end_ns is None else min(end_ns, self._end_ns)
+        return Replay(
+            self._source,
+            markets=self._markets,
+            start=start_ns,
+            end=max(start_ns, end_ns),
+            **self._options,
+        )
+
+    def _beside(self) -> BesideReader:
+        return open_beside(
+            self._source,
+            markets=self._markets,
+            start_ns=self._start_ns,
+            end_ns=self._end_ns,
+            **self._options,
+        )
 
     # --- features ---------------------------------------------------------------------------------
 
@@ -227,18 +304,27 @@ class Replay:
                     yield record_batch(BARS_SCHEMA, bar, source.tickers)
 
     def trades(self) -> Tables:
-        """The trades of a database. Raises ReplayError for every other kind: no trades are recorded there."""
-        from kalshi_fast.replaying.database import TRADES_SCHEMA, DatabaseSource
+        """The trades, each once. Raises ReplayError where none are recorded, when it is read."""
+        return self._table("trades")
 
-        if not str(self._source).startswith(("chdb://", "http://", "https://")):
-            raise ReplayError("no trades are recorded there: kalshi-fast records order books", self._source)
+    def tickers(self) -> Tables:
+        """What the ticker channel has said; a value that the exchange left out is null."""
+        return self._table("tickers")
 
+    def lifecycle(self) -> Tables:
+        """Announcements of markets and events; ``body`` is their JSON."""
+        return self._table("market_lifecycle")
+
+    def raw(self) -> Tables:
+        """Frames that were kept as they came, of all markets."""
+        return self._table("raw")
+
+    def _table(self, table: str) -> Tables:
         def read() -> Iterator[pa.RecordBatch]:
-            with self.open() as source:
-                assert isinstance(source, DatabaseSource)  # noqa: S101 - of such an address it is one
-                yield from source.trades()
+            with self._beside() as others:
+                yield from others.shown(table)
 
-        return Tables(TRADES_SCHEMA, read)
+        return Tables(TABLE_SCHEMAS[table], read)
 
     def __iter__(self) -> Iterator[Event]:
         return self.events()

@@ -21,6 +21,10 @@ from kalshi_fast.replaying.times import Moment, moment_ns
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
 
+    from kalshi_fast.replaying.capture import CaptureSource
+    from kalshi_fast.replaying.database import DatabaseSource
+    from kalshi_fast.replaying.log import JournalSource
+
 _SEGMENT_SUFFIX: Final = ".journal"
 _CAPTURE_SUFFIXES: Final = (".ndjson", ".jsonl", ".ndjson.gz", ".jsonl.gz")
 
@@ -134,8 +138,38 @@ def open_source(
     end_ns = None if end is None else moment_ns("end", end)
     if start_ns is not None and end_ns is not None and end_ns < start_ns:
         raise FieldError("end", end, f"a time not before start ({start})")
-    if isinstance(markets, str):
-        markets = [markets]
+    markets = [markets] if isinstance(markets, str) else markets
+    other = open_other(
+        source,
+        markets=markets,
+        start_ns=start_ns,
+        end_ns=end_ns,
+        database=database,
+        user=user,
+        password=password,
+    )
+    if other is not None:
+        return other
+    from kalshi_fast.replaying.files import find_files
+    from kalshi_fast.replaying.parquet import ParquetSource
+
+    files = find_files(source, end_ns)
+    if not files and not find_files(source):
+        raise ReplayError("there are no event files, no journal and no capture there", source)
+    return ParquetSource(files, markets=markets, start_ns=start_ns, end_ns=end_ns, repair=repair)
+
+
+def open_other(
+    source: str | Path,
+    *,
+    markets: Iterable[str] | None,
+    start_ns: int | None,
+    end_ns: int | None,
+    database: str = "kalshi",
+    user: str = "default",
+    password: str = "",
+) -> DatabaseSource | JournalSource | CaptureSource | None:
+    """A database, a journal or a capture; None: it must be files of a recording."""
     if isinstance(source, str) and source.startswith(("chdb://", "http://", "https://")):
         from kalshi_fast.replaying.database import DatabaseSource
 
@@ -157,10 +191,4 @@ def open_source(
         from kalshi_fast.replaying.capture import CaptureSource
 
         return CaptureSource(path, markets=markets, start_ns=start_ns, end_ns=end_ns)
-    from kalshi_fast.replaying.files import find_files
-    from kalshi_fast.replaying.parquet import ParquetSource
-
-    files = find_files(source, end_ns)
-    if not files and not find_files(source):
-        raise ReplayError("there are no event files, no journal and no capture there", source)
-    return ParquetSource(files, markets=markets, start_ns=start_ns, end_ns=end_ns, repair=repair)
+    return None

@@ -47,10 +47,10 @@ PARTS_LOOK_S: Final = 1.0
 EASY_PARTS: Final = 100  # in one partition; a server delays inserts from 1000 on, and refuses from 3000 on
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _opened: set[Path] = set()  # by this process, which may open its own directory as often as it likes
-_HEALTH_COLUMNS = ["ts", "conn_id", "event", "sid", "seq", "market_ticker", "detail"]
+HEALTH_COLUMNS = ["ts", "conn_id", "event", "sid", "seq", "market_ticker", "detail"]
 # A frame may claim any exchange time; a batch with many months must not be refused.
 # And whatever the profile of the user says: an insert is done when it returns, and known by its token.
-_INSERT_SETTINGS = {"max_partitions_per_insert_block": 0, "async_insert": 0, "insert_deduplicate": 1}
+INSERT_SETTINGS = {"max_partitions_per_insert_block": 0, "async_insert": 0, "insert_deduplicate": 1}
 _FORGET = (
     "INSERT INTO level_states SELECT market_id, market_ticker, side, price_e4, 0, ts, ingest_ts, version + 1"
     " FROM (SELECT * FROM level_states FINAL WHERE size_e2 > 0 AND market_ticker IN {tickers:Array(String)})"
@@ -341,8 +341,8 @@ class ClickHouseSink:
             for row in entry.extra.health
         ]
         if health:
-            settings = {**_INSERT_SETTINGS, "insert_deduplication_token": token}
-            self._open_client.insert("feed_health", health, _HEALTH_COLUMNS, settings=settings)
+            settings = {**INSERT_SETTINGS, "insert_deduplication_token": token}
+            self._open_client.insert("feed_health", health, HEALTH_COLUMNS, settings=settings)
 
     @property
     def _open_client(self) -> Client:
@@ -353,7 +353,7 @@ class ClickHouseSink:
         if not parts:
             return
         rows = pa.Table.from_batches(parts).unify_dictionaries()
-        settings = {**_INSERT_SETTINGS, "insert_deduplication_token": token}
+        settings = {**INSERT_SETTINGS, "insert_deduplication_token": token}
         self._open_client.insert_arrow(table, rows, settings=settings)
         self.inserts += 1
 
