@@ -1,12 +1,14 @@
-"""Builds the compiled modules.
+"""Builds the compiled modules: portable ones, for any machine of the platform (no ``-march``).
+
+setuptools translates a .pyx when it compiles it, so that metadata and the sdist cost no compiler.
 
 ``KALSHI_FAST_DEBUG=1`` compiles them with bounds checks and the address and undefined-behaviour sanitizers,
 and further modules that ``KALSHI_FAST_MODULES`` names; ``tests/test_sanitizers.py`` runs such a build.
 """
 
 import os
+from glob import glob
 
-from Cython.Build import cythonize
 from setuptools import Extension, setup
 
 DEBUG = os.environ.get("KALSHI_FAST_DEBUG") == "1"
@@ -34,26 +36,29 @@ if DEBUG:
 else:
     MODULES += ["_bench"]  # under the sanitizers nothing is measured
 
-setup(
-    ext_modules=cythonize(
-        [
-            Extension(
-                f"kalshi_fast.{module}",
-                [f"src/kalshi_fast/{module}.pyx"],
-                extra_compile_args=["-O1", "-g", *SANITIZE] if DEBUG else ["-O3"],
-                extra_link_args=SANITIZE if DEBUG else [],
-            )
-            for module in MODULES
-        ],
-        include_path=["src"],
-        compiler_directives={
-            "language_level": 3,
-            "embedsignature": True,
-            "freethreading_compatible": False,
-            "boundscheck": DEBUG,
-            "wraparound": False,
-            "cdivision": True,
-            "initializedcheck": DEBUG,
-        },
+DIRECTIVES = {
+    "language_level": 3,
+    "embedsignature": True,
+    "freethreading_compatible": False,
+    "boundscheck": DEBUG,
+    "wraparound": False,
+    "cdivision": True,
+    "initializedcheck": DEBUG,
+}
+
+
+def extension(module: str) -> Extension:
+    """One compiled module; it is made anew when a declaration or a header has changed."""
+    made = Extension(
+        f"kalshi_fast.{module}",
+        [f"src/kalshi_fast/{module}.pyx"],
+        depends=sorted(glob("src/kalshi_fast/*.pxd") + glob("src/kalshi_fast/*.h")),  # noqa: PTH207
+        extra_compile_args=["-O1", "-g", *SANITIZE] if DEBUG else ["-O3"],
+        extra_link_args=SANITIZE if DEBUG else [],
     )
-)
+    made.cython_directives = DIRECTIVES
+    made.cython_include_dirs = ["src"]
+    return made
+
+
+setup(ext_modules=[extension(module) for module in MODULES])
