@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from kalshi_fast import __version__, logs
 from kalshi_fast.bench import options as bench_options
-from kalshi_fast.config import MARKET_STATUSES, SELECTORS, SETTINGS, Loaded, describe, load
+from kalshi_fast.config import MARKET_STATUSES, SELECTORS, SETTINGS, Loaded, describe, load, template
 from kalshi_fast.errors import ConfigError, KalshiFastError, SimulatorError
 from kalshi_fast.simulator import options as simulator_options
 from kalshi_fast.simulator.options import natural
@@ -218,7 +218,9 @@ def parser() -> argparse.ArgumentParser:
     _add_output(bench)
 
     config = commands.add_parser("config", help="show every setting and where it comes from")
-    config.add_argument("--json", action="store_true", help="as one JSON object")
+    form = config.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="as one JSON object")
+    form.add_argument("--template", action="store_true", help="an environment file with every default")
     _add_settings(config)
     return top
 
@@ -702,6 +704,9 @@ def _bench(options: argparse.Namespace) -> int:
 
 
 def _config(options: argparse.Namespace) -> int:
+    if options.template:
+        sys.stdout.write(template())
+        return 0
     rows = describe(_load(options))
     if options.json:
         sys.stdout.write(json.dumps({name: {"value": v, "source": s} for name, v, s, _ in rows}) + "\n")

@@ -832,3 +832,15 @@ def describe(loaded: Loaded) -> list[tuple[str, str, str, str]]:
         )
         for setting in SETTINGS
     ]
+
+
+def template() -> str:
+    """An environment file of every setting, each at its default behind a '#'."""
+    lines = [
+        "# Settings of kalshi-fast, all at their defaults: take the '#' away from what you change. Read as .env, by",
+        "# --env-file FILE, and by the service and the containers of deploy/. Keep it from others (mode 0600 or 0640).",
+        "# Made by `kalshi-fast config --template`.",
+    ]
+    for setting in SETTINGS:
+        lines += ["", f"# {setting.help}", f"#{setting.name}={setting.default}"]
+    return "\n".join(lines) + "\n"
