@@ -7,9 +7,10 @@ SOURCES := pyproject.toml setup.py $(wildcard sql/*.sql src/kalshi_fast/*.py src
 DEMO_ARGS ?=
 TEST_ARGS ?=
 BENCH_ARGS ?=
+AUDIT_ARGS ?=
 FUZZ_EXAMPLES ?= 200000
 
-.PHONY: install demo test sanitize fuzz lint bench clean
+.PHONY: install demo test sanitize fuzz lint bench dist audit clean
 
 install: $(VENV)/.installed
 
@@ -39,10 +40,21 @@ lint: install
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/bandit -q -c pyproject.toml -r src
 
 # Everything side by side, some minutes; BENCH_ARGS=--quick: within 45 seconds.
 bench: install
 	@$(BIN)/kalshi-fast bench --json $(BENCH_ARGS)
 
+# sdist and wheel in dist/, checked, installed by pipx without a source tree or a compiler, and tried.
+dist:
+	@PYTHON=$(PYTHON) .ci/dist
+
+# What is known against the code (bandit) and against what it needs (pip-audit, which asks PyPI; AUDIT_ARGS=--strict
+# fails where it cannot be asked).
+audit: install
+	@$(BIN)/bandit -q -c pyproject.toml -r src
+	@$(BIN)/python .ci/audit.py $(AUDIT_ARGS)
+
 clean:
-	rm -rf $(VENV) build demo-data src/*.egg-info src/kalshi_fast/*.c src/kalshi_fast/*.so
+	rm -rf $(VENV) .venv-dist build dist demo-data src/*.egg-info src/kalshi_fast/*.c src/kalshi_fast/*.so
