@@ -1,4 +1,4 @@
-"""Builds the compiled modules: portable ones, for any machine of the platform (no ``-march``).
+"""Builds the compiled modules: portable ones, for any machine of the platform.
 
 setuptools translates a .pyx when it compiles it, so that metadata and the sdist cost no compiler.
 

@@ -1,7 +1,7 @@
-"""Asks PyPI what is known against the packages installed here (pip-audit): those that kalshi-fast needs and those
-that it is tested with. Ends with 1 when something is known.
+"""Asks PyPI what is known against the packages installed here (pip-audit): what kalshi-fast needs and what it is
+tested with. Ends with 1 when something is known.
 
-Where PyPI's advisories cannot be asked it says so: that is no "nothing is known". With --strict that fails too.
+Where PyPI cannot be asked it says so, for that is no "nothing is known". With --strict that fails too.
 """
 
 from __future__ import annotations
@@ -16,7 +16,17 @@ OURS = "kalshi-fast"
 
 def main(arguments: list[str]) -> int:
     here = sysconfig.get_paths()["purelib"]
-    command = [sys.executable, "-m", "pip_audit", "--format", "json", "--progress-spinner", "off", "--path", here]
+    command = [
+        sys.executable,
+        "-m",
+        "pip_audit",
+        "--format",
+        "json",
+        "--progress-spinner",
+        "off",
+        "--path",
+        here,
+    ]
     asked = subprocess.run(command, capture_output=True, text=True, check=False)
     unasked = 1 if "--strict" in arguments else 0
     try:
@@ -34,7 +44,9 @@ def main(arguments: list[str]) -> int:
     sys.stdout.write(f"audit: {len(audited)} packages audited, {len(known)} advisories\n")
     left_out = [name for name in left_out if name != OURS]
     if left_out:
-        sys.stderr.write(f"audit: {len(left_out)} were not, PyPI's answer was missing: {' '.join(left_out)}\n")
+        sys.stderr.write(
+            f"audit: {len(left_out)} were not, PyPI's answer was missing: {' '.join(left_out)}\n"
+        )
     return 1 if known else unasked if left_out else 0
 
 

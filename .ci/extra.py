@@ -1,4 +1,4 @@
-"""Prints the requirements of an extra of pyproject.toml, for an environment that has not kalshi-fast itself."""
+"""Prints the requirements of an extra of pyproject.toml, for an environment without kalshi-fast itself."""
 
 import sys
 import tomllib

@@ -1,7 +1,7 @@
-"""Tries an installed kalshi-fast: that it is installed and not a source tree, that every compiled module loads,
-that a book is a book, and that the command records from the simulator into both stores.
+"""Tries an installed kalshi-fast: that it is no source tree, that every compiled module loads, that a book is a
+book, and that the command records from the simulator into both stores.
 
-``python .ci/try_wheel.py`` in an environment with kalshi-fast[embedded]; needs nothing else, no compiler either.
+``python .ci/try_wheel.py`` in an environment with kalshi-fast[embedded]; it needs nothing else, no compiler.
 """
 
 from __future__ import annotations
@@ -69,5 +69,5 @@ if __name__ == "__main__":
     book()
     events = demo()
     sys.stdout.write(
-        f"kalshi-fast {kalshi_fast.__version__}: {len(names)} compiled modules, a book, {events:,} events recorded\n"
+        f"kalshi-fast {kalshi_fast.__version__}: {len(names)} modules, a book, {events:,} events\n"
     )

@@ -54,8 +54,8 @@ class Signer:
 
 
 def _is_credential(path: Path) -> bool:
-    """Whether systemd gave it to this service alone (LoadCredential=). It may be root's then, and an access list
-    that lets us read it looks like a group that may."""
+    """Whether systemd gave it to this service alone (LoadCredential=). It may be root's then, with an access
+    list for us, which looks like a group that may read."""
     directory = os.environ.get("CREDENTIALS_DIRECTORY")
     return directory is not None and path.parent == Path(directory)
 

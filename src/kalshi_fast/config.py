@@ -837,8 +837,8 @@ def describe(loaded: Loaded) -> list[tuple[str, str, str, str]]:
 def template() -> str:
     """An environment file of every setting, each at its default behind a '#'."""
     lines = [
-        "# Settings of kalshi-fast, all at their defaults: take the '#' away from what you change. Read as .env, by",
-        "# --env-file FILE, and by the service and the containers of deploy/. Keep it from others (mode 0600 or 0640).",
+        "# Settings of kalshi-fast at their defaults: take the '#' away from what you change. For .env,",
+        "# --env-file, the service and the containers of deploy/. Keep it from others: it has secrets.",
         "# Made by `kalshi-fast config --template`.",
     ]
     for setting in SETTINGS:
