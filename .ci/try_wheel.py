@@ -1,4 +1,4 @@
-"""Tries an installed kalshi-fast: that it is no source tree, that every compiled module loads, that a book is a
+"""Tries an installed kalshi-fast: that it is no source tree, that all compiled modules load, that a book is a
 book, and that the command records from the simulator into both stores.
 
 ``python .ci/try_wheel.py`` in an environment with kalshi-fast[embedded]; it needs nothing else, no compiler.
