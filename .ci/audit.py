@@ -1,5 +1,5 @@
-"""Asks PyPI what is known against the packages installed here (pip-audit): what kalshi-fast and its tests need.
-Ends with 1 when something is known.
+"""Asks PyPI what is known against the packages installed here (pip-audit): what kalshi-fast and its tests
+need. Ends with 1 when something is known.
 
 Where PyPI cannot be asked it says so, for that is no "nothing is known". With --strict that fails too.
 """

@@ -10,6 +10,7 @@ import asyncio
 import json
 import logging
 import os
+import resource
 import signal
 import sys
 from datetime import UTC, datetime
@@ -741,6 +742,14 @@ _COMMANDS = {
     "bench": _bench,
     "config": _config,
 }
+
+
+def process() -> int:
+    """The command as a process of its own."""
+    logs.catch_all()
+    # A core dump would hold the private key. What we start inherits it.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+    return main()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
