@@ -183,9 +183,12 @@ def test_no_command_line_and_no_file_has_a_secret(recorder: Recorder, canaries: 
 
 
 def test_a_crash_leaves_no_secret_behind(recorder: Recorder, canaries: Canaries) -> None:
-    """Killed as by a fault of its own, with Python's fault handler at work. Its writer then ends by itself."""
+    """Killed as by a fault of their own, with Python's fault handler at work."""
     for pid in processes(recorder.process.pid):
-        assert re.search(r"^Max core file size +0 ", Path(f"/proc/{pid}/limits").read_text(), re.MULTILINE)
+        limits = Path(f"/proc/{pid}/limits").read_text()
+        assert re.search(r"^Max core file size +0 ", limits, re.MULTILINE)
+    os.kill(recorder.json("/api/status")["capture"]["writer_pid"], signal.SIGABRT)
+    eventually("the writer has ended", lambda: b"Fatal Python error: Aborted" in recorder.said.read_bytes())
     os.kill(recorder.process.pid, signal.SIGSEGV)
     assert recorder.process.wait(60) == -signal.SIGSEGV
     said = recorder.said.read_bytes()
