@@ -128,8 +128,8 @@ def open_client(url: str, *, user: str, password: str) -> Client:
 
 
 def _let_faults_end_us() -> None:
-    """The engine catches SIGSEGV and its like, then waits five minutes for a thread that only a server has: such
-    a process neither works nor ends, so nobody starts another. Python's handler says where it was.
+    """The engine catches SIGSEGV and its like, then waits five minutes for a thread that only a server has:
+    such a process neither works nor ends, so nobody starts another. Python's handler says where it was.
     """
     libc = ctypes.CDLL(None)
     libc.signal.argtypes = [ctypes.c_int, ctypes.c_void_p]
