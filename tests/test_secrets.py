@@ -143,11 +143,9 @@ def test_nothing_that_is_said_or_served_has_a_secret(
     for arguments in (
         ("config",),
         ("config", "--json"),
-        ("config", "--template"),
         ("check", "--json"),
         ("top", "--once", "--http", address),
         ("query", "SELECT * FROM kalshi.feed_health FORMAT JSON"),
-        ("query", "SELECT * FROM kalshi.markets FORMAT JSON"),
         ("query", "SELECT nonsense"),
     ):
         done = subprocess.run(
