@@ -7,7 +7,7 @@ and further modules that ``KALSHI_FAST_MODULES`` names; ``tests/test_sanitizers.
 """
 
 import os
-from glob import glob
+from pathlib import Path
 
 from setuptools import Extension, setup
 
@@ -48,11 +48,14 @@ DIRECTIVES = {
 
 
 def extension(module: str) -> Extension:
-    """One compiled module; it is made anew when a declaration or a header has changed."""
+    """One compiled module. What it cimports Cython looks after; a header is looked after here."""
+    source = Path("src/kalshi_fast") / f"{module}.pyx"
     made = Extension(
         f"kalshi_fast.{module}",
-        [f"src/kalshi_fast/{module}.pyx"],
-        depends=sorted(glob("src/kalshi_fast/*.pxd") + glob("src/kalshi_fast/*.h")),  # noqa: PTH207
+        [str(source)],
+        depends=[
+            str(header) for header in source.parent.glob("*.h") if header.name in source.read_text("utf-8")
+        ],
         extra_compile_args=["-O1", "-g", *SANITIZE] if DEBUG else ["-O3"],
         extra_link_args=SANITIZE if DEBUG else [],
     )
