@@ -7,9 +7,10 @@ SOURCES := pyproject.toml setup.py $(wildcard sql/*.sql src/kalshi_fast/*.py src
 DEMO_ARGS ?=
 TEST_ARGS ?=
 BENCH_ARGS ?=
+AUDIT_ARGS ?=
 FUZZ_EXAMPLES ?= 200000
 
-.PHONY: install demo test sanitize fuzz lint docs bench clean
+.PHONY: install demo test sanitize fuzz lint docs bench dist audit clean
 
 install: $(VENV)/.installed
 
@@ -39,6 +40,7 @@ lint: install
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/bandit -q -c pyproject.toml -r src
 
 # The references from the code, then the site into build/site; a warning is an error.
 docs: install
@@ -49,5 +51,15 @@ docs: install
 bench: install
 	@$(BIN)/kalshi-fast bench --json $(BENCH_ARGS)
 
+# sdist and wheel in dist/, checked, installed by pipx without a source tree or a compiler, and tried.
+dist:
+	@PYTHON=$(PYTHON) .ci/dist
+
+# What is known against the code (bandit) and against what it needs (pip-audit, which asks PyPI; AUDIT_ARGS=--strict
+# fails where it cannot be asked).
+audit: install
+	@$(BIN)/bandit -q -c pyproject.toml -r src
+	@$(BIN)/python .ci/audit.py $(AUDIT_ARGS)
+
 clean:
-	rm -rf $(VENV) build demo-data simulated-data src/*.egg-info src/kalshi_fast/*.c src/kalshi_fast/*.so
+	rm -rf $(VENV) .venv-dist build dist demo-data simulated-data src/*.egg-info src/kalshi_fast/*.c src/kalshi_fast/*.so

@@ -1,12 +1,14 @@
-"""Builds the compiled modules.
+"""Builds the compiled modules: portable ones, for any machine of the platform.
+
+setuptools translates a .pyx when it compiles it, so that metadata and the sdist cost no compiler.
 
 ``KALSHI_FAST_DEBUG=1`` compiles them with bounds checks and the address and undefined-behaviour sanitizers,
 and further modules that ``KALSHI_FAST_MODULES`` names; ``tests/test_sanitizers.py`` runs such a build.
 """
 
 import os
+from pathlib import Path
 
-from Cython.Build import cythonize
 from setuptools import Extension, setup
 
 DEBUG = os.environ.get("KALSHI_FAST_DEBUG") == "1"
@@ -34,26 +36,32 @@ if DEBUG:
 else:
     MODULES += ["_bench"]  # under the sanitizers nothing is measured
 
-setup(
-    ext_modules=cythonize(
-        [
-            Extension(
-                f"kalshi_fast.{module}",
-                [f"src/kalshi_fast/{module}.pyx"],
-                extra_compile_args=["-O1", "-g", *SANITIZE] if DEBUG else ["-O3"],
-                extra_link_args=SANITIZE if DEBUG else [],
-            )
-            for module in MODULES
+DIRECTIVES = {
+    "language_level": 3,
+    "embedsignature": True,
+    "freethreading_compatible": False,
+    "boundscheck": DEBUG,
+    "wraparound": False,
+    "cdivision": True,
+    "initializedcheck": DEBUG,
+}
+
+
+def extension(module: str) -> Extension:
+    """One compiled module. What it cimports Cython looks after; a header is looked after here."""
+    source = Path("src/kalshi_fast") / f"{module}.pyx"
+    made = Extension(
+        f"kalshi_fast.{module}",
+        [str(source)],
+        depends=[
+            str(header) for header in source.parent.glob("*.h") if header.name in source.read_text("utf-8")
         ],
-        include_path=["src"],
-        compiler_directives={
-            "language_level": 3,
-            "embedsignature": True,
-            "freethreading_compatible": False,
-            "boundscheck": DEBUG,
-            "wraparound": False,
-            "cdivision": True,
-            "initializedcheck": DEBUG,
-        },
+        extra_compile_args=["-O1", "-g", *SANITIZE] if DEBUG else ["-O3"],
+        extra_link_args=SANITIZE if DEBUG else [],
     )
-)
+    made.cython_directives = DIRECTIVES
+    made.cython_include_dirs = ["src"]
+    return made
+
+
+setup(ext_modules=[extension(module) for module in MODULES])

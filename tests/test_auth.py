@@ -103,3 +103,21 @@ def test_missing_directory_and_readable_by_others(tmp_path: Path) -> None:
     link = tmp_path / "link.pem"
     link.symlink_to(write(tmp_path / "key.pem", pem(RSA)))
     assert Signer.from_file("id", link).headers(1)
+
+
+def test_a_credential_of_systemd_may_be_read_through_an_access_list(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its mode then shows a group that may read; nobody else may, and nobody may write."""
+    path = write(tmp_path / "kalshi.pem", pem(RSA), 0o440)
+    with pytest.raises(ConfigError, match="can be read by others"):
+        Signer.from_file("id", path)
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    assert Signer.from_file("id", path).headers(1)
+    for mode in (0o444, 0o460, 0o450):
+        path.chmod(mode)
+        with pytest.raises(ConfigError, match="can be read by others"):
+            Signer.from_file("id", path)
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path / "another"))
+    with pytest.raises(ConfigError, match="can be read by others"):
+        Signer.from_file("id", write(path, pem(RSA), 0o440))

@@ -619,6 +619,58 @@ def test_any_bytes(front: QueryFront, data: bytes, head: bytes) -> None:
     assert ask(front, "SELECT 1")[0] == 200
 
 
+names = st.sampled_from(
+    [
+        *("query", "database", "default_format", "query_id", "session_id", "compress", "decompress", "user"),
+        *("password", "param_a", "param_", "max_rows_to_read", "max_execution_time", "buffer_size", "limit"),
+        *(
+            "output_format_json_quote_64bit_integers",
+            "output_format_schema",
+            "log_comment",
+            "readonly",
+            "",
+            "x",
+        ),
+    ]
+)
+words = st.one_of(
+    st.text(max_size=30),
+    st.sampled_from(
+        ["1", "0", "-1", "1e400", "SELECT {a:String}", "SELECT 1 FORMAT", "Null", "\r\nX-Mine: 1", "system"]
+    ),
+)
+pairs = st.lists(st.tuples(names, words), max_size=5)
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    pairs,
+    words,
+    st.sampled_from(["GET", "POST", "HEAD", "PUT"]),
+    st.text("abcXYZ09-:;=\x00\xff", max_size=20),
+)
+def test_whatever_is_asked_by_who_may_ask(
+    front: QueryFront,
+    caplog: pytest.LogCaptureFixture,
+    fields: list[tuple[str, str]],
+    body: str,
+    method: str,
+    value: str,
+) -> None:
+    query = urlencode([("user", USER), ("password", PASSWORD), *fields], errors="surrogatepass")
+    content = body.encode(errors="surrogatepass")
+    head = f"{method} /?{query} HTTP/1.0\r\nX-ClickHouse-Format: {value}\r\n"
+    head += f"Content-Length: {len(content)}\r\n\r\n"
+    answer = talk(front, head.encode("latin-1") + content)
+    top, _, _ = answer.partition(b"\r\n\r\n")
+    assert re.match(rb"HTTP/1\.1 [2-5]\d\d ", top), top
+    assert not re.search(rb"^X-Mine", top, re.MULTILINE), "no value begins a header of its own"
+    assert b"Traceback" not in answer
+    assert PASSWORD.encode() not in answer
+    assert caplog.records == [], "nothing of it is a surprise"
+    assert ask(front, "SELECT 1")[0] == 200
+
+
 def test_bodies_that_are_no_statement(front: QueryFront) -> None:
     for headers in ({"Content-Encoding": "gzip"}, {"Content-Type": "multipart/form-data; boundary=x"}):
         status, found, _ = ask(front, "SELECT 1", headers=headers)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
+import subprocess
+import sys
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING
@@ -482,3 +485,15 @@ def test_rejected_frames_are_kept_as_they_came_up_to_a_limit_and_once(tmp_path: 
     source.position("parquet").write(Point(source.journal.id, 0))
     keep(source.journal)
     assert path.read_text() == kept
+
+
+def test_a_fault_ends_a_process_with_the_embedded_engine_at_once(tmp_path: Path) -> None:
+    """The engine's own handlers would keep it for five minutes, in which nobody starts another."""
+    code = (
+        "import os, sys; from kalshi_fast.sinks import clickhouse;"
+        "clickhouse.open_client(sys.argv[1], user='default', password='').command('SELECT 1'); os.abort()"
+    )
+    command = [sys.executable, "-c", code, f"chdb://{tmp_path}/engine"]
+    done = subprocess.run(command, capture_output=True, timeout=120, check=False, cwd=tmp_path)
+    assert done.returncode == -signal.SIGABRT
+    assert b"Fatal Python error: Aborted" in done.stderr

@@ -26,6 +26,7 @@ from kalshi_fast import logs
 from kalshi_fast._columns import CLEAR, DELTA, GAP, SNAPSHOT
 from kalshi_fast.config import Settings
 from kalshi_fast.errors import ConfigError
+from kalshi_fast.front import bounded, incoming
 from kalshi_fast.lags import LE_NS, Lags
 from kalshi_fast.ring import Ring
 from kalshi_fast.status import document
@@ -369,6 +370,20 @@ def test_whatever_is_asked_it_goes_on(
     status = re.match(rb"HTTP/1\.1 (\d{3}) ", answer)
     assert status is None or int(status[1]) in {200, 400, 403, 404, 411, 413, 414, 431, 501, 503, 505}
     assert caplog.records == [], "nothing of it is a surprise"
+
+
+def test_who_is_slow_or_one_too_many_is_let_go(
+    address: tuple[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(incoming, "IDLE_S", 0.3)
+    monkeypatch.setattr(incoming, "REQUEST_S", 0.3)
+    for data in (b"", b"GET /metrics HTTP/1.1\r\nA:", b"GET / HTTP/1.1\r\nContent-Length: 9\r\n\r\nabc"):
+        with socket.create_connection(address, timeout=20) as connection:
+            connection.sendall(data)
+            assert connection.recv(100) == b""
+    monkeypatch.setattr(bounded, "MAX_CONNECTIONS", 0)
+    with socket.create_connection(address, timeout=20) as connection, suppress(ConnectionResetError):
+        assert connection.recv(100) == b""
 
 
 # --- metrics, documents, logs ------------------------------------------------------------------------

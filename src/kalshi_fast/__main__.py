@@ -2,6 +2,6 @@
 
 import sys
 
-from kalshi_fast.cli import main
+from kalshi_fast.cli import process
 
-sys.exit(main())
+sys.exit(process())

@@ -9,7 +9,8 @@ from __future__ import annotations
 import base64
 import os
 import stat
-from typing import TYPE_CHECKING, Final
+from pathlib import Path
+from typing import Final
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
@@ -17,9 +18,6 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from kalshi_fast.errors import ConfigError
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 WS_PATH: Final = "/trade-api/ws/v2"
 _SALT_BYTES: Final = 32
@@ -55,6 +53,13 @@ class Signer:
         return f"Signer('…{self._key_id[-4:]}')"
 
 
+def _is_credential(path: Path) -> bool:
+    """Whether systemd gave it to this service alone (LoadCredential=). It may be root's then, with an access
+    list for us, which looks like a group that may read."""
+    directory = os.environ.get("CREDENTIALS_DIRECTORY")
+    return directory is not None and path.parent == Path(directory)
+
+
 def _read(path: Path) -> bytes:
     """The file's bytes; its mode is that of the very file that is read."""
     try:
@@ -62,7 +67,7 @@ def _read(path: Path) -> bytes:
             mode = os.fstat(file.fileno()).st_mode
             if not stat.S_ISREG(mode):
                 raise ConfigError(f"PROD_KEYFILE: {path} is not a regular file")
-            if mode & 0o077:
+            if mode & (0o037 if _is_credential(path) else 0o077):
                 shown = f"{stat.S_IMODE(mode):04o}"
                 raise ConfigError(
                     f"PROD_KEYFILE: {path} can be read by others (mode {shown}): chmod 600 {path}"

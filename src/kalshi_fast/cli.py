@@ -10,6 +10,7 @@ import asyncio
 import json
 import logging
 import os
+import resource
 import signal
 import sys
 from datetime import UTC, datetime
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from kalshi_fast import __version__, logs
 from kalshi_fast.bench import options as bench_options
-from kalshi_fast.config import MARKET_STATUSES, SELECTORS, SETTINGS, Loaded, describe, load
+from kalshi_fast.config import MARKET_STATUSES, SELECTORS, SETTINGS, Loaded, describe, load, template
 from kalshi_fast.errors import ConfigError, KalshiFastError, SimulatorError
 from kalshi_fast.simulator import options as simulator_options
 from kalshi_fast.simulator.beside import (
@@ -251,7 +252,9 @@ def parser() -> argparse.ArgumentParser:
     _add_output(bench)
 
     config = commands.add_parser("config", help="show every setting and where it comes from")
-    config.add_argument("--json", action="store_true", help="as one JSON object")
+    form = config.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="as one JSON object")
+    form.add_argument("--template", action="store_true", help="an environment file with every default")
     _add_settings(config)
     return top
 
@@ -814,6 +817,9 @@ def _bench(options: argparse.Namespace) -> int:
 
 
 def _config(options: argparse.Namespace) -> int:
+    if options.template:
+        sys.stdout.write(template())
+        return 0
     rows = describe(_load(options))
     if options.json:
         sys.stdout.write(json.dumps({name: {"value": v, "source": s} for name, v, s, _ in rows}) + "\n")
@@ -848,6 +854,14 @@ _COMMANDS = {
     "bench": _bench,
     "config": _config,
 }
+
+
+def process() -> int:
+    """The command as a process of its own."""
+    logs.catch_all()
+    # A core dump would hold the private key. What we start inherits it.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+    return main()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

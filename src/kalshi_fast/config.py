@@ -41,11 +41,20 @@ _TICKER = re.compile(r"[A-Z0-9.-]{1,128}\Z")
 _PATTERN = re.compile(r"[A-Z0-9.*?\[\]!-]{1,128}\Z")
 _CLUSTER = re.compile(r"([A-Za-z0-9_.-]{1,64}|\{[A-Za-z0-9_]{1,62}\})\Z")
 _CHANNEL = re.compile(r"[a-z0-9_]{1,64}\Z")
+_IDENTIFIER_BEFORE = re.compile(r"([A-Z][A-Z_]{1,39})(?:\s|=|\Z)")
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}\Z")
 
 
 class _BadValueError(Exception):
     """What was expected instead; becomes a ConfigError with name, value and source."""
+
+    secret = False
+
+
+class _SecretValueError(_BadValueError):
+    """The value is, or has within it, what nobody may see: an error does not quote it."""
+
+    secret = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +120,12 @@ def _path(text: str) -> Path:
     if "\0" in text:
         raise _BadValueError("a path")
     return Path(os.path.expanduser(text))  # noqa: PTH111 - Path's own raises when there is no such user
+
+
+def _key_path(text: str) -> Path:
+    if "-----BEGIN" in text or "\n" in text:
+        raise _SecretValueError("the path of the file that holds the key, not the key itself")
+    return _path(text)
 
 
 def _existing_file(text: str) -> Path:
@@ -212,7 +227,7 @@ def _url(text: str) -> Any:  # noqa: ANN401 - urlsplit's result
     except ValueError as error:
         raise _BadValueError(f"an address ({reason(error)})") from None
     if parts.username or parts.password:
-        raise _BadValueError("an address without user and password in it")
+        raise _SecretValueError("an address without user and password in it")
     return parts
 
 
@@ -377,7 +392,7 @@ SELECTORS: Final = (
 
 SETTINGS: Final = (
     Setting("PROD_KEYID", "prod_keyid", _text, "", "API key id of the exchange", secret=True),
-    Setting("PROD_KEYFILE", "prod_keyfile", _path, "", "file of the RSA private key (PEM, mode 0600)"),
+    Setting("PROD_KEYFILE", "prod_keyfile", _key_path, "", "file of the RSA private key (PEM, mode 0600)"),
     Setting(
         "MARKET_TICKERS",
         "market_tickers",
@@ -689,7 +704,7 @@ def load(
         try:
             values[setting.attribute] = setting.parse(text)
         except _BadValueError as error:
-            shown = "***" if setting.secret else excerpt(text)
+            shown = "***" if setting.secret or error.secret else excerpt(text)
             raise ConfigError(f"{setting.name}: expected {error}, got {shown} (from the {source})") from None
     settings = Settings(**values)
     if settings.buffer_max_rows < settings.batch_rows:
@@ -753,11 +768,11 @@ def _read_env(path: Path) -> dict[str, str | None]:
     found: dict[str, str | None] = {}
     for binding in parse_stream(io.StringIO(text)):
         if binding.error or (binding.key is not None and binding.value is None):
-            # Only what stands before the '=': the rest may be a secret.
-            first = binding.original.string.strip().split("=")[0].split("\n")[0]
+            # Only a name is quoted: what stands behind it, or all of it, may be a secret.
+            name = _IDENTIFIER_BEFORE.match(binding.original.string.strip())
+            got = "another line" if name is None else f"a line that begins {excerpt(name[1])}"
             raise ConfigError(
-                f".env file {path}, line {binding.original.line}: expected NAME=value,"
-                f" got a line that begins {excerpt(first[:40])}"
+                f".env file {path}, line {binding.original.line}: expected NAME=value, got {got}"
             )
         if binding.key is not None:
             found[binding.key] = binding.value
@@ -841,3 +856,15 @@ def describe(loaded: Loaded) -> list[tuple[str, str, str, str]]:
         )
         for setting in SETTINGS
     ]
+
+
+def template() -> str:
+    """An environment file of every setting, each at its default behind a '#'."""
+    lines = [
+        "# Settings of kalshi-fast at their defaults: take the '#' away from what you change. For .env,",
+        "# --env-file, the service and the containers of deploy/. Keep it from others: it has secrets.",
+        "# Made by `kalshi-fast config --template`.",
+    ]
+    for setting in SETTINGS:
+        lines += ["", f"# {setting.help}", f"#{setting.name}={setting.default}"]
+    return "\n".join(lines) + "\n"

@@ -1,6 +1,7 @@
 """How log lines look: text for people, or a JSON object a line for whoever collects them. To stderr, both.
 
 Secrets are not logged anywhere; should a library's message quote one all the same, it is blotted out here.
+What nobody catches is logged too, so that no traceback is written past this.
 Not here: what is logged.
 """
 
@@ -9,11 +10,13 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import threading
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from types import TracebackType
 
     from kalshi_fast.config import Settings
 
@@ -54,6 +57,21 @@ def begin(log_format: str = "text", secrets: Iterable[str] = ()) -> None:
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     # A line for each attempt at a store that is away: ours say it, and say it seldom.
     logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
+
+
+def catch_all() -> None:
+    """From now on what nobody catches, in any thread, is logged too."""
+    sys.excepthook = _uncaught
+    threading.excepthook = lambda end: _uncaught(
+        end.exc_type, end.exc_value or end.exc_type(), end.exc_traceback
+    )
+
+
+def _uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """A bug ends here, as one more line of the log, so that secrets are blotted out of its traceback too."""
+    if issubclass(kind, SystemExit):  # a thread's way to end
+        return
+    logging.getLogger("kalshi_fast").critical("this should not happen", exc_info=(kind, error, trace))
 
 
 def configure(settings: Settings) -> None:

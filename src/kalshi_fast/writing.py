@@ -450,6 +450,7 @@ def main(arguments: list[str]) -> int:
     channel = socket.socket(fileno=channel_fd)
     settings = decode_settings(_first_line(channel))
     logs.configure(settings)
+    logs.catch_all()
     status = socket.socket(fileno=status_fd[0]) if status_fd else None
     process = WriterProcess(Ring.attach(ring_fd), channel, settings, status)
     try:

@@ -7,9 +7,12 @@ unknown outcome can be repeated. Not here: waits between attempts (``delivery``)
 
 from __future__ import annotations
 
+import ctypes
+import faulthandler
 import fcntl
 import logging
 import re
+import signal
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -115,7 +118,7 @@ def open_client(url: str, *, user: str, password: str) -> Client:
             "send_receive_timeout": 60,
         }
     try:
-        return clickhouse_connect.get_client(**target)
+        client = clickhouse_connect.get_client(**target)
     except ImportError as error:
         raise ConfigError(
             "CLICKHOUSE_URL: the embedded engine is not installed: pip install 'kalshi-fast[embedded]',"
@@ -125,6 +128,22 @@ def open_client(url: str, *, user: str, password: str) -> Client:
         raise UnreachableError(f"CLICKHOUSE_URL: {url} does not answer: {_root(error)}") from error
     except Exception as error:
         raise SinkError(f"CLICKHOUSE_URL: {url} cannot be opened: {first_line(error)}") from error
+    if url.startswith("chdb://"):
+        _let_faults_end_us()
+    return client
+
+
+def _let_faults_end_us() -> None:
+    """The engine catches SIGSEGV and its like, then waits five minutes for a thread that only a server has:
+    such a process neither works nor ends, so nobody starts another. Python's handler says where it was.
+    """
+    libc = ctypes.CDLL(None)
+    libc.signal.argtypes = [ctypes.c_int, ctypes.c_void_p]
+    libc.signal.restype = ctypes.c_void_p
+    faulthandler.disable()
+    for fault in (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE):
+        libc.signal(fault, None)  # SIG_DFL; signal.signal is for the main thread only
+    faulthandler.enable(2)
 
 
 def open_reader(url: str, *, user: str, password: str) -> Client:
