@@ -2,6 +2,7 @@
 
 ``KALSHI_FAST_DEBUG=1`` compiles them with bounds checks and the address and undefined-behaviour sanitizers,
 and further modules that ``KALSHI_FAST_MODULES`` names; ``tests/test_sanitizers.py`` runs such a build.
+Modules are compiled side by side, and Cython's own memoryview code once for all of them (``_cyutility``).
 """
 
 import os
@@ -33,18 +34,24 @@ if DEBUG:
     MODULES += os.environ.get("KALSHI_FAST_MODULES", "").split()
 else:
     MODULES += ["_bench"]  # under the sanitizers nothing is measured
+SHARED = "_cyutility"
+JOBS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def extension(module: str, suffix: str) -> Extension:
+    return Extension(
+        f"kalshi_fast.{module}",
+        [f"src/kalshi_fast/{module}.{suffix}"],
+        extra_compile_args=["-O1", "-g", *SANITIZE] if DEBUG else ["-O3"],
+        extra_link_args=SANITIZE if DEBUG else [],
+    )
+
 
 setup(
     ext_modules=cythonize(
-        [
-            Extension(
-                f"kalshi_fast.{module}",
-                [f"src/kalshi_fast/{module}.pyx"],
-                extra_compile_args=["-O1", "-g", *SANITIZE] if DEBUG else ["-O3"],
-                extra_link_args=SANITIZE if DEBUG else [],
-            )
-            for module in MODULES
-        ],
+        [*(extension(module, "pyx") for module in MODULES), extension(SHARED, "c")],
+        nthreads=JOBS,
+        shared_utility_qualified_name=f"kalshi_fast.{SHARED}",
         include_path=["src"],
         compiler_directives={
             "language_level": 3,
@@ -55,5 +62,6 @@ setup(
             "cdivision": True,
             "initializedcheck": DEBUG,
         },
-    )
+    ),
+    options={"build_ext": {"parallel": JOBS}},
 )
