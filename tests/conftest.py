@@ -1,4 +1,5 @@
-"""What several test modules share: the recordings, one embedded ClickHouse engine, throw-away keys."""
+"""What several test modules share: the recordings, one embedded ClickHouse engine, throw-away keys; and
+which tests stay together when several processes share the work (``make test``)."""
 
 from __future__ import annotations
 
@@ -24,6 +25,26 @@ settings.register_profile("few", max_examples=40, deadline=None)
 settings.register_profile("usual", deadline=None)
 FEW = os.environ.get("KALSHI_FAST_FEW") == "1"
 settings.load_profile("few" if FEW else "usual")
+
+MOST_WORKERS = 6  # each has an engine of its own in memory
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """``-n auto``: one more than there are cores, because many tests wait for processes and clocks."""
+    return min((os.cpu_count() or 1) + 1, MOST_WORKERS)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With ``--dist loadgroup``, tests that share what is made once for their module run in one process:
+    otherwise each process would make it again. No test needs this to pass."""
+    for item in items:
+        assert isinstance(item, pytest.Function)
+        made = item._fixtureinfo.name2fixturedefs
+        if any(made[name][-1].scope == "module" for name in made):
+            item.add_marker(pytest.mark.xdist_group(item.module.__name__))
+
 
 RECORDINGS = Path(__file__).resolve().parents[2] / "shared" / "data" / "recorded-2025"
 
