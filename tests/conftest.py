@@ -40,10 +40,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """With ``--dist loadgroup``, tests that share what is made once for their module run in one process:
     otherwise each process would make it again. No test needs this to pass."""
     for item in items:
-        assert isinstance(item, pytest.Function)
-        made = item._fixtureinfo.name2fixturedefs
-        if any(made[name][-1].scope == "module" for name in made):
-            item.add_marker(pytest.mark.xdist_group(item.module.__name__))
+        if isinstance(item, pytest.Function):
+            fixtures = item._fixtureinfo.name2fixturedefs.values()
+            if any(definitions[-1].scope == "module" for definitions in fixtures):
+                item.add_marker(pytest.mark.xdist_group(item.module.__name__))
 
 
 RECORDINGS = Path(__file__).resolve().parents[2] / "shared" / "data" / "recorded-2025"
