@@ -8,8 +8,6 @@ DEMO_ARGS ?=
 TEST_ARGS ?=
 BENCH_ARGS ?=
 FUZZ_EXAMPLES ?= 200000
-# Processes that share the tests; auto: one more than there are cores; 0: none but pytest itself.
-TEST_JOBS ?= auto
 
 .PHONY: install demo test sanitize fuzz lint bench clean
 
@@ -27,7 +25,7 @@ demo: install
 	@$(BIN)/kalshi-fast demo $(DEMO_ARGS)
 
 test: install
-	@$(BIN)/python -m pytest -n $(TEST_JOBS) --dist loadgroup $(TEST_ARGS)
+	@$(BIN)/python tests/run.py $(TEST_ARGS)
 
 # The compiled modules once more, with bounds checks and gcc's sanitizers, and their tests on them.
 sanitize: install

@@ -26,14 +26,6 @@ settings.register_profile("usual", deadline=None)
 FEW = os.environ.get("KALSHI_FAST_FEW") == "1"
 settings.load_profile("few" if FEW else "usual")
 
-MOST_WORKERS = 6  # each has an engine of its own in memory
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_auto_num_workers() -> int:
-    """``-n auto``: one more than there are cores, because many tests wait for processes and clocks."""
-    return min((os.cpu_count() or 1) + 1, MOST_WORKERS)
-
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

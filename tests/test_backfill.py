@@ -132,6 +132,7 @@ def check(rows: Rows, running: Exchange, wanted: set[str]) -> None:
     assert len(rows.rows.trades) == len(told) > 50, "each once"
 
 
+@pytest.mark.clock
 @pytest.mark.parametrize("hot_standby", ["off", "on"])
 def test_every_trade_is_there_once_whatever_is_lost(tmp_path: Path, hot_standby: str) -> None:
     faults = [
@@ -156,6 +157,7 @@ def test_every_trade_is_there_once_whatever_is_lost(tmp_path: Path, hot_standby:
     assert any(event == "trades_filled" for event, _ in rows.health)
 
 
+@pytest.mark.clock
 def test_in_peace_every_channel_is_complete_and_nothing_is_asked_twice(tmp_path: Path) -> None:
     rows, running = asyncio.run(play(tmp_path, []))
     check(rows, running, set(SyntheticMarkets(MARKETS, 3).books))

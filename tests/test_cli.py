@@ -43,7 +43,7 @@ def run(
         env=environment(**(env or {})),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
     assert done.returncode == code, (done.returncode, done.stdout[-2000:], done.stderr[-2000:])
