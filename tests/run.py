@@ -1,8 +1,8 @@
 """``make test``: all tests, first those that do not mind a busy machine, then those that play by the clock.
 
 Both parts are shared between processes, one a core. The second part (marker ``clock``) plays an exchange and
-a recorder in one process in real time: what it proves needs a core that keeps up, and beside tests that start
-processes of their own it has none. What is given on the command line is passed on to both: files, ``-k``,
+a recorder in real time, mostly in one process: what it proves needs a core that keeps up, and beside tests
+that start many processes it has none. What is given on the command line is passed on to both: files, ``-k``,
 ``-v``. Not here: running some tests while working on them, ``pytest tests/test_x.py`` does.
 """
 
