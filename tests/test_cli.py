@@ -266,6 +266,7 @@ def test_run_delivers_everything_when_it_is_stopped(tmp_path: Path, signum: sign
     assert list(tmp_path.glob("data/orderbook/*/.part-*")) == []
 
 
+@pytest.mark.clock
 def test_lost_frames_become_gaps_and_the_books_repair_themselves(tmp_path: Path) -> None:
     lossy = ("--markets", "5", "--rate", "2000", "--drop-every", "400")
     with simulator(tmp_path / "sim", *lossy) as settings:
