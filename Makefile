@@ -19,14 +19,14 @@ $(VENV)/.installed: $(SOURCES)
 		|| { echo "kalshi-fast needs Python 3.11, 3.12 or 3.13; try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing kalshi-fast and what it needs into $(VENV) …"
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check '.[embedded,backtest,plot,dev]'
+	@$(BIN)/python -m pip install -qq --no-compile --disable-pip-version-check '.[embedded,backtest,plot,dev]'
 	@touch $@
 
 demo: install
 	@$(BIN)/kalshi-fast demo $(DEMO_ARGS)
 
 test: install
-	@$(BIN)/python -m pytest $(TEST_ARGS)
+	@$(BIN)/python tests/run.py $(TEST_ARGS)
 
 # The compiled modules once more, with bounds checks and gcc's sanitizers, and their tests on them.
 sanitize: install

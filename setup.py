@@ -1,12 +1,13 @@
 """Builds the compiled modules: portable ones, for any machine of the platform.
 
-setuptools translates a .pyx when it compiles it, so that metadata and the sdist cost no compiler.
-
 ``KALSHI_FAST_DEBUG=1`` compiles them with bounds checks and the address and undefined-behaviour sanitizers,
 and further modules that ``KALSHI_FAST_MODULES`` names; ``tests/test_sanitizers.py`` runs such a build.
+Modules are compiled side by side, and Cython's own memoryview code once for all of them (``_cyutility``).
+Metadata and the sdist are made of the .pyx alone, and cost no compiler.
 """
 
 import os
+import sys
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -35,33 +36,47 @@ if DEBUG:
     MODULES += os.environ.get("KALSHI_FAST_MODULES", "").split()
 else:
     MODULES += ["_bench"]  # under the sanitizers nothing is measured
-
-DIRECTIVES = {
-    "language_level": 3,
-    "embedsignature": True,
-    "freethreading_compatible": False,
-    "boundscheck": DEBUG,
-    "wraparound": False,
-    "cdivision": True,
-    "initializedcheck": DEBUG,
-}
+SHARED = "_cyutility"
+JOBS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def extension(module: str) -> Extension:
-    """One compiled module. What it cimports Cython looks after; a header is looked after here."""
-    source = Path("src/kalshi_fast") / f"{module}.pyx"
-    made = Extension(
+BUILDING = {"build", "build_ext", "bdist_wheel", "editable_wheel", "develop", "install"} & set(sys.argv)
+
+
+def extension(module: str, suffix: str = "pyx") -> Extension:
+    source = Path("src/kalshi_fast") / f"{module}.{suffix}"
+    text = source.read_text("utf-8") if source.exists() else ""
+    return Extension(
         f"kalshi_fast.{module}",
         [str(source)],
-        depends=[
-            str(header) for header in source.parent.glob("*.h") if header.name in source.read_text("utf-8")
-        ],
+        depends=[str(header) for header in source.parent.glob("*.h") if header.name in text],
         extra_compile_args=["-O1", "-g", *SANITIZE] if DEBUG else ["-O3"],
         extra_link_args=SANITIZE if DEBUG else [],
     )
-    made.cython_directives = DIRECTIVES
-    made.cython_include_dirs = ["src"]
-    return made
 
 
-setup(ext_modules=[extension(module) for module in MODULES])
+def translated(modules: list[Extension]) -> list[Extension]:
+    from Cython.Build import cythonize
+
+    return cythonize(  # type: ignore[no-any-return]
+        [*modules, extension(SHARED, "c")],
+        nthreads=JOBS,
+        shared_utility_qualified_name=f"kalshi_fast.{SHARED}",
+        include_path=["src"],
+        compiler_directives={
+            "language_level": 3,
+            "embedsignature": True,
+            "freethreading_compatible": False,
+            "boundscheck": DEBUG,
+            "wraparound": False,
+            "cdivision": True,
+            "initializedcheck": DEBUG,
+        },
+    )
+
+
+modules = [extension(module) for module in MODULES]
+setup(
+    ext_modules=translated(modules) if BUILDING else modules,
+    options={"build_ext": {"parallel": JOBS}},
+)

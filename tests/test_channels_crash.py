@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +16,6 @@ from test_crash import Recorder, in_clickhouse, started
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-SETTLED_S = 4.0  # an interruption is asked for two seconds later
 
 
 async def exchange(directory: Path, seconds: int) -> Simulator:
@@ -62,6 +61,24 @@ def test_a_writer_that_is_killed_doubles_and_loses_nothing(tmp_path: Path) -> No
     asyncio.run(play())
 
 
+def trades_stored(directory: Path) -> Counter[str]:
+    """By market; also while the recorder runs."""
+    sql = "SELECT market_ticker, count() FROM kalshi.trades GROUP BY market_ticker"
+    return Counter({row[0]: int(row[1]) for row in in_clickhouse(directory, sql)})
+
+
+async def caught_up(directory: Path, simulator: Simulator) -> Counter[str]:
+    """Returns when the trades of all our markets are stored that the exchange tells of at first: those.
+    What an interruption has left out is asked for two seconds later."""
+    told = Counter((await simulator.report())["traded"])
+    traded = Counter({ticker: told[ticker] for ticker in simulator.tickers})
+    deadline = time.monotonic() + 60
+    while missing := traded - await asyncio.to_thread(trades_stored, directory):
+        assert time.monotonic() < deadline, missing
+        await asyncio.sleep(0.1)
+    return traded
+
+
 def test_what_was_traded_while_nobody_recorded_is_made_good(tmp_path: Path) -> None:
     """Killed once, stopped once: the next one knows what is stored, and asks for the rest."""
 
@@ -71,25 +88,19 @@ def test_what_was_traded_while_nobody_recorded_is_made_good(tmp_path: Path) -> N
             for end in ("killed", "stopped", "last"):
                 recorder = Recorder(tmp_path, simulator)
                 await started(tmp_path, recorder)
-                await asyncio.sleep(1.0 if end != "last" else SETTLED_S)
+                if end == "last":
+                    break
+                await asyncio.sleep(1.0)
                 if end == "killed":
                     recorder.kill("both")
                 elif end == "stopped":
                     assert recorder.stop() == 0, (tmp_path / "stderr").read_text()
-            report = await simulator.report()
-            await asyncio.sleep(0.5)
+            traded = await caught_up(tmp_path, simulator)
             assert recorder.stop() == 0, (tmp_path / "stderr").read_text()
         finally:
             await simulator.stop()
-        stored = {
-            row[0]: int(row[1])
-            for row in in_clickhouse(
-                tmp_path, "SELECT market_ticker, count() FROM kalshi.trades GROUP BY market_ticker"
-            )
-        }
-        wanted = set(simulator.tickers)
-        for ticker, count in report["traded"].items():
-            assert ticker not in wanted or stored[ticker] >= count, "those traded since then come on top"
+        assert traded
+        assert not traded - trades_stored(tmp_path), "those traded since then come on top"
         asked = in_clickhouse(
             tmp_path, "SELECT count(), uniqExact(trade_id), countIf(sid = 0) FROM kalshi.trades"
         )

@@ -127,6 +127,7 @@ async def play(directory: Path, seed: int) -> Play:
     return Play(compare(directory / FILE, rows.rows), recorder.counts, faults, wrong, len(rows.rows))
 
 
+@pytest.mark.clock
 @pytest.mark.parametrize("seeds", GROUPS, ids=lambda seeds: f"seeds {seeds[0]}-{seeds[-1]}")
 def test_rows_are_true_or_say_that_they_do_not_know(tmp_path: Path, seeds: range) -> None:
     async def run() -> list[Play]:

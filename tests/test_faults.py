@@ -608,6 +608,7 @@ class Hardy:
         )
 
 
+@pytest.mark.clock
 def test_chaos_leaves_time_to_recover(tmp_path: Path) -> None:
     async def run() -> None:
         script = chaos(1, 10)

@@ -157,6 +157,7 @@ def history(replay: Replay) -> tuple[History, int]:
     return dict(found), total
 
 
+@pytest.mark.clock
 @pytest.mark.parametrize("open_database", ["embedded"], indirect=True)
 def test_live_equals_replay(tmp_path: Path, open_database: Callable[[], Client], engine_url: str) -> None:
     """With a hot standby, into all stores; and with single connections, into files."""
