@@ -236,7 +236,8 @@ TIMES = st.integers(0, 12)
 
 def traded(at: int, number: int, market: str = "KX-0") -> TradeRow:
     ns = START_NS + at * 1000
-    return TradeRow(7, 11, number, trade_id(number), market, "yes", False, 4500, 100, ns // 1000, ns)
+    id_of_market = trade_id(number if market == "KX-0" else 1000 + number)
+    return TradeRow(7, 11, number, id_of_market, market, "yes", False, 4500, 100, ns // 1000, ns)
 
 
 def ticked(at: int, number: int, market: str = "KX-0") -> TickerRow:

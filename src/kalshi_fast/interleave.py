@@ -15,7 +15,7 @@ from kalshi_fast.batch import RawFrame
 from kalshi_fast.channels.rows import LifecycleRow, TickerRow, TradeRow
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from kalshi_fast._replay import Event, EventReader
 
@@ -31,8 +31,10 @@ def order(row: ChannelRow) -> tuple[int, int]:
     return row.ingest_ns, _PLACES[row.table]
 
 
-def in_order(streams: Iterable[Iterable[ChannelRow]]) -> Iterator[ChannelRow]:
+def in_order(streams: Sequence[Iterator[ChannelRow]]) -> Iterator[ChannelRow]:
     """The rows of several channels as one stream."""
+    if len(streams) == 1:
+        return streams[0]
     return heapq.merge(*streams, key=order)
 
 

@@ -161,6 +161,9 @@ class BesideReader:
 
 
 def _plain(column: pa.Array) -> list[Any]:
+    if pa.types.is_dictionary(column.type):  # a text once, not once per row
+        names = column.dictionary.to_pylist()
+        return [None if code is None else names[code] for code in column.indices.to_pylist()]
     if pa.types.is_timestamp(column.type):
         column = column.view(pa.int64())
     values: list[Any] = column.to_pylist()

@@ -166,7 +166,7 @@ class BesideFiles:
         if self._repair and not file.ordered:
             yield from ((group.first_ns, [group]) for group in groups)
         elif groups:
-            yield min(group.first_ns for group in groups), groups
+            yield file.first_ns, groups  # so that files of one moment have one order, whatever is wanted
 
     def _read(
         self, table: str, file: EventFile, groups: list[Group], since_ns: int | None

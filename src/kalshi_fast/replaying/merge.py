@@ -75,7 +75,13 @@ def merge(streams: Iterable[Stream[R]], join: Callable[[list[R]], R]) -> Iterato
             yield active[0].rows
             stops = [len(active[0].rows)]
         else:
-            stops = [int(np.searchsorted(one.rows.ingest_ns, bound, "right")) for one in active]
+            # Of the stream that reaches the bound more rows of that moment may follow, in its next chunk:
+            # what the streams behind it have of that moment waits.
+            reach = next(at for at, one in enumerate(active) if int(one.rows.ingest_ns[-1]) == bound)
+            stops = [
+                int(np.searchsorted(one.rows.ingest_ns, bound, "right" if at <= reach else "left"))
+                for at, one in enumerate(active)
+            ]
             ready = [one.rows.slice(0, stop) for one, stop in zip(active, stops, strict=True) if stop]
             rows = join(ready)
             yield rows if len(ready) == 1 else rows.take(np.argsort(rows.ingest_ns, kind="stable"))
