@@ -1,5 +1,4 @@
-"""What several test modules share: the recordings, one embedded ClickHouse engine, throw-away keys; and
-which tests stay together when several processes share the work (``make test``)."""
+"""What several test modules share: the recordings, one embedded ClickHouse engine, throw-away keys."""
 
 from __future__ import annotations
 
@@ -25,18 +24,6 @@ settings.register_profile("few", max_examples=40, deadline=None)
 settings.register_profile("usual", deadline=None)
 FEW = os.environ.get("KALSHI_FAST_FEW") == "1"
 settings.load_profile("few" if FEW else "usual")
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With ``--dist loadgroup``, tests that share what is made once for their module run in one process:
-    otherwise each process would make it again. No test needs this to pass."""
-    for item in items:
-        if isinstance(item, pytest.Function):
-            fixtures = item._fixtureinfo.name2fixturedefs.values()
-            if any(definitions[-1].scope == "module" for definitions in fixtures):
-                item.add_marker(pytest.mark.xdist_group(item.module.__name__))
-
 
 RECORDINGS = Path(__file__).resolve().parents[2] / "shared" / "data" / "recorded-2025"
 

@@ -399,8 +399,9 @@ def test_a_dead_status_process_comes_back(recorder: Recorder) -> None:
 def test_without_the_exchange_it_is_not_well(recorder: Recorder, exchange: Exchange) -> None:
     exchange.stop()
     eventually("it is told", lambda: recorder.health() == (503, {"connection"}))
+    down = {("books",): 0, ("channels",): 0}
+    eventually("both are down", lambda: metrics(recorder)["kalshi_fast_connections_up"] == down)
     found = metrics(recorder)
-    assert found["kalshi_fast_connections_up"] == {("books",): 0, ("channels",): 0}
     assert found["kalshi_fast_markets_known"][()] == 0
     assert found["kalshi_fast_unhealthy"][("connection",)] == 1
 
