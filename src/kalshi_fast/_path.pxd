@@ -39,7 +39,6 @@ cdef class DeltaPath:
     cdef void* guess  # the BookState that the next frame seems to be for, NULL: no idea
     # The frame before had this subscription, and began so, up to its number.
     cdef Sequence last
-    cdef uint32_t sid
     cdef Head head
     # Its times, from the comma to the last digit but three of ts_ms; and what time those digits are.
     cdef char times[MAX_TIMES]
@@ -51,7 +50,6 @@ cdef class DeltaPath:
     cdef LevelRows* levels
     cdef StagedRows staged
     cdef Py_ssize_t seal_rows
-    cdef uint64_t conn_id
     cdef uint64_t turns  # how often the rows were to go somewhere else
     cdef public int64_t not_before_ns  # rows are not older than this: a takeover has been written at this time
     cdef public bint every_read  # the end of each read is to be told, whether something is due or not

@@ -144,8 +144,8 @@ cdef class DeltaPath:
         cdef Py_ssize_t used = len(self.states)
         if not 0 < len(name) <= 128:
             raise FieldError("market_ticker", name, "1 to 128 characters")
-        if used >= 1 << NUMBER_BITS:
-            raise FieldError("markets of a connection", used + 1, f"at most {1 << NUMBER_BITS}")
+        if used + 1 >= 1 << NUMBER_BITS:  # numbers count from one
+            raise FieldError("markets of a connection", used + 1, f"less than {1 << NUMBER_BITS}")
         if 4 * <uint64_t>used >= self.mask + 1:
             self._widen()
         self.names.append(name)

@@ -52,6 +52,7 @@ VARIANTS: Final = (
     Variant("sinks off"),
     Variant("sinks off, busy polling", busy=True),
     Variant("both sinks writing", sinks=True),
+    Variant("both sinks writing, busy polling", sinks=True, busy=True),
     Variant("sinks off, over wss://", tls=True),
     Variant("picows alone (the floor)", floor=True),
     Variant("picows alone, busy polling", floor=True, busy=True),
