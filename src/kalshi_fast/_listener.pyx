@@ -12,7 +12,7 @@ from libc.stdint cimport int64_t, uint64_t
 from picows.picows cimport WSFrame, WSListener, WSMsgType, WSTransport
 
 from kalshi_fast._clock cimport now_ns
-from kalshi_fast._path cimport NOT_TAKEN, TAKEN_AND_FULL, DeltaPath, Taken
+from kalshi_fast._path cimport NOT_TAKEN, TAKEN, TAKEN_AND_FULL, DeltaPath, Taken
 
 
 cdef class FrameListener(WSListener):
@@ -33,20 +33,30 @@ cdef class FrameListener(WSListener):
         self.rest.on_connected(transport)
 
     cpdef on_ws_frame(self, WSTransport transport, WSFrame frame):
-        cdef Taken taken
+        cdef Taken taken = NOT_TAKEN
+        cdef bint text = frame.msg_type == WSMsgType.TEXT and frame.fin
         if self.read_ns == 0:
             self.read_ns = now_ns()
-        if frame.msg_type == WSMsgType.TEXT and frame.fin:
+        if text:
             taken = self.path.scan(frame.payload_ptr, frame.payload_size, frame.tail_size, self.read_ns)
-            if taken == NOT_TAKEN:
-                self.rest.on_text(frame.get_payload_as_bytes(), self.read_ns)
-            elif taken == TAKEN_AND_FULL:
-                self.rest.on_full()
-        else:
-            self.path.flush()
-            self.rest.on_other(transport, frame, self.read_ns)
+        if taken != TAKEN:
+            self._not_only_taken(transport, frame, text, taken)
         if frame.last_in_buffer:
             self._end_of_read()
+
+    cdef _not_only_taken(self, WSTransport transport, WSFrame frame, bint text, Taken taken):
+        try:
+            if taken == TAKEN_AND_FULL:
+                self.rest.on_full()
+            elif text:
+                self.rest.on_text(frame.get_payload_as_bytes(), self.read_ns)
+            else:
+                self.path.flush()
+                self.rest.on_other(transport, frame, self.read_ns)
+        except BaseException:
+            # picows ends the connection, but not at once: what still comes has its own time.
+            self.read_ns = 0
+            raise
 
     cdef _end_of_read(self):
         self.read_ns = 0
