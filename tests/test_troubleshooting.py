@@ -19,6 +19,10 @@ SOURCES = [path for path in (ROOT / "src" / "kalshi_fast").rglob("*.py") if "ben
 OTHERS = {  # what other programs say
     "kalshi-fast: command not found",
     "No module named 'kalshi_fast._…'",
+    "make: command not found",
+    "error: command '…gcc' failed: No such file or directory",
+    "fatal error: Python.h: No such file or directory",
+    "The virtual environment was not created successfully because ensurepip is not available.",
 }
 _FILLED_IN = re.compile(r"%[-+ #0]*[\d*]*(?:\.\d+)?[sdrf]")
 _SETTING = re.compile(r"\A[A-Z][A-Z_]+\b")  # where the source fills in the name of a setting
