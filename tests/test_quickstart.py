@@ -1,11 +1,11 @@
 """docs/quickstart.md as a new user would follow it: its commands, from an empty directory, print what it
 shows.
 
-What differs from the page. The first command is run in an empty directory up to `make install`, with the
-repository here for ADDRESS; what make would do is read from it, not done: it takes minutes and the network. The
+What differs from the page. The first command is run in an empty directory up to `make install`, with this
+repository for ADDRESS; what make would do is read from it, not done: it takes minutes and the network. The
 environment that the tests run in takes the place of the one that it makes. (`.ci/run` begins with the same
-installation, for `make test` needs it, and in CI that is in a fresh clone.) And demo and recording are shorter.
-What comes must be what the page shows, line by line and in order, but for numbers and for lines of progress.
+installation, for `make test` needs it, and in CI that is in a fresh clone.) Demo and recording are shorter.
+What comes must be what the page shows, line by line and in order, but for numbers and lines of progress.
 """
 
 from __future__ import annotations

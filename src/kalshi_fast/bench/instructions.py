@@ -114,9 +114,8 @@ def judged(now: Count, committed: Count, max_growth: float = MAX_GROWTH) -> tupl
     growth = after / before - 1
     lines = [f"instructions per frame: {after:.1f}, committed {before:.1f} ({growth:+.1%})"]
     if other := now.other_tools(committed):
-        lines.append(
-            f"SKIPPED: not judged, the committed figure was counted with other tools: {'; '.join(other)}"
-        )
+        differ = "; ".join(other)
+        lines.append(f"SKIPPED: not judged, the committed figure was counted with other tools: {differ}")
         return True, lines
     good = growth <= max_growth
     if not good:
