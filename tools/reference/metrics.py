@@ -59,9 +59,7 @@ def document() -> str:
             "",
             *_ALERTS.splitlines(),
             "",
-            markdown.table(
-                ("alert", "severity", "when", "what it says, and what to do"), map(_alert, alerts())
-            ),
+            markdown.table(_ALERT, map(_alert, alerts())),
             "",
         ]
     )
@@ -94,8 +92,10 @@ _HEALTH: Final = """## /healthz
 `{"status": "failing", "reasons": [{"what": …, "detail": …}, …]}`: one sentence for each thing that is wrong.
 `kalshi_fast_unhealthy{reason=…}` is the same as a metric."""
 
+_ALERT: Final = ("alert", "severity", "when", "what it says, and what to do")
 _ALERTS: Final = """## Alerts
 
-The rules of [deploy/prometheus/kalshi-fast.rules.yml](../deploy/prometheus/kalshi-fast.rules.yml). `page`: data is
-being lost or soon will be. `ticket`: somebody should look when there is time. … is filled in by Prometheus. What
-the recorder does by itself meanwhile: [operations.md](operations.md#when-something-fails)."""
+The rules of [deploy/prometheus/kalshi-fast.rules.yml](../deploy/prometheus/kalshi-fast.rules.yml). `page`:
+data is being lost or soon will be. `ticket`: somebody should look when there is time. … is filled in
+by Prometheus. What the recorder does by itself meanwhile:
+[operations.md](operations.md#when-something-fails)."""
