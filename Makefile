@@ -55,8 +55,8 @@ bench: install
 dist:
 	@PYTHON=$(PYTHON) .ci/dist
 
-# What is known against the code (bandit) and against what it needs (pip-audit, which asks PyPI; AUDIT_ARGS=--strict
-# fails where it cannot be asked).
+# What is known against the code (bandit) and against what it needs (pip-audit, which asks the package index;
+# AUDIT_ARGS=--strict fails where it cannot be asked).
 audit: install
 	@$(BIN)/bandit -q -c pyproject.toml -r src
 	@$(BIN)/python .ci/audit.py $(AUDIT_ARGS)

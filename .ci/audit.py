@@ -1,7 +1,7 @@
-"""Asks PyPI what is known against the packages installed here (pip-audit): what kalshi-fast and its tests
-need. Ends with 1 when something is known.
+"""Asks the package index what is known against the packages installed here (pip-audit): what kalshi-fast and
+its tests need. Ends with 1 when something is known.
 
-Where PyPI cannot be asked it says so, for that is no "nothing is known". With --strict that fails too.
+Where the index cannot be asked it says so, for that is no "nothing is known". With --strict that fails too.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def main(arguments: list[str]) -> int:
         packages = json.loads(asked.stdout)["dependencies"]
     except (ValueError, KeyError):
         said = asked.stderr.strip().splitlines() or ["nothing"]
-        sys.stderr.write(f"audit: nothing was audited, PyPI could not be asked: {said[-1]}\n")
+        sys.stderr.write(f"audit: nothing was audited, the package index could not be asked: {said[-1]}\n")
         return unasked
     audited = [package for package in packages if "vulns" in package]
     left_out = sorted(package["name"] for package in packages if "vulns" not in package)
@@ -45,7 +45,7 @@ def main(arguments: list[str]) -> int:
     left_out = [name for name in left_out if name != OURS]
     if left_out:
         sys.stderr.write(
-            f"audit: {len(left_out)} were not, PyPI's answer was missing: {' '.join(left_out)}\n"
+            f"audit: {len(left_out)} were not, the index's answer was missing: {' '.join(left_out)}\n"
         )
     return 1 if known else unasked if left_out else 0
 

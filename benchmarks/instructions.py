@@ -1,7 +1,8 @@
 """The gate on instructions per delta frame: ``python -m benchmarks.instructions --check`` or ``--update``.
 
-Exit code 1 when they have grown by more than 3 % over ``benchmarks/instructions.json``. Without valgrind
-nothing is judged, and a line says so. How they are counted: ``kalshi_fast.bench.instructions``.
+Exit code 1 when they have grown by more than 3 % over ``benchmarks/instructions.json``. Without valgrind, or
+with another compiler, Cython, minor version of Python or architecture than that was counted with, nothing is
+judged, and a line says so. How they are counted: ``kalshi_fast.bench.instructions``.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """How the system before kalshi-fast stored an event: its ClickHouse table and its Parquet writer, rebuilt.
 
 Whole cents, whole contracts, microseconds; in Parquet every time is a string of RFC 3339 and every number
-64 bits wide. The files in shared/data/recorded-2025 are of this form.
+64 bits wide. The real recordings of 2025 are of this form.
 """
 
 from __future__ import annotations

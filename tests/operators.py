@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 from urllib.parse import urlsplit
 
 import pytest
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+TOOLS: Final = "KALSHI_FAST_TOOLS"
 WAIT_S = 60.0  # for what has to come, on a machine that is busy
 
 
@@ -32,12 +33,21 @@ def eventually(what: str, look: Callable[[], Any]) -> Any:  # noqa: ANN401 - as 
     return found
 
 
-def tool(name: str) -> str:
-    """The path of a program that a test needs; without it the test is skipped."""
-    path = shutil.which(name)
-    if path is None:
-        pytest.skip(f"there is no {name} here")
-    return path
+def tool(name: str, *or_else: str) -> str:
+    """The path of a program that a test needs. Without it the test is skipped, or fails where
+    KALSHI_FAST_TOOLS=required says that all of them are here (CI)."""
+    found = filter(None, map(shutil.which, (name, *or_else)))
+    return next(found, "") or missing(f"there is no {name} here")
+
+
+def missing(what: str) -> NoReturn:
+    """Skips a test that cannot be run for want of something, or fails it: see ``tool``."""
+    wanted = os.environ.get(TOOLS, "")
+    if wanted not in ("", "required"):
+        pytest.fail(f"{TOOLS}: expected required or nothing, got {wanted!r}")
+    if wanted:
+        pytest.fail(f"{what}, and {TOOLS}=required")
+    pytest.skip(what)
 
 
 class Exchange:

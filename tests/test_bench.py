@@ -338,9 +338,30 @@ def test_the_gate_fails_when_instructions_have_grown(committed: float, *, good: 
     assert said in "\n".join(lines)
 
 
-def test_the_gate_says_when_the_figure_is_of_another_compiler() -> None:
-    _, lines = judged(HERE, Count(900.0, "clang 19", "3.11.7", "3.3.1", "x86_64"))
-    assert "the committed figure was counted with other tools: compiler clang 19, now gcc 12" in lines
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        (("clang 19", "3.11.7", "3.3.1", "x86_64"), "compiler clang 19, now gcc 12"),
+        (("gcc 12", "3.12.1", "3.3.1", "x86_64"), "python 3.12.1, now 3.11.7"),
+        (("gcc 12", "3.11.7", "3.2.0", "x86_64"), "cython 3.2.0, now 3.3.1"),
+        (("gcc 12", "3.11.7", "3.3.1", "aarch64"), "arch aarch64, now x86_64"),
+    ],
+)
+def test_the_gate_does_not_judge_what_other_tools_have_made(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], other: tuple[str, str, str, str], said: str
+) -> None:
+    file = tmp_path / "figure.json"
+    Count(500.0, *other).write(file)
+    assert gate.main(["--check", "--file", str(file)], counted=lambda: HERE) == 0
+    out = capsys.readouterr().out
+    assert f"SKIPPED: not judged, the committed figure was counted with other tools: {said}\n" in out
+    assert "FAILED" not in out
+
+
+def test_a_patch_of_python_is_the_same_tool() -> None:
+    verdict, lines = judged(HERE, Count(500.0, "gcc 12", "3.11.14", "3.3.1", "x86_64"))
+    assert not verdict
+    assert "FAILED" in lines[1]
 
 
 def test_the_gate_reads_a_committed_figure_and_refuses_what_is_none(

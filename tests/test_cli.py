@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from kalshi_fast import __version__
+from operators import eventually
 from test_simulator import process, recorded_deltas
 
 if TYPE_CHECKING:
@@ -238,7 +240,25 @@ def recording(directory: Path, settings: dict[str, str], *arguments: str) -> Ite
         while not list(directory.glob("data/orderbook/*/.part-*.tmp")):
             assert time.monotonic() < deadline
             time.sleep(0.05)
-        yield recorder
+        try:
+            yield recorder
+        except BaseException:
+            recorder.kill()  # or leaving would wait for it
+            raise
+
+
+def until_said(recorder: subprocess.Popen[str], what: str) -> None:
+    """Reads its stderr up to that line. A recorder that does not say it is killed, which ends the reading."""
+    assert recorder.stderr is not None
+    killing = threading.Timer(30, recorder.kill)
+    killing.start()
+    lines = []
+    while line := recorder.stderr.readline():
+        lines.append(line)
+        if what in line:
+            killing.cancel()
+            return
+    pytest.fail(f"expected {what!r} in {''.join(lines)!r}")
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
@@ -247,9 +267,7 @@ def test_run_delivers_everything_when_it_is_stopped(tmp_path: Path, signum: sign
         simulator(tmp_path / "sim", "--markets", "5", "--rate", "2000") as settings,
         recording(tmp_path, settings) as recorder,
     ):
-        time.sleep(1)
-        while_recording = run("query", "--format", "TSV", COUNT, cwd=tmp_path)
-        assert int(while_recording.stdout) > 0
+        eventually("rows", lambda: int(run("query", "--format", "TSV", COUNT, cwd=tmp_path).stdout) > 500)
         refused_too = refused("run", "--quiet", cwd=tmp_path, env=settings)
         assert "JOURNAL_DIR" in refused_too
         assert f"in use by process {recorder.pid}" not in refused_too, "the writer has it"
@@ -298,22 +316,29 @@ def test_sighup_reads_the_markets_anew(tmp_path: Path) -> None:
         settings = told | {"CLICKHOUSE_URL": "off"}
         first, second, third = settings.pop("MARKET_TICKERS").split(",")
         (tmp_path / ".env").write_text(f"MARKET_TICKERS={first},{second}\n")
+        settings["PARQUET_MAX_SECS"] = "1"
+
+        def rows() -> list[tuple[str, str]]:
+            found = []
+            for file in sorted(tmp_path.glob("data/orderbook/*/part-*.parquet")):  # those that are closed
+                table = pq.read_table(file, columns=["market_ticker", "type"])
+                found += list(zip(*(column.to_pylist() for column in table.columns), strict=True))
+            return found
+
         with recording(tmp_path, settings, "--quiet") as recorder:
             (tmp_path / ".env").write_text("MARKET_TICKERS=no such ticker\n")
             recorder.send_signal(signal.SIGHUP)
-            time.sleep(0.5)
+            until_said(recorder, "the markets stay as they are: MARKET_TICKERS")
             (tmp_path / ".env").write_text(f"MARKET_TICKERS={second},{third}\n")
             recorder.send_signal(signal.SIGHUP)
-            time.sleep(1)
+            eventually("the third market is recorded", lambda: third in dict(rows()))
             recorder.send_signal(signal.SIGTERM)
             out, err = recorder.communicate(timeout=30)
     assert recorder.returncode == 0, err
-    assert "the markets stay as they are: MARKET_TICKERS" in err
     assert json.loads(out.splitlines()[-1])["markets"] == 3
-    table = ds.dataset(tmp_path / "data" / "orderbook", format="parquet").to_table()
-    rows = list(zip(table["market_ticker"].to_pylist(), table["type"].to_pylist(), strict=True))
-    last = {ticker: number for number, (ticker, _) in enumerate(rows)}
-    assert rows[last[first]][1] == "gap", "unknown from then on"
+    stored = rows()
+    last = {ticker: number for number, (ticker, _) in enumerate(stored)}
+    assert stored[last[first]][1] == "gap", "unknown from then on"
     assert last[second] > last[first] < last[third]
 
 

@@ -302,8 +302,10 @@ def test_workflows_use_what_is_pinned_and_run_what_is_there(path: Path) -> None:
             assert (ROOT / script).stat().st_mode & 0o100, "it can be run"
 
 
-def test_a_release_is_published_without_a_token() -> None:
+def test_a_release_is_published_without_a_token_and_only_when_a_tag_is_pushed_and_tests_are_green() -> None:
     jobs = read_yaml(ROOT / ".github" / "workflows" / "release.yml")["jobs"]
     assert jobs["publish"]["permissions"] == {"id-token": "write"}
-    assert {*jobs["publish"]["needs"]} == {"sdist", "wheels"}
+    assert {*jobs["publish"]["needs"]} == {"tests", "sdist", "wheels"}
+    assert jobs["tests"]["steps"][-1] == {"run": ".ci/run", "env": {"KALSHI_FAST_TOOLS": "required"}}
+    assert jobs["publish"]["if"] == "github.event_name == 'push' && github.ref_type == 'tag'"
     assert "secrets." not in (ROOT / ".github" / "workflows" / "release.yml").read_text()

@@ -119,9 +119,23 @@ def test_every_command_and_every_flag_is_documented() -> None:
 
 
 def test_every_metric_and_every_reason_is_documented() -> None:
-    found = first_cells(page("metrics.md"))
+    found = first_cells(page("metrics.md").partition("\n## Alerts\n")[0])
     assert found == [*(metric.name for metric in METRICS), *REASONS]
     assert all(metric.text for metric in METRICS)
+
+
+def test_every_alert_is_documented_with_when_it_comes_and_what_to_do() -> None:
+    rules = yaml.safe_load((ROOT / "deploy/prometheus/kalshi-fast.rules.yml").read_text("utf-8"))["groups"]
+    named = [rule for group in rules for rule in group["rules"]]
+    rows = [line for line in section("metrics.md", "Alerts").splitlines() if line.startswith("| `")]
+    assert [row.split("`")[1] for row in rows] == [rule["alert"] for rule in named] != []
+    for rule, row in zip(named, rows, strict=True):
+        assert f"| {rule['labels']['severity']} | `{rule['expr']}`" in row
+        assert rule["annotations"]["description"] in row
+        assert f" for {rule['for']} |" in row if "for" in rule else True
+    known = {rule["alert"] for rule in named}
+    for name, text in TEXTS.items():
+        assert set(re.findall(r"\bKalshiFast[A-Z]\w+", text)) - {"KalshiFastError"} <= known, name
 
 
 def test_every_table_view_and_column_is_documented(client: Client) -> None:

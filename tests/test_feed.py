@@ -133,7 +133,10 @@ def test_a_slow_store_pauses_reading_and_nothing_is_lost(tmp_path: Path) -> None
             rig = Rig(tmp_path, running.url, max_batches=20)
             rig.keep = True
             task = asyncio.ensure_future(rig.feed.run())
-            await asyncio.sleep(0.5)
+            async with asyncio.timeout(10):
+                while not rig.pool.pressed:
+                    await asyncio.sleep(0.005)
+            await asyncio.sleep(0.1)  # a read that had begun
             held = rig.recorder.counts.frames
             await asyncio.sleep(0.3)
             assert rig.recorder.counts.frames == held, "reading pauses"

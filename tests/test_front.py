@@ -26,6 +26,7 @@ import front as writable
 from kalshi_fast.errors import ConfigError
 from kalshi_fast.front import Limits, QueryFront, bounded, endpoint, incoming
 from kalshi_fast.sinks import clickhouse
+from operators import tool
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -142,10 +143,11 @@ def test_a_pandas_frame_is_as_good(client: Client) -> None:
     assert list(frame["a"]) == [0, 1]
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl")
 def test_curl(front: QueryFront) -> None:
+    program = tool("curl")
+
     def curl(*arguments: str) -> str:
-        command = ["curl", "-sS", "--user", f"{USER}:{PASSWORD}", *arguments]
+        command = [program, "-sS", "--user", f"{USER}:{PASSWORD}", *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
     assert curl(f"{front.url}/?query=SELECT+1") == "1\n"

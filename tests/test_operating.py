@@ -326,7 +326,7 @@ def test_watch_once_as_json(recorder: Recorder, exchange: Exchange) -> None:
 
 
 def test_the_page_in_a_browser(recorder: Recorder, exchange: Exchange, tmp_path: Path) -> None:
-    browser = tool("chromium")
+    browser = tool("chromium", "chromium-browser", "google-chrome")
     ticker = exchange.tickers[1]
     arguments = ["--headless", "--no-sandbox", "--disable-gpu", "--window-size=1200,1300"]
     arguments += [f"--user-data-dir={tmp_path}/profile", "--virtual-time-budget=8000", "--dump-dom"]

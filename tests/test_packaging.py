@@ -21,6 +21,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from operators import tool
+
 if TYPE_CHECKING:
     from email.message import Message
 
@@ -140,7 +142,7 @@ long same(const char *one, const char *other, long n) { return scan_same(one, ot
 @pytest.fixture(scope="module")
 def scans(tmp_path_factory: pytest.TempPathFactory) -> list[ctypes.CDLL]:
     """The scanner as an x86 has it, and as every other processor has."""
-    compiler = shutil.which("gcc") or pytest.skip("there is no gcc here")
+    compiler = tool("gcc")
     directory = tmp_path_factory.mktemp("scan")
     source = directory / "scan.c"
     source.write_text(SCANS)

@@ -29,7 +29,6 @@ from kalshi_fast.errors import ConfigError
 from kalshi_fast.front import bounded, incoming
 from kalshi_fast.lags import LE_NS, Lags
 from kalshi_fast.ring import Ring
-from kalshi_fast.status import document
 from kalshi_fast.status.figures import (
     AskLadder,
     Capture,
@@ -399,12 +398,6 @@ def test_labels_that_are_not_harmless_are_escaped() -> None:
 
 def test_before_the_recorder_speaks_only_health_is_told() -> None:
     assert "kalshi_fast_healthy 0" in exposition(World().state)
-
-
-def test_the_document_lists_every_metric() -> None:
-    assert (ROOT / "docs" / "metrics.md").read_text() == document.document(), (
-        "python -m kalshi_fast.status.document > docs/metrics.md"
-    )
 
 
 @pytest.mark.parametrize("log_format", ["text", "json"])

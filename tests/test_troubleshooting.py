@@ -19,6 +19,10 @@ SOURCES = [path for path in (ROOT / "src" / "kalshi_fast").rglob("*.py") if "ben
 OTHERS = {  # what other programs say
     "kalshi-fast: command not found",
     "No module named 'kalshi_fast._…'",
+    "make: command not found",
+    "error: command '…gcc' failed: No such file or directory",
+    "fatal error: Python.h: No such file or directory",
+    "The virtual environment was not created successfully because ensurepip is not available.",
 }
 _FILLED_IN = re.compile(r"%[-+ #0]*[\d*]*(?:\.\d+)?[sdrf]")
 _SETTING = re.compile(r"\A[A-Z][A-Z_]+\b")  # where the source fills in the name of a setting
@@ -26,7 +30,7 @@ _SETTING = re.compile(r"\A[A-Z][A-Z_]+\b")  # where the source fills in the name
 
 def messages() -> list[str]:
     """Quoted in the first column; names of settings and the like are no messages."""
-    text = PAGE.read_text("utf-8").partition("## What the seed's guide had")[0]
+    text = PAGE.read_text("utf-8").partition("## Coming from an earlier recorder")[0]
     cells = [line.split(" | ")[0] for line in text.splitlines() if line.startswith("| ")]
     spans = [span for cell in cells for span in re.findall(r"`([^`]+)`", cell)]
     return [span for span in spans if " " in span.replace(": …", "")]

@@ -166,7 +166,7 @@ def parser() -> argparse.ArgumentParser:
 
     importing = commands.add_parser(
         "import",
-        help="take over recordings of the seed's Parquet layout",
+        help="take over an earlier recorder's Parquet files, of text times and whole cents",
         description="Turns Parquet files with text timestamps and prices in cents into ours, whole files or"
         " none, and reports what was wrong in them. Books are known only where the rows prove it. A file that"
         " has been imported before is left out.",

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from kalshi_fast.sinks import clickhouse
-from kalshi_fast.status import document as metrics
-from tools.reference import api, commands, errors, schema, settings
+from tools.reference import api, commands, errors, metrics, schema, settings
 
 DOCS: Final = Path(__file__).resolve().parents[2] / "docs"
 PAGES: Final = {

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 PIPELINE: Final = "pipeline"
 OURS: Final = "kalshi-fast: decode, sequence, book, columns"
 OURS_NO_ROWS: Final = "kalshi-fast: decode, sequence, book (a standby's: no rows)"
-SEED: Final = "the seed system rebuilt: orjson, books of dicts, rows as dicts"
+SEED: Final = "the usual Python recorder rebuilt: orjson, books of dicts, rows as dicts"
 SEED_JSON: Final = "the same with json"
 PYKALSHI: Final = "pykalshi: parser and OrderbookManager"
 MSGSPEC: Final = "msgspec, decode only"

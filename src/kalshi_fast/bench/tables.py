@@ -22,7 +22,7 @@ TITLES: Final = {
 }
 PROMISED: Final = (
     ("pipeline_ns_per_frame", "ns per delta frame: decode, sequence, book, columns"),
-    ("ratio_seed_pipeline", "times faster than the seed system rebuilt"),
+    ("ratio_seed_pipeline", "times faster than the usual Python recorder rebuilt"),
     ("ratio_msgspec_decode", "times faster than msgspec's decode alone"),
     ("ratio_ws_noop", "of the frames/s of picows that only counts, ws://"),
     ("ratio_wss_noop", "of the same over wss://"),

@@ -1,9 +1,9 @@
 """One Parquet file of the seed as typed columns: text becomes integers, what cannot be read is marked.
 
-The seed's columns are type, sid, seq, market_id, market_ticker, side, price (cents), qty (contracts), ts and
-ingest_ts, the last two as ISO 8601 text (shared/SEED.md; files seen have all of them, older ones no
-ingest_ts). Values are read in whole batches; only a batch that holds something unreadable is read value by
-value. Not here: what rows mean together (``rebuild``).
+The seed's columns are type, sid, seq, market_id, market_ticker, side, price (cents), qty (contracts), ts
+and ingest_ts, the last two as ISO 8601 text (files seen have all of them, older ones no ingest_ts). Values
+are read in whole batches; only a batch that holds something unreadable is read value by value. Not here:
+what rows mean together (``rebuild``).
 """
 
 from __future__ import annotations

@@ -1,20 +1,42 @@
-"""docs/metrics.md, made from the table of metrics and the reasons of health.
+"""docs/metrics.md, made from the table of metrics, the reasons of health, and the rules of Prometheus in
+deploy/.
 
-``python -m kalshi_fast.status.document > docs/metrics.md``. Not here: the metrics themselves (``metrics``).
+Not here: the metrics themselves (``kalshi_fast.status.metrics``).
 """
 
 from __future__ import annotations
 
-import sys
-from typing import Final
+import re
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
 
 from kalshi_fast.lags import LE_NS
 from kalshi_fast.status.health import REASONS
 from kalshi_fast.status.metrics import METRICS, Metric
+from tools.reference import markdown
+
+RULES: Final = Path(__file__).resolve().parents[2] / "deploy" / "prometheus" / "kalshi-fast.rules.yml"
+_FILLED_IN: Final = re.compile(r"\{\{.*?\}\}")
 
 
 def _labels(metric: Metric) -> str:
     return ", ".join(f"`{label}`" for label in metric.labels)
+
+
+def alerts() -> list[dict[str, Any]]:
+    """The rules, in their order."""
+    groups = yaml.safe_load(RULES.read_text("utf-8"))["groups"]
+    return [rule for group in groups for rule in group["rules"]]
+
+
+def _alert(rule: dict[str, Any]) -> tuple[str, str, str, str]:
+    said, when = rule["annotations"], markdown.code(rule["expr"])
+    if "for" in rule:
+        when += f" for {rule['for']}"
+    summary = markdown.sentence(_FILLED_IN.sub("…", said["summary"]))
+    return markdown.code(rule["alert"]), rule["labels"]["severity"], when, f"{summary} {said['description']}"
 
 
 def document() -> str:
@@ -34,6 +56,10 @@ def document() -> str:
             "| reason | meaning |",
             "|---|---|",
             *(f"| `{what}` | {text} |" for what, text in REASONS.items()),
+            "",
+            *_ALERTS.splitlines(),
+            "",
+            markdown.table(_ALERT, map(_alert, alerts())),
             "",
         ]
     )
@@ -55,10 +81,10 @@ started again when it dies). Durations are in seconds, in buckets of {bounds} s,
 the mean time from the journal to ClickHouse is the difference of the means of `wire_to_queryable` and
 `wire_to_row`. Markets are no labels, for there are thousands: `kalshi-fast top` and the page have them.
 
-[deploy/prometheus/kalshi-fast.rules.yml](../deploy/prometheus/kalshi-fast.rules.yml) has alerts,
-[deploy/grafana/kalshi-fast.json](../deploy/grafana/kalshi-fast.json) a dashboard.
+[Alerts](#alerts) on them are in deploy/prometheus/kalshi-fast.rules.yml, a dashboard in
+[deploy/grafana/kalshi-fast.json](../deploy/grafana/kalshi-fast.json).
 
-This file is made from the code: `python -m kalshi_fast.status.document`."""
+This file is made from the code and the rules, by `make docs`."""
 
 _HEALTH: Final = """## /healthz
 
@@ -66,6 +92,10 @@ _HEALTH: Final = """## /healthz
 `{"status": "failing", "reasons": [{"what": …, "detail": …}, …]}`: one sentence for each thing that is wrong.
 `kalshi_fast_unhealthy{reason=…}` is the same as a metric."""
 
+_ALERT: Final = ("alert", "severity", "when", "what it says, and what to do")
+_ALERTS: Final = """## Alerts
 
-if __name__ == "__main__":
-    sys.stdout.write(document())
+The rules of [deploy/prometheus/kalshi-fast.rules.yml](../deploy/prometheus/kalshi-fast.rules.yml). `page`:
+data is being lost or soon will be. `ticket`: somebody should look when there is time. … is filled in
+by Prometheus. What the recorder does by itself meanwhile:
+[operations.md](operations.md#when-something-fails)."""
