@@ -19,7 +19,16 @@ import yaml
 
 from kalshi_fast.cli import parser
 from kalshi_fast.config import SETTINGS, load, template
-from kalshi_fast.errors import ConfigError
+from kalshi_fast.errors import (
+    ConfigError,
+    ConnectError,
+    JournalError,
+    KalshiFastError,
+    RefusedError,
+    RestError,
+    SinkError,
+    UnreachableError,
+)
 from operators import tool
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -259,6 +268,10 @@ def test_the_service_is_started_again_unless_a_setting_is_wrong() -> None:
     assert told["Restart"] == ["on-failure"]
     assert told["RestartPreventExitStatus"] == [str(ConfigError.exit_code)]
     assert told["KillMode"] == ["mixed"]
+    passing = [ConnectError, UnreachableError, SinkError, RestError, JournalError, KalshiFastError]
+    assert ConfigError.exit_code not in {error.exit_code for error in passing}
+    assert RefusedError("the clock", may_pass=True).exit_code != ConfigError.exit_code
+    assert RefusedError("the key").exit_code == ConfigError.exit_code
 
 
 def test_the_service_has_the_rights_of_the_tuning_guide() -> None:
