@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from kalshi_fast import __version__, logs
 from kalshi_fast.bench import options as bench_options
+from kalshi_fast.blotting import blotted
 from kalshi_fast.config import MARKET_STATUSES, SELECTORS, SETTINGS, Loaded, describe, load, template
 from kalshi_fast.errors import ConfigError, KalshiFastError, SimulatorError
 from kalshi_fast.simulator import options as simulator_options
@@ -871,7 +872,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _COMMANDS[options.command](options)
     except KalshiFastError as error:
-        sys.stderr.write(f"kalshi-fast: {error}\n")
+        sys.stderr.write(f"kalshi-fast: {blotted(str(error))}\n")
         return error.exit_code
     except KeyboardInterrupt:
         return 130

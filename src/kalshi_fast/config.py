@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 
 from dotenv.parser import parse_stream
 
+from kalshi_fast.blotting import is_key_material, keep_secret
 from kalshi_fast.errors import ConfigError, excerpt, reason
 from kalshi_fast.tuning.cpus import MAX_CPU, parse_cpus
 
@@ -123,7 +124,7 @@ def _path(text: str) -> Path:
 
 
 def _key_path(text: str) -> Path:
-    if "-----BEGIN" in text or "\n" in text:
+    if is_key_material(text):
         raise _SecretValueError("the path of the file that holds the key, not the key itself")
     return _path(text)
 
@@ -199,10 +200,18 @@ def _ws_url(text: str) -> str:
 def _clickhouse_url(text: str) -> str | None:
     if text.lower() == OFF:
         return None
+    expected = "chdb://DIRECTORY, http://HOST:PORT, https://HOST:PORT or 'off'"
     parts = _url(text)
-    embedded = parts.scheme == "chdb" and text.removeprefix("chdb://").strip("/")
-    if not embedded and not (parts.scheme in ("http", "https") and parts.hostname):
-        raise _BadValueError("chdb://DIRECTORY, http://HOST:PORT, https://HOST:PORT or 'off'")
+    if parts.scheme == "chdb":
+        if not text.removeprefix("chdb://").strip("/"):
+            raise _BadValueError(expected)
+        return text
+    if parts.query or parts.fragment or "?" in text:
+        raise _SecretValueError(
+            "an address without user, password or options in it (CLICKHOUSE_USER, CLICKHOUSE_PASSWORD)"
+        )
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.path not in ("", "/"):
+        raise (_SecretValueError if "@" in text else _BadValueError)(expected)
     return text
 
 
@@ -225,6 +234,8 @@ def _url(text: str) -> Any:  # noqa: ANN401 - urlsplit's result
         parts = urlsplit(text)
         parts.port  # noqa: B018 - reading it checks it
     except ValueError as error:
+        if "@" in text:  # what stands before it is a user and a password, or part of them
+            raise _SecretValueError("an address without user and password in it") from None
         raise _BadValueError(f"an address ({reason(error)})") from None
     if parts.username or parts.password:
         raise _SecretValueError("an address without user and password in it")
@@ -235,7 +246,9 @@ def _rest_url(text: str) -> str | None:
     if text.lower() == OFF:
         return None
     parts = _url(text)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+    if parts.query or parts.fragment:
+        raise _SecretValueError("http(s)://HOST[:PORT]/PATH without '?' and '#', or off")
+    if parts.scheme not in ("http", "https") or not parts.hostname:
         raise _BadValueError("http(s)://HOST[:PORT]/PATH or off")
     return text
 
@@ -686,6 +699,8 @@ def load(
         (f"TOML file {toml_file or TOML_NAME}", _read_toml(toml_file)),
         ("default", {setting.name: setting.default for setting in SETTINGS}),
     ]
+    for _, layer in layers:
+        keep_secret(*((layer.get(setting.name) or "").strip() for setting in SETTINGS if setting.secret))
     texts: dict[str, str] = {}
     sources: dict[str, str] = {}
     values: dict[str, Any] = {}
@@ -768,9 +783,10 @@ def _read_env(path: Path) -> dict[str, str | None]:
     found: dict[str, str | None] = {}
     for binding in parse_stream(io.StringIO(text)):
         if binding.error or (binding.key is not None and binding.value is None):
-            # Only a name is quoted: what stands behind it, or all of it, may be a secret.
+            # Only the name of a setting is quoted: what stands behind it, or all of it, may be a secret.
             name = _IDENTIFIER_BEFORE.match(binding.original.string.strip())
-            got = "another line" if name is None else f"a line that begins {excerpt(name[1])}"
+            known = name is not None and name[1] in _BY_NAME
+            got = f"a line that begins {excerpt(name[1])}" if name and known else "another line"
             raise ConfigError(
                 f".env file {path}, line {binding.original.line}: expected NAME=value, got {got}"
             )
