@@ -12,7 +12,7 @@ import pytest
 from kalshi_fast.config import load
 from kalshi_fast.errors import ConfigError
 from kalshi_fast.simulator import beside
-from test_cli import figures, query, refused, run
+from test_cli import figures, refused, run
 
 LIVE = {
     "PROD_KEYID": "of-the-live-exchange",
@@ -67,10 +67,14 @@ def test_nothing_configured_for_live_matters(tmp_path: Path) -> None:
     assert "recording 1 markets into ClickHouse" in done.stderr
     found = figures(done)
     assert found["events"] == found["clickhouse_rows"] == found["parquet_rows"] > 0
-    (tmp_path / ".env").unlink()
-    tickers = query(tmp_path / "here", "SELECT DISTINCT market_ticker FROM kalshi.orderbook_events")
-    assert tickers == [[beside.FIRST_MARKET]]
-    assert {path.name for path in tmp_path.iterdir()} == {"here"}
+    sql = "SELECT DISTINCT market_ticker FROM kalshi.orderbook_events"
+    live = LIVE | {"CLICKHOUSE_DATABASE": "live", "CLICKHOUSE_CLUSTER": "live", "CLICKHOUSE_PASSWORD": "x" * 9}
+    told = run("query", "--dir", "here", "--format", "TSV", sql, cwd=tmp_path, env=live)
+    assert told.stdout == f"{beside.FIRST_MARKET}\n"
+    overview = run("query", "--dir", "here", "--format", "CSV", cwd=tmp_path, env=live)
+    assert f'"{beside.FIRST_MARKET}",{found["events"]},' in overview.stdout, "of its own database"
+    run("plot", beside.FIRST_MARKET, "--dir", "here", "--out", "x.svg", "--quiet", cwd=tmp_path, env=live)
+    assert {path.name for path in tmp_path.iterdir()} == {"here", "x.svg", ".env"}
 
 
 def test_asking_in_the_wrong_place_makes_nothing_and_says_where_it_is(tmp_path: Path) -> None:

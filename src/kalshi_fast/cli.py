@@ -361,7 +361,10 @@ def _source_options(options: argparse.Namespace) -> dict[str, Any]:
     """How a source is opened; a database with the configured user."""
     more: dict[str, Any] = {"repair": options.repair}
     if options.source.startswith(("chdb://", "http://", "https://")):
-        settings = load({}, environ=os.environ, env_file=Path(".env"), toml_file=None).settings
+        if getattr(options, "dir", None) is not None:
+            settings = _told({})
+        else:
+            settings = load({}, environ=os.environ, env_file=Path(".env"), toml_file=None).settings
         more["user"] = settings.clickhouse_user
         more["password"] = settings.clickhouse_password
         more["database"] = options.database or settings.clickhouse_database
@@ -623,9 +626,11 @@ def _replay(options: argparse.Namespace) -> int:
 def _query(options: argparse.Namespace) -> int:
     from kalshi_fast.sinks import clickhouse
 
-    settings = _load(options).settings
-    url = settings.clickhouse_url if options.dir is None else stores(options.dir)["CLICKHOUSE_URL"]
-    client = _client(settings, url)
+    if options.dir is None:
+        settings = _load(options).settings
+    else:
+        settings = _told(_flags(options) | stores(options.dir))
+    client = _client(settings, settings.clickhouse_url)
     try:
         if options.sql is None:
             answer = clickhouse.overview(client, settings.clickhouse_database, options.format)
