@@ -68,7 +68,11 @@ def test_nothing_configured_for_live_matters(tmp_path: Path) -> None:
     found = figures(done)
     assert found["events"] == found["clickhouse_rows"] == found["parquet_rows"] > 0
     sql = "SELECT DISTINCT market_ticker FROM kalshi.orderbook_events"
-    live = LIVE | {"CLICKHOUSE_DATABASE": "live", "CLICKHOUSE_CLUSTER": "live", "CLICKHOUSE_PASSWORD": "x" * 9}
+    live = LIVE | {
+        "CLICKHOUSE_DATABASE": "live",
+        "CLICKHOUSE_CLUSTER": "live",
+        "CLICKHOUSE_PASSWORD": "x" * 9,
+    }
     told = run("query", "--dir", "here", "--format", "TSV", sql, cwd=tmp_path, env=live)
     assert told.stdout == f"{beside.FIRST_MARKET}\n"
     overview = run("query", "--dir", "here", "--format", "CSV", cwd=tmp_path, env=live)
