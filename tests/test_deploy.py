@@ -352,7 +352,7 @@ def test_the_service_has_the_rights_of_the_tuning_guide() -> None:
     told = unit()
     for name in ("LimitNICE", "LimitRTPRIO", "LimitMEMLOCK"):
         assert f"`{name}={told[name][0]}`" in guide
-    assert told["LimitCORE"] == ["0"]
+    assert told["LimitCORE"] == ["1"], "with 0 a program in core_pattern gets the dump"
     assert "RestrictRealtime" not in told
 
 

@@ -865,9 +865,19 @@ _COMMANDS = {
 def process() -> int:
     """The command as a process of its own."""
     logs.catch_all()
-    # A core dump would hold the private key. What we start inherits it.
-    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+    _no_core_dumps()
     return main()
+
+
+def _no_core_dumps() -> None:
+    """A core dump would hold the private key. What we start inherits it.
+
+    One byte, not none: Linux asks a program that takes core dumps (a core_pattern with '|', such as
+    systemd-coredump) whatever the limit is, but not when it is 1; a file is not begun below a page.
+    """
+    most = resource.getrlimit(resource.RLIMIT_CORE)[1]
+    limit = 1 if sys.platform == "linux" and most != 0 else 0
+    resource.setrlimit(resource.RLIMIT_CORE, (limit, most))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
