@@ -25,10 +25,10 @@ from kalshi_fast.errors import ConfigError, KalshiFastError, SimulatorError
 from kalshi_fast.simulator import options as simulator_options
 from kalshi_fast.simulator.beside import (
     DEMO_DIR,
-    FIRST_MARKET,
+    LIVE_ONLY,
     RATE,
     SIMULATED_DIR,
-    invitation,
+    invitation_to,
     simulated,
     stores,
 )
@@ -439,15 +439,34 @@ def _load(options: argparse.Namespace, flags_only: Sequence[str] = ()) -> Loaded
 
 def _run(options: argparse.Namespace) -> int:
     if options.simulated is None:
-        return _record(options, lambda: _load(options).settings)
+        _record(options, lambda: _load(options).settings)
+        return 0
+    _refuse_live(options)
     with simulated(options.simulated, _flags(options)) as told:
-        code = _record(options, lambda: _told(told))
-    if not options.json:
-        sys.stdout.write("\n" + invitation(options.simulated, FIRST_MARKET) + "\n")
-    return code
+        recording = _record(options, lambda: _told(told))
+    text = invitation_to(options.simulated, recording.settings, recording.books.tickers)
+    if text and not options.json:
+        sys.stdout.write(f"\n{text}\n")
+    return 0
 
 
-def _record(options: argparse.Namespace, settings_now: Callable[[], Settings]) -> int:
+def _refuse_live(options: argparse.Namespace) -> None:
+    """A flag without effect is a mistake: who gives one means another exchange than the simulator."""
+    given = [
+        setting.flag for setting in SETTINGS if setting.name in LIVE_ONLY and getattr(options, setting.name)
+    ]
+    if options.env_file != Path(".env"):
+        given.append("--env-file")
+    if options.toml is not None:
+        given.append("--toml")
+    if given:
+        raise ConfigError(
+            f"--simulated: leave {', '.join(given)} out: the exchange and the key are the simulator's, and"
+            " settings come from flags only"
+        )
+
+
+def _record(options: argparse.Namespace, settings_now: Callable[[], Settings]) -> Recording:
     from kalshi_fast.progress import ProgressLine
     from kalshi_fast.recording import Recording
 
@@ -489,7 +508,7 @@ def _record(options: argparse.Namespace, settings_now: Callable[[], Settings]) -
         sys.stdout.write(
             "".join(f"{name.replace('_', ' '):<20}{value:>14,}\n" for name, value in figures.items())
         )
-    return 0
+    return recording
 
 
 async def _recording(
@@ -629,7 +648,7 @@ def _query(options: argparse.Namespace) -> int:
     if options.dir is None:
         settings = _load(options).settings
     else:
-        settings = _told(_flags(options) | stores(options.dir))
+        settings = _told({**_flags(options), **stores(options.dir)})
     client = _client(settings, settings.clickhouse_url)
     try:
         if options.sql is None:

@@ -832,7 +832,8 @@ def _read_toml(path: Path | None) -> dict[str, str | None]:
 def require_key(settings: Settings) -> tuple[str, Path]:
     """What every request to the exchange is signed with. Raises ConfigError."""
     if settings.prod_keyid is None:
-        raise _missing("PROD_KEYID", "the id of your API key")
+        hint = "; without an account: kalshi-fast run --simulated" if settings.prod_keyfile is None else ""
+        raise _missing("PROD_KEYID", "the id of your API key", hint)
     if settings.prod_keyfile is None:
         raise _missing("PROD_KEYFILE", "the path of its private key")
     return settings.prod_keyid, settings.prod_keyfile
