@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from contextlib import suppress
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kalshi_fast.config import SETTINGS, Loaded, describe, load, require_live
+from kalshi_fast.config import SETTINGS, Loaded, describe, load, require_live, writable_directory
 from kalshi_fast.errors import ConfigError
 
 SEED_ENV = """
@@ -266,3 +268,20 @@ def test_where_queries_are_answered() -> None:
     assert loaded(QUERY_LISTEN="[::1]:9000").settings.query_listen == ("::1", 9000)
     everywhere = loaded(QUERY_LISTEN="0.0.0.0:9000", CLICKHOUSE_PASSWORD="x")
     assert everywhere.settings.query_listen == ("0.0.0.0", 9000)
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(errno.ENOSPC, 1), (errno.EDQUOT, 1), (errno.EACCES, 2), (errno.EROFS, 2)]
+)
+def test_a_full_disk_is_no_wrong_setting(
+    number: int, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A service manager does not try again after 2; there may be room then."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(Path, "touch", refuse)
+    with pytest.raises(ConfigError, match=r"JOURNAL_DIR: .* cannot be written: ") as caught:
+        writable_directory("JOURNAL_DIR", tmp_path)
+    assert caught.value.exit_code == code

@@ -9,6 +9,7 @@ is never shown. The process's environment is not changed.
 from __future__ import annotations
 
 import difflib
+import errno
 import io
 import ipaddress
 import os
@@ -36,6 +37,7 @@ BOOKS: Final = "orderbook_delta"
 CHANNELS: Final = (BOOKS, "trade", "ticker", "market_lifecycle_v2", "multivariate_market_lifecycle")
 MARKET_STATUSES: Final = ("open", "unopened", "paused", "closed", "settled")  # as REST filters by them
 OFF: Final = "off"
+_PASSING_ERRNOS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE})
 _MAX_FILE_BYTES: Final = 1024 * 1024
 MAX_TICKERS_FILE_BYTES: Final = 16 * 1024 * 1024
 _TICKER = re.compile(r"[A-Z0-9.-]{1,128}\Z")
@@ -859,7 +861,10 @@ def writable_directory(name: str, directory: Path) -> None:
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise ConfigError(f"{name}: {directory} cannot be written: {error.strerror or error}") from error
+        refusal = ConfigError(f"{name}: {directory} cannot be written: {error.strerror or error}")
+        if error.errno in _PASSING_ERRNOS:
+            refusal.exit_code = 1  # whoever starts us again may find room
+        raise refusal from error
 
 
 def describe(loaded: Loaded) -> list[tuple[str, str, str, str]]:
