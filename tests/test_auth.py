@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives import hashes
@@ -19,9 +19,6 @@ from cryptography.hazmat.primitives.serialization import (
 from kalshi_fast.auth import Signer
 from kalshi_fast.errors import ConfigError
 from kalshi_fast.simulator.tls import make_key, make_tls
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def write(path: Path, content: bytes, mode: int = 0o600) -> Path:
@@ -121,3 +118,10 @@ def test_a_credential_of_systemd_may_be_read_through_an_access_list(
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path / "another"))
     with pytest.raises(ConfigError, match="can be read by others"):
         Signer.from_file("id", write(path, pem(RSA), 0o440))
+
+
+def test_a_key_instead_of_its_path_is_not_quoted() -> None:
+    for material in (base64.b64encode(pem(RSA)).decode(), "".join(pem(RSA).decode().splitlines()[1:-1])):
+        with pytest.raises(ConfigError, match="not the key itself") as caught:
+            Signer.from_file("id", Path(material))
+        assert material[:20] not in str(caught.value)

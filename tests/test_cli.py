@@ -365,7 +365,8 @@ def test_wrong_configuration_is_one_sentence_and_exit_code_2(tmp_path: Path, key
     assert "does not exist" in refused("run", cwd=tmp_path, env=live | {"PROD_KEYFILE": "nowhere.pem"})
     assert "BATCH_ROWS" in refused("run", "--batch-rows", "many", cwd=tmp_path, env=live)
     unreachable = live | {"WS_URL": "wss://127.0.0.1:9/trade-api/ws/v2"}
-    assert "127.0.0.1 cannot be reached" in refused("run", cwd=tmp_path, env=unreachable)
+    told = refused("run", cwd=tmp_path, env=unreachable, code=1)
+    assert "127.0.0.1 cannot be reached" in told, "which no setting need be the reason of"
     (tmp_path / "file").touch()
     assert "PARQUET_DIR" in refused("run", "--parquet-dir", "file", cwd=tmp_path, env=live)
     nowhere = ("--clickhouse-url", "chdb://file/x")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from contextlib import suppress
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kalshi_fast.config import SETTINGS, Loaded, describe, load, require_live
+from kalshi_fast.config import SETTINGS, Loaded, describe, load, require_live, writable_directory
 from kalshi_fast.errors import ConfigError
 
 SEED_ENV = """
@@ -121,6 +123,7 @@ BAD_VALUES = [
     ("CLICKHOUSE_URL", "localhost:8123", "chdb://DIRECTORY"),
     ("CLICKHOUSE_URL", "chdb://", "chdb://DIRECTORY"),
     ("CLICKHOUSE_URL", "http://me:pw@host:8123", "without user and password"),
+    ("CLICKHOUSE_URL", "http://host:8123/elsewhere", "http://HOST:PORT"),
     ("CLICKHOUSE_DATABASE", "kalshi; DROP", "letters, digits"),
     ("BUFFER_MAX_ROWS", "10", "at least BATCH_ROWS"),
 ]
@@ -140,8 +143,39 @@ def test_wrong_values_name_setting_value_expectation_and_source(name: str, value
 
 
 @pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("CLICKHOUSE_URL", "http://h:8123/?user=a&password=hunter2"),
+        ("CLICKHOUSE_URL", "https://h/#hunter2"),
+        ("CLICKHOUSE_URL", "me:hunter2@h:8123"),
+        ("CLICKHOUSE_URL", "http://me:hunter2/x@h:8123"),
+        ("CLICKHOUSE_URL", "http:/h:8123/?password=hunter2"),
+        ("REST_URL", "https://h/trade-api/v2?token=hunter2"),
+        ("PROD_KEYFILE", "MIIEvQhunter2" + "Ab+/" * 400),
+        ("PROD_KEYFILE", "hunter2" + "Ab+/" * 14),
+    ],
+)
+def test_values_that_may_have_a_secret_in_them_are_not_quoted(name: str, value: str) -> None:
+    with pytest.raises(
+        ConfigError, match=rf"^{name}: expected .* got \*\*\* \(from the environment\)$"
+    ) as caught:
+        loaded(**{name: value})
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_long_path_of_a_key_is_no_key(tmp_path: Path) -> None:
+    path = tmp_path / ("k" * 70)
+    path.touch()
+    assert loaded(PROD_KEYFILE=str(path)).settings.prod_keyfile == path
+    absent = "/etc/kalshi-fast/" + "a-directory-with-a-long-name/" * 3 + "kalshi.pem"
+    assert loaded(PROD_KEYFILE=absent).settings.prod_keyfile == Path(absent)
+
+
+@pytest.mark.parametrize(
     ("content", "sentence"),
     [
+        (b"MYSECRETVALUEunclosed\n", "line 1: expected NAME=value, got another line"),
+        (b"UNCLOSED\n", "line 1: expected NAME=value, got another line"),
         (b"BATCH_ROWS=1\nCLICKHOUSE_PASSWORD hunter2\n", "line 2: expected NAME=value"),
         (b"BATCH_ROWS=1\nPROD_KEYID='unclosed\n", "line 2: expected NAME=value"),
         (b"BATCH_ROWS\n", "line 1: expected NAME=value, got a line that begins 'BATCH_ROWS'"),
@@ -155,7 +189,7 @@ def test_malformed_env_file(content: bytes, sentence: str) -> None:
     with pytest.raises(ConfigError, match=r"^\.env file \.env") as caught:
         load({}, environ={})
     assert sentence in str(caught.value)
-    assert "unclosed" not in str(caught.value)
+    assert "unclosed" not in str(caught.value).lower()
 
 
 def test_env_file_that_is_a_directory() -> None:
@@ -234,3 +268,20 @@ def test_where_queries_are_answered() -> None:
     assert loaded(QUERY_LISTEN="[::1]:9000").settings.query_listen == ("::1", 9000)
     everywhere = loaded(QUERY_LISTEN="0.0.0.0:9000", CLICKHOUSE_PASSWORD="x")
     assert everywhere.settings.query_listen == ("0.0.0.0", 9000)
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(errno.ENOSPC, 1), (errno.EDQUOT, 1), (errno.EACCES, 2), (errno.EROFS, 2)]
+)
+def test_a_full_disk_is_no_wrong_setting(
+    number: int, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A service manager does not try again after 2; there may be room then."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(Path, "touch", refuse)
+    with pytest.raises(ConfigError, match=r"JOURNAL_DIR: .* cannot be written: ") as caught:
+        writable_directory("JOURNAL_DIR", tmp_path)
+    assert caught.value.exit_code == code

@@ -7,10 +7,14 @@ container engine: docs/deploy.md says what was run where.
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import shutil
 import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +23,16 @@ import yaml
 
 from kalshi_fast.cli import parser
 from kalshi_fast.config import SETTINGS, load, template
-from kalshi_fast.errors import ConfigError
+from kalshi_fast.errors import (
+    ConfigError,
+    ConnectError,
+    JournalError,
+    KalshiFastError,
+    RefusedError,
+    RestError,
+    SinkError,
+    UnreachableError,
+)
 from operators import tool
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -60,10 +73,21 @@ def test_it_names_every_setting_with_its_default(tmp_path: Path) -> None:
 # --- containers -------------------------------------------------------------------------------------
 
 
-def environment(service: str) -> dict[str, str]:
-    """What compose gives it, with the defaults of compose's own variables."""
+def environment(service: str, told: dict[str, str] | None = None) -> dict[str, str]:
+    """What compose gives it: of its variables those that are told, their defaults, or the name of one that
+    has to be told."""
+    own = told or {}
+
+    def value(found: re.Match[str]) -> str:
+        return own.get(found[1]) or (found[3] if found[2] == "-" else f"<{found[1]}>")
+
     given = SERVICES[service].get("environment", {})
-    return {name: re.sub(r"\$\{[A-Z_]+:-([^}]*)\}", r"\1", str(value)) for name, value in given.items()}
+    return {name: re.sub(r"\$\{([A-Z_]+):([?-])([^}]*)\}", value, str(text)) for name, text in given.items()}
+
+
+def assignments(file: str) -> dict[str, str]:
+    lines = (COMPOSE / file).read_text().splitlines()
+    return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
 
 
 @pytest.mark.parametrize("service", RECORDERS)
@@ -84,8 +108,36 @@ def test_what_a_recorder_is_told_are_settings(service: str, tmp_path: Path) -> N
 
 def test_nothing_is_published_beyond_this_machine() -> None:
     published = [port for service in SERVICES.values() for port in service.get("ports", ())]
-    assert len(published) >= 5
+    assert len(published) >= 4
     assert all(str(port).startswith("127.0.0.1:") for port in published)
+    assert "ports" not in SERVICES["clickhouse"], "a database is nobody's but the stack's"
+
+
+def test_no_password_is_known_to_everybody_but_those_of_the_simulated_stack() -> None:
+    text = (COMPOSE / "compose.yaml").read_text()
+    passwords = re.findall(r"\$\{([A-Z_]*PASSWORD)(\S\S?)", text)
+    assert len(passwords) >= 4
+    assert {form for _, form in passwords} == {":?"}, "without one nothing starts"
+    assert {assignments("env.example")[name] for name, _ in passwords} == {""}
+    simulated = assignments("simulated.env")
+    assert all(simulated[name] for name, _ in passwords)
+    assert simulated["COMPOSE_PROJECT_NAME"] != STACK["name"], "volumes of its own"
+    for service in SERVICES.values():
+        told = json.dumps([service.get("command"), service.get("healthcheck")])
+        assert "PASSWORD" not in told, "command lines are seen by others"
+
+
+def test_the_stack_returns_after_a_reboot_and_after_any_outage() -> None:
+    assert {service["restart"] for service in SERVICES.values()} == {"unless-stopped"}
+
+
+@pytest.mark.parametrize("file", ["env.example", "simulated.env"])
+def test_grafana_asks_the_database_that_is_recorded_into(file: str) -> None:
+    told = assignments(file)
+    name = "recorder-simulated" if file == "simulated.env" else "recorder"
+    database = environment(name, told)["CLICKHOUSE_DATABASE"]
+    assert database == environment("grafana", told)["CLICKHOUSE_DATABASE"]
+    assert database == ("kalshi_simulated" if file == "simulated.env" else "kalshi")
 
 
 def test_whoever_is_waited_for_says_how_it_is() -> None:
@@ -143,7 +195,7 @@ def test_other_images_are_of_a_version() -> None:
         name, _, default = image.removeprefix("${").removesuffix("}").partition(":-")
         assert f"#{name}={default}\n" in example
     asked = {*re.findall(r"\$\{([A-Z_]+)", (COMPOSE / "compose.yaml").read_text())}
-    assert asked == {*re.findall(r"^#([A-Z_]+)=", example, re.MULTILINE)}
+    assert asked == {*re.findall(r"^#?([A-Z_]+)=", example, re.MULTILINE)}
 
 
 def instructions() -> list[tuple[str, str]]:
@@ -167,10 +219,39 @@ def test_the_image_is_run_by_nobody_in_particular() -> None:
     assert json.loads(found["ENTRYPOINT"])[-1] == "kalshi-fast"
     assert parser().parse_args(json.loads(found["CMD"])).command == "run"
     check = found["HEALTHCHECK"].partition(" CMD ")[2]
-    assert "http://127.0.0.1:9187/healthz" in json.loads(check)[-1]
-    compile(json.loads(check)[-1], "HEALTHCHECK", "exec")
+    assert "/healthz" in json.loads(check)[-1]
     assert image_environment().keys() - {"PATH", "PYTHONDONTWRITEBYTECODE"} <= NAMES
     assert "/data" in json.loads(found["VOLUME"])
+
+
+class Health(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        assert self.path == "/healthz"
+        self.send_response(self.server.status)  # type: ignore[attr-defined]
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """It says nothing."""
+
+
+def test_the_image_is_unhealthy_when_the_recorder_is_and_only_then() -> None:
+    _, code, program = json.loads(dict(instructions())["HEALTHCHECK"].partition(" CMD ")[2])
+
+    def ends_with(listen: str) -> int:
+        told = {**os.environ, "HTTP_LISTEN": listen}
+        done = subprocess.run(
+            [sys.executable, code, program], env=told, stderr=subprocess.DEVNULL, check=False
+        )
+        return done.returncode
+
+    with HTTPServer(("127.0.0.1", 0), Health) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        for server.status, expected in ((200, 0), (503, 1)):  # type: ignore[attr-defined]
+            assert ends_with(f"0.0.0.0:{server.server_port}") == expected
+        server.shutdown()
+    assert ends_with("127.0.0.1:9") == 1, "nobody answers"
+    for off in ("off", "OFF", ""):
+        assert ends_with(off) == 0, "nobody can be asked"
 
 
 def test_the_image_is_built_from_what_is_sent() -> None:
@@ -220,6 +301,7 @@ def test_grafana_finds_its_sources_and_its_dashboard() -> None:
     assert environment("grafana")["GF_PLUGINS_PREINSTALL"] == plugin
     assert by_type[plugin]["jsonData"]["host"] in SERVICES
     assert by_type[plugin]["jsonData"]["username"] == environment("clickhouse")["CLICKHOUSE_USER"]
+    assert by_type[plugin]["jsonData"]["defaultDatabase"].removeprefix("$") in environment("grafana")
     assert by_type[plugin]["secureJsonData"]["password"].removeprefix("$") in environment("grafana")
     provider = read_yaml(provisioning / "dashboards" / "kalshi-fast.yaml")["providers"][0]
     mounts = [mount.split(":")[1] for mount in SERVICES["grafana"]["volumes"]]
@@ -259,6 +341,10 @@ def test_the_service_is_started_again_unless_a_setting_is_wrong() -> None:
     assert told["Restart"] == ["on-failure"]
     assert told["RestartPreventExitStatus"] == [str(ConfigError.exit_code)]
     assert told["KillMode"] == ["mixed"]
+    passing = [ConnectError, UnreachableError, SinkError, RestError, JournalError, KalshiFastError]
+    assert ConfigError.exit_code not in {error.exit_code for error in passing}
+    assert RefusedError("the clock", may_pass=True).exit_code != ConfigError.exit_code
+    assert RefusedError("the key").exit_code == ConfigError.exit_code
 
 
 def test_the_service_has_the_rights_of_the_tuning_guide() -> None:
@@ -266,7 +352,7 @@ def test_the_service_has_the_rights_of_the_tuning_guide() -> None:
     told = unit()
     for name in ("LimitNICE", "LimitRTPRIO", "LimitMEMLOCK"):
         assert f"`{name}={told[name][0]}`" in guide
-    assert told["LimitCORE"] == ["0"]
+    assert told["LimitCORE"] == ["1"], "with 0 a program in core_pattern gets the dump"
     assert "RestrictRealtime" not in told
 
 

@@ -170,7 +170,7 @@ def against(tmp_path: Path, **options: Any) -> BaseException:  # noqa: ANN401
 def test_wrong_key_is_told_apart(tmp_path: Path) -> None:
     error = against(tmp_path, key_id="somebody")
     assert isinstance(error, RefusedError)
-    assert error.exit_code == 2
+    assert error.exit_code == 2, "it stays wrong"
     assert "PROD_KEYID" in str(error)
     assert "HTTP 401" in str(error)
     assert "unknown_key" in str(error)
@@ -213,7 +213,7 @@ def test_unreachable_exchange_is_one_sentence(tmp_path: Path, url: str, sentence
     assert isinstance(error, ConnectError)
     assert sentence in str(error)
     assert "WS_URL" in str(error)
-    assert error.exit_code == 2
+    assert error.exit_code == 1, "time may mend it: a service manager has to try again"
 
 
 def test_unknown_tickers(tmp_path: Path) -> None:
@@ -331,7 +331,7 @@ def test_ways_to_lose_a_connection_are_told_apart_and_all_lead_to_the_next(
 
 
 @pytest.mark.parametrize(
-    ("status", "lasting"), [(401, True), (404, True), (429, True), (500, False), (503, False)]
+    ("status", "lasting"), [(401, True), (403, True), (404, True), (429, True), (500, False), (503, False)]
 )
 def test_refusals_that_time_does_not_mend_are_tried_again_slowly(
     tmp_path: Path, status: int, lasting: bool
@@ -357,6 +357,30 @@ def test_refusals_that_time_does_not_mend_are_tried_again_slowly(
 
     error = asyncio.run(run())
     assert error.lasting is lasting
+    assert error.exit_code == 1, "the clock may be set, the exchange may come back"
     assert f"HTTP {status} (no)" in str(error)
     if status == 401:
         assert "s behind the exchange's" in str(error), "the clock is what is wrong"
+
+
+def test_a_patient_feed_is_silent_about_its_first_connection_when_all_end(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It would say that it connects again, while the other one ends the program for the same reason."""
+
+    async def run() -> None:
+        make_key(tmp_path / "client.pem")
+        rigs = [
+            Rig(tmp_path, "ws://127.0.0.1:9/trade-api/ws/v2", ssl_context=None, patient=patient)
+            for patient in (True, False)
+        ]
+        patient = asyncio.ensure_future(rigs[0].feed.run())
+        with pytest.raises(ConnectError, match="cannot be reached"):
+            await rigs[1].feed.run()
+        await asyncio.sleep(0.1)  # it has failed too
+        rigs[0].feed.stop()
+        await patient
+
+    with caplog.at_level(logging.WARNING):
+        asyncio.run(run())
+    assert caplog.text == ""

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import os
+import shlex
 import stat
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from kalshi_fast.config import load
 from kalshi_fast.errors import ConfigError
 from kalshi_fast.simulator import beside
-from test_cli import figures, query, refused, run
+from test_cli import figures, refused, run
+
+if TYPE_CHECKING:
+    from kalshi_fast.config import Settings
 
 LIVE = {
     "PROD_KEYID": "of-the-live-exchange",
@@ -67,10 +72,61 @@ def test_nothing_configured_for_live_matters(tmp_path: Path) -> None:
     assert "recording 1 markets into ClickHouse" in done.stderr
     found = figures(done)
     assert found["events"] == found["clickhouse_rows"] == found["parquet_rows"] > 0
-    (tmp_path / ".env").unlink()
-    tickers = query(tmp_path / "here", "SELECT DISTINCT market_ticker FROM kalshi.orderbook_events")
-    assert tickers == [[beside.FIRST_MARKET]]
-    assert {path.name for path in tmp_path.iterdir()} == {"here"}
+    sql = "SELECT DISTINCT market_ticker FROM kalshi.orderbook_events"
+    live = LIVE | {
+        "CLICKHOUSE_DATABASE": "live",
+        "CLICKHOUSE_CLUSTER": "live",
+        "CLICKHOUSE_PASSWORD": "x" * 9,
+    }
+    told = run("query", "--dir", "here", "--format", "TSV", sql, cwd=tmp_path, env=live)
+    assert told.stdout == f"{beside.FIRST_MARKET}\n"
+    overview = run("query", "--dir", "here", "--format", "CSV", cwd=tmp_path, env=live)
+    assert f'"{beside.FIRST_MARKET}",{found["events"]},' in overview.stdout, "of its own database"
+    run("plot", beside.FIRST_MARKET, "--dir", "here", "--out", "x.svg", "--quiet", cwd=tmp_path, env=live)
+    assert {path.name for path in tmp_path.iterdir()} == {"here", "x.svg", ".env"}
+
+
+@pytest.mark.parametrize(
+    "flag", ["--prod-keyid", "--prod-keyfile", "--ws-url", "--rest-url", "--env-file", "--toml"]
+)
+def test_a_flag_that_has_no_effect_is_refused(flag: str, tmp_path: Path) -> None:
+    told = refused("run", "--simulated", "here", flag, "x", cwd=tmp_path)
+    assert f"--simulated: leave {flag} out" in told
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_offered_is_what_has_been_recorded(tmp_path: Path) -> None:
+    def settings(**told: str) -> Settings:
+        given = {**beside.stores(tmp_path), **told}
+        return load(given, environ={}, env_file=None, toml_file=Path(os.devnull)).settings
+
+    both = beside.invitation_to(tmp_path, settings(), ["KXSIM-B", beside.FIRST_MARKET])
+    assert "kalshi.best_bid_ask" in both
+    assert f" plot {beside.FIRST_MARKET} --dir" in both
+    assert " plot KXSIM-A --dir" in beside.invitation_to(tmp_path, settings(), ["KXSIM-B", "KXSIM-A"])
+    assert " plot " not in beside.invitation_to(tmp_path, settings(), [])
+    other = beside.invitation_to(tmp_path, settings(CLICKHOUSE_DATABASE="other"), ["KXSIM-A"])
+    assert "other.best_bid_ask" in other
+    assert " --database other " in other
+    files = beside.invitation_to(tmp_path, settings(CLICKHOUSE_URL="off"), ["KXSIM-A"])
+    assert f"replay {tmp_path}/parquet --verify" in files
+    assert " query " not in files
+    assert beside.invitation_to(tmp_path, settings(CLICKHOUSE_URL="off", PARQUET_DIR="off"), ["A"]) == ""
+
+
+def test_a_recording_without_clickhouse_does_not_offer_to_ask_it(tmp_path: Path) -> None:
+    second = beside.FIRST_MARKET.replace("T0000", "T0001")
+    arguments = ("--simulated", "here", "--seconds", 2, "--quiet", "--clickhouse-url", "off")
+    done = run("run", *arguments, "--tickers", second, cwd=tmp_path)
+    assert done.stdout.rstrip().endswith("replay here/parquet --verify")
+    assert " query " not in done.stdout
+    command = shlex.split(done.stdout.splitlines()[-1])[1:]
+    assert second in run(*command, cwd=tmp_path).stdout, "ready to be copied"
+
+
+def test_whoever_has_nothing_configured_is_told_of_the_simulator(tmp_path: Path) -> None:
+    assert "kalshi-fast run --simulated" in refused("run", cwd=tmp_path)
+    assert "--simulated" not in refused("run", cwd=tmp_path, env={"PROD_KEYFILE": "mine.pem"})
 
 
 def test_asking_in_the_wrong_place_makes_nothing_and_says_where_it_is(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
+from kalshi_fast.blotting import is_key_material
 from kalshi_fast.errors import ConfigError
 
 WS_PATH: Final = "/trade-api/ws/v2"
@@ -62,6 +63,10 @@ def _is_credential(path: Path) -> bool:
 
 def _read(path: Path) -> bytes:
     """The file's bytes; its mode is that of the very file that is read."""
+    if is_key_material(str(path)):
+        raise ConfigError(
+            "PROD_KEYFILE: expected the path of the file that holds the key, not the key itself"
+        )
     try:
         with path.open("rb") as file:
             mode = os.fstat(file.fileno()).st_mode

@@ -19,15 +19,16 @@ from typing import TYPE_CHECKING, Any
 
 from kalshi_fast import __version__, logs
 from kalshi_fast.bench import options as bench_options
+from kalshi_fast.blotting import blotted
 from kalshi_fast.config import MARKET_STATUSES, SELECTORS, SETTINGS, Loaded, describe, load, template
 from kalshi_fast.errors import ConfigError, KalshiFastError, SimulatorError
 from kalshi_fast.simulator import options as simulator_options
 from kalshi_fast.simulator.beside import (
     DEMO_DIR,
-    FIRST_MARKET,
+    LIVE_ONLY,
     RATE,
     SIMULATED_DIR,
-    invitation,
+    invitation_to,
     simulated,
     stores,
 )
@@ -360,7 +361,10 @@ def _source_options(options: argparse.Namespace) -> dict[str, Any]:
     """How a source is opened; a database with the configured user."""
     more: dict[str, Any] = {"repair": options.repair}
     if options.source.startswith(("chdb://", "http://", "https://")):
-        settings = load({}, environ=os.environ, env_file=Path(".env"), toml_file=None).settings
+        if getattr(options, "dir", None) is not None:
+            settings = _told({})
+        else:
+            settings = load({}, environ=os.environ, env_file=Path(".env"), toml_file=None).settings
         more["user"] = settings.clickhouse_user
         more["password"] = settings.clickhouse_password
         more["database"] = options.database or settings.clickhouse_database
@@ -435,15 +439,34 @@ def _load(options: argparse.Namespace, flags_only: Sequence[str] = ()) -> Loaded
 
 def _run(options: argparse.Namespace) -> int:
     if options.simulated is None:
-        return _record(options, lambda: _load(options).settings)
+        _record(options, lambda: _load(options).settings)
+        return 0
+    _refuse_live(options)
     with simulated(options.simulated, _flags(options)) as told:
-        code = _record(options, lambda: _told(told))
-    if not options.json:
-        sys.stdout.write("\n" + invitation(options.simulated, FIRST_MARKET) + "\n")
-    return code
+        recording = _record(options, lambda: _told(told))
+    text = invitation_to(options.simulated, recording.settings, recording.books.tickers)
+    if text and not options.json:
+        sys.stdout.write(f"\n{text}\n")
+    return 0
 
 
-def _record(options: argparse.Namespace, settings_now: Callable[[], Settings]) -> int:
+def _refuse_live(options: argparse.Namespace) -> None:
+    """A flag without effect is a mistake: who gives one means another exchange than the simulator."""
+    given = [
+        setting.flag for setting in SETTINGS if setting.name in LIVE_ONLY and getattr(options, setting.name)
+    ]
+    if options.env_file != Path(".env"):
+        given.append("--env-file")
+    if options.toml is not None:
+        given.append("--toml")
+    if given:
+        raise ConfigError(
+            f"--simulated: leave {', '.join(given)} out: the exchange and the key are the simulator's, and"
+            " settings come from flags only"
+        )
+
+
+def _record(options: argparse.Namespace, settings_now: Callable[[], Settings]) -> Recording:
     from kalshi_fast.progress import ProgressLine
     from kalshi_fast.recording import Recording
 
@@ -485,7 +508,7 @@ def _record(options: argparse.Namespace, settings_now: Callable[[], Settings]) -
         sys.stdout.write(
             "".join(f"{name.replace('_', ' '):<20}{value:>14,}\n" for name, value in figures.items())
         )
-    return 0
+    return recording
 
 
 async def _recording(
@@ -622,9 +645,11 @@ def _replay(options: argparse.Namespace) -> int:
 def _query(options: argparse.Namespace) -> int:
     from kalshi_fast.sinks import clickhouse
 
-    settings = _load(options).settings
-    url = settings.clickhouse_url if options.dir is None else stores(options.dir)["CLICKHOUSE_URL"]
-    client = _client(settings, url)
+    if options.dir is None:
+        settings = _load(options).settings
+    else:
+        settings = _told({**_flags(options), **stores(options.dir)})
+    client = _client(settings, settings.clickhouse_url)
     try:
         if options.sql is None:
             answer = clickhouse.overview(client, settings.clickhouse_database, options.format)
@@ -859,9 +884,19 @@ _COMMANDS = {
 def process() -> int:
     """The command as a process of its own."""
     logs.catch_all()
-    # A core dump would hold the private key. What we start inherits it.
-    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+    _no_core_dumps()
     return main()
+
+
+def _no_core_dumps() -> None:
+    """A core dump would hold the private key. What we start inherits it.
+
+    One byte, not none: Linux asks a program that takes core dumps (a core_pattern with '|', such as
+    systemd-coredump) whatever the limit is, but not when it is 1; a file is not begun below a page.
+    """
+    most = resource.getrlimit(resource.RLIMIT_CORE)[1]
+    limit = 1 if sys.platform == "linux" and most != 0 else 0
+    resource.setrlimit(resource.RLIMIT_CORE, (limit, most))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -871,7 +906,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _COMMANDS[options.command](options)
     except KalshiFastError as error:
-        sys.stderr.write(f"kalshi-fast: {error}\n")
+        sys.stderr.write(f"kalshi-fast: {blotted(str(error))}\n")
         return error.exit_code
     except KeyboardInterrupt:
         return 130

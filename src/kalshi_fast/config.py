@@ -9,6 +9,7 @@ is never shown. The process's environment is not changed.
 from __future__ import annotations
 
 import difflib
+import errno
 import io
 import ipaddress
 import os
@@ -22,6 +23,7 @@ from urllib.parse import urlsplit
 
 from dotenv.parser import parse_stream
 
+from kalshi_fast.blotting import is_key_material, keep_secret
 from kalshi_fast.errors import ConfigError, excerpt, reason
 from kalshi_fast.tuning.cpus import MAX_CPU, parse_cpus
 
@@ -35,6 +37,7 @@ BOOKS: Final = "orderbook_delta"
 CHANNELS: Final = (BOOKS, "trade", "ticker", "market_lifecycle_v2", "multivariate_market_lifecycle")
 MARKET_STATUSES: Final = ("open", "unopened", "paused", "closed", "settled")  # as REST filters by them
 OFF: Final = "off"
+_PASSING_ERRNOS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE})
 _MAX_FILE_BYTES: Final = 1024 * 1024
 MAX_TICKERS_FILE_BYTES: Final = 16 * 1024 * 1024
 _TICKER = re.compile(r"[A-Z0-9.-]{1,128}\Z")
@@ -123,7 +126,7 @@ def _path(text: str) -> Path:
 
 
 def _key_path(text: str) -> Path:
-    if "-----BEGIN" in text or "\n" in text:
+    if is_key_material(text):
         raise _SecretValueError("the path of the file that holds the key, not the key itself")
     return _path(text)
 
@@ -199,10 +202,18 @@ def _ws_url(text: str) -> str:
 def _clickhouse_url(text: str) -> str | None:
     if text.lower() == OFF:
         return None
+    expected = "chdb://DIRECTORY, http://HOST:PORT, https://HOST:PORT or 'off'"
     parts = _url(text)
-    embedded = parts.scheme == "chdb" and text.removeprefix("chdb://").strip("/")
-    if not embedded and not (parts.scheme in ("http", "https") and parts.hostname):
-        raise _BadValueError("chdb://DIRECTORY, http://HOST:PORT, https://HOST:PORT or 'off'")
+    if parts.scheme == "chdb":
+        if not text.removeprefix("chdb://").strip("/"):
+            raise _BadValueError(expected)
+        return text
+    if parts.query or parts.fragment or "?" in text:
+        raise _SecretValueError(
+            "an address without user, password or options in it (CLICKHOUSE_USER, CLICKHOUSE_PASSWORD)"
+        )
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.path not in ("", "/"):
+        raise (_SecretValueError if "@" in text else _BadValueError)(expected)
     return text
 
 
@@ -225,6 +236,8 @@ def _url(text: str) -> Any:  # noqa: ANN401 - urlsplit's result
         parts = urlsplit(text)
         parts.port  # noqa: B018 - reading it checks it
     except ValueError as error:
+        if "@" in text:  # what stands before it is a user and a password, or part of them
+            raise _SecretValueError("an address without user and password in it") from None
         raise _BadValueError(f"an address ({reason(error)})") from None
     if parts.username or parts.password:
         raise _SecretValueError("an address without user and password in it")
@@ -235,7 +248,9 @@ def _rest_url(text: str) -> str | None:
     if text.lower() == OFF:
         return None
     parts = _url(text)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+    if parts.query or parts.fragment:
+        raise _SecretValueError("http(s)://HOST[:PORT]/PATH without '?' and '#', or off")
+    if parts.scheme not in ("http", "https") or not parts.hostname:
         raise _BadValueError("http(s)://HOST[:PORT]/PATH or off")
     return text
 
@@ -686,6 +701,8 @@ def load(
         (f"TOML file {toml_file or TOML_NAME}", _read_toml(toml_file)),
         ("default", {setting.name: setting.default for setting in SETTINGS}),
     ]
+    for _, layer in layers:
+        keep_secret(*((layer.get(setting.name) or "").strip() for setting in SETTINGS if setting.secret))
     texts: dict[str, str] = {}
     sources: dict[str, str] = {}
     values: dict[str, Any] = {}
@@ -768,9 +785,10 @@ def _read_env(path: Path) -> dict[str, str | None]:
     found: dict[str, str | None] = {}
     for binding in parse_stream(io.StringIO(text)):
         if binding.error or (binding.key is not None and binding.value is None):
-            # Only a name is quoted: what stands behind it, or all of it, may be a secret.
+            # Only the name of a setting is quoted: what stands behind it, or all of it, may be a secret.
             name = _IDENTIFIER_BEFORE.match(binding.original.string.strip())
-            got = "another line" if name is None else f"a line that begins {excerpt(name[1])}"
+            known = name is not None and name[1] in _BY_NAME
+            got = f"a line that begins {excerpt(name[1])}" if name and known else "another line"
             raise ConfigError(
                 f".env file {path}, line {binding.original.line}: expected NAME=value, got {got}"
             )
@@ -816,7 +834,8 @@ def _read_toml(path: Path | None) -> dict[str, str | None]:
 def require_key(settings: Settings) -> tuple[str, Path]:
     """What every request to the exchange is signed with. Raises ConfigError."""
     if settings.prod_keyid is None:
-        raise _missing("PROD_KEYID", "the id of your API key")
+        hint = "; without an account: kalshi-fast run --simulated" if settings.prod_keyfile is None else ""
+        raise _missing("PROD_KEYID", "the id of your API key", hint)
     if settings.prod_keyfile is None:
         raise _missing("PROD_KEYFILE", "the path of its private key")
     return settings.prod_keyid, settings.prod_keyfile
@@ -842,7 +861,10 @@ def writable_directory(name: str, directory: Path) -> None:
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise ConfigError(f"{name}: {directory} cannot be written: {error.strerror or error}") from error
+        refusal = ConfigError(f"{name}: {directory} cannot be written: {error.strerror or error}")
+        if error.errno in _PASSING_ERRNOS:
+            refusal.exit_code = 1  # whoever starts us again may find room
+        raise refusal from error
 
 
 def describe(loaded: Loaded) -> list[tuple[str, str, str, str]]:

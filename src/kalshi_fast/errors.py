@@ -31,7 +31,7 @@ class KalshiFastError(Exception):
 class ConfigError(KalshiFastError):
     """A setting, a flag, a key file or a path is wrong; the user has to change something."""
 
-    exit_code = 2
+    exit_code = 2  # as for all that stays wrong however often it is tried: a service manager then gives up
 
 
 class TuningError(ConfigError):
@@ -85,18 +85,28 @@ class DuplicateLevelError(BookError):
 class ConnectError(KalshiFastError):
     """No connection to the exchange: name resolution, TCP, TLS, or the upgrade was refused.
 
-    It ends a recording only when the very first connection fails, hence the exit code. ``lasting``: trying
-    again soon will not help.
+    It ends a recording only when the very first connection fails; a later attempt may succeed with nothing
+    changed, hence the exit code. ``lasting``: trying again soon will not help.
     """
 
-    exit_code = 2
     lasting = False
 
 
 class RefusedError(ConnectError):
-    """The exchange refused the handshake because of the key, the signature or the clock."""
+    """The exchange refused the handshake because of the key, the signature or the clock.
 
+    ``may_pass``: the clock is off, or the refusal (HTTP 403) may not be about the key; the exit code is then
+    1, since time may mend it.
+    """
+
+    exit_code = 2
     lasting = True
+
+    def __init__(self, text: str, *, may_pass: bool = False) -> None:
+        super().__init__(text)
+        self.may_pass = may_pass
+        if may_pass:
+            self.exit_code = 1
 
 
 class SubscriptionError(KalshiFastError):

@@ -1,6 +1,7 @@
 """How log lines look: text for people, or a JSON object a line for whoever collects them. To stderr, both.
 
-Secrets are not logged anywhere; should a library's message quote one all the same, it is blotted out here.
+Secrets are not logged anywhere; should a library's message quote one all the same, it is blotted out
+(``blotting``).
 What nobody catches is logged too, so that no traceback is written past this.
 Not here: what is logged.
 """
@@ -14,46 +15,39 @@ import threading
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
+from kalshi_fast.blotting import blotted, keep_secret
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from types import TracebackType
 
     from kalshi_fast.config import Settings
 
 _TEXT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-_SHORTEST_SECRET: Final = 4  # shorter ones would blot out half of every line
-BLOT: Final = "***"
 
 
 class _Formatter(logging.Formatter):
-    def __init__(self, *, as_json: bool, secrets: Iterable[str]) -> None:
+    def __init__(self, *, as_json: bool) -> None:
         super().__init__(_TEXT)
         self._json = as_json
-        self._secrets = [secret for secret in secrets if len(secret) >= _SHORTEST_SECRET]
 
     def format(self, record: logging.LogRecord) -> str:
         if not self._json:
-            return self._blotted(super().format(record))
+            return blotted(super().format(record))
         fields = {
             "ts": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname,
             "logger": record.name,
-            "message": self._blotted(record.getMessage()),
+            "message": blotted(record.getMessage()),
         }
         if record.exc_info:
-            fields["exception"] = self._blotted(self.formatException(record.exc_info))
+            fields["exception"] = blotted(self.formatException(record.exc_info))
         return json.dumps(fields)
 
-    def _blotted(self, text: str) -> str:
-        for secret in self._secrets:
-            text = text.replace(secret, BLOT)
-        return text
 
-
-def begin(log_format: str = "text", secrets: Iterable[str] = ()) -> None:
+def begin(log_format: str = "text") -> None:
     """From now on warnings and worse go to stderr in this form. May be called again."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Formatter(as_json=log_format == "json", secrets=secrets))
+    handler.setFormatter(_Formatter(as_json=log_format == "json"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     # A line for each attempt at a store that is away: ours say it, and say it seldom.
     logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
@@ -76,7 +70,10 @@ def _uncaught(kind: type[BaseException], error: BaseException, trace: TracebackT
 
 def configure(settings: Settings) -> None:
     """The same, as configured."""
-    begin(settings.log_format, filter(None, (settings.prod_keyid, settings.clickhouse_password)))
+    keep_secret(
+        settings.prod_keyid, settings.clickhouse_password
+    )  # the writer process has not read them itself
+    begin(settings.log_format)
 
 
 def tell(settings: Settings, text: str) -> None:

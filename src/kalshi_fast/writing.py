@@ -30,7 +30,13 @@ from kalshi_fast.front.endpoint import remove_endpoint, write_endpoint
 from kalshi_fast.journal import Journal, Position
 from kalshi_fast.report import Report, decode_settings
 from kalshi_fast.ring import Ring
-from kalshi_fast.sinks.clickhouse import ClickHouseSink, connect, embedded_directory, prepared
+from kalshi_fast.sinks.clickhouse import (
+    ClickHouseSink,
+    connect,
+    embedded_directory,
+    let_faults_end_us,
+    prepared,
+)
 from kalshi_fast.sinks.ndjson import RawSink, RejectSink
 from kalshi_fast.sinks.parquet import HISTORIES, ParquetSink
 from kalshi_fast.status import figures
@@ -38,6 +44,8 @@ from kalshi_fast.status.seen import Seen, histogram
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from clickhouse_connect.driver.client import Client
 
     from kalshi_fast.config import Settings
     from kalshi_fast.ring import SealedSlot
@@ -111,19 +119,7 @@ class WriterProcess:
         if settings.clickhouse_url is not None:
             url = settings.clickhouse_url
             position = self._position("clickhouse", f"{url} {settings.clickhouse_database}")
-            sinks.append(
-                ClickHouseSink(
-                    lambda: connect(
-                        url,
-                        user=settings.clickhouse_user,
-                        password=settings.clickhouse_password,
-                        database=settings.clickhouse_database,
-                        cluster=settings.clickhouse_cluster,
-                    ),
-                    self._journal,
-                    position,
-                )
-            )
+            sinks.append(ClickHouseSink(self._connect, self._journal, position))
         if settings.parquet_dir is not None:
             target = str(settings.parquet_dir.absolute())
             sinks.append(
@@ -166,8 +162,24 @@ class WriterProcess:
             database=settings.clickhouse_database,
             allow_remote=bool(settings.clickhouse_password),
         )
+        let_faults_end_us()
         write_endpoint(self._embedded, front.start())
         return front
+
+    def _connect(self) -> Client:
+        settings = self._settings
+        url = settings.clickhouse_url
+        assert url is not None  # noqa: S101 - else there is no such sink
+        client = connect(
+            url,
+            user=settings.clickhouse_user,
+            password=settings.clickhouse_password,
+            database=settings.clickhouse_database,
+            cluster=settings.clickhouse_cluster,
+        )
+        if url.startswith("chdb://"):
+            let_faults_end_us()
+        return client
 
     def _position(self, kind: str, target: str) -> Position:
         """Each store has a position of its own: another address is another store."""

@@ -49,7 +49,7 @@ JSON: one object on the last line, or what the flag's help says.
 |---|---|
 | 0 | done; also after Ctrl-C or SIGTERM, once everything buffered has been delivered |
 | 1 | the work failed; each command below says what that means |
-| 2 | the configuration is wrong: a flag, a setting, a key, a first connection, a database that is not ours |
+| 2 | the configuration is wrong: a flag, a setting, a refused key, a database that is not ours |
 | 130 | interrupted before it began |
 
 What a failure says is one sentence on stderr; [errors](errors.md) has the kinds."""

@@ -20,11 +20,14 @@ from kalshi_fast.config import SELECTORS, writable_directory
 from kalshi_fast.errors import ConfigError, SimulatorError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping
+
+    from kalshi_fast.config import Settings
 
 SIMULATED_DIR: Final = Path("simulated-data")
 DEMO_DIR: Final = Path("demo-data")
 MARKETS: Final = 20
+LIVE_ONLY: Final = ("PROD_KEYID", "PROD_KEYFILE", "WS_URL", "WS_HOSTNAME", "WS_CAFILE", "REST_URL")
 RATE: Final = 2_000  # frames per second
 FIRST_MARKET: Final = "KXSIM-26DEC31-T0000"  # the busiest
 
@@ -49,18 +52,29 @@ def command(*, anywhere: bool = False) -> str:
     return shlex.quote(str(called.absolute()))
 
 
-def invitation(directory: Path, market: str) -> str:
-    """What can be asked of such a directory, ready to be copied."""
+def invitation(directory: Path, market: str | None, database: str = "kalshi") -> str:
+    """What can be asked of such a directory, ready to be copied; ``market``: one that has been recorded."""
     where = f"--dir {shlex.quote(str(directory))}"
     best = (
-        "SELECT market_ticker, yes_bid, yes_bid_size, yes_ask, yes_ask_size FROM kalshi.best_bid_ask"
-        " ORDER BY market_ticker LIMIT 5"
+        "SELECT market_ticker, yes_bid, yes_bid_size, yes_ask, yes_ask_size"  # noqa: S608 - shown, and a plain name
+        f" FROM {database}.best_bid_ask ORDER BY market_ticker LIMIT 5"
     )
-    return (
-        f"Everything is in {directory}. Ask it:\n"
-        f'  {command()} query {where} "{best}"\n'
-        f"  {command()} plot {market} {where} --out market.png"
-    )
+    text = f'Everything is in {directory}. Ask it:\n  {command()} query {where} "{best}"'
+    if market is not None:
+        other = "" if database == "kalshi" else f" --database {database}"
+        text += f"\n  {command()} plot {market} {where}{other} --out market.png"
+    return text
+
+
+def invitation_to(directory: Path, settings: Settings, recorded: Collection[str]) -> str:
+    """The same of a recording with these settings; nothing when it has left nothing there."""
+    market = FIRST_MARKET if FIRST_MARKET in recorded else min(recorded, default=None)
+    if settings.clickhouse_url == stores(directory)["CLICKHOUSE_URL"]:
+        return invitation(directory, market, settings.clickhouse_database)
+    if settings.parquet_dir is None:
+        return ""
+    files = settings.parquet_dir
+    return f"The files are in {files}. Read them:\n  {command()} replay {shlex.quote(str(files))} --verify"
 
 
 @contextmanager

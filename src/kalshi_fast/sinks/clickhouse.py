@@ -128,13 +128,13 @@ def open_client(url: str, *, user: str, password: str) -> Client:
         raise UnreachableError(f"CLICKHOUSE_URL: {url} does not answer: {_root(error)}") from error
     except Exception as error:
         raise SinkError(f"CLICKHOUSE_URL: {url} cannot be opened: {first_line(error)}") from error
-    if url.startswith("chdb://"):
-        _let_faults_end_us()
     return client
 
 
-def _let_faults_end_us() -> None:
-    """The engine catches SIGSEGV and its like, then waits five minutes for a thread that only a server has:
+def let_faults_end_us() -> None:
+    """For a process that is started again when it ends, once it has opened the embedded engine.
+
+    The engine catches SIGSEGV and its like, then waits five minutes for a thread that only a server has:
     such a process neither works nor ends, so nobody starts another. Python's handler says where it was.
     """
     libc = ctypes.CDLL(None)
