@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import itertools
 import json
 import os
 import random
@@ -300,6 +301,45 @@ def other_rows(table: str, times_us: Sequence[int], first: int) -> list[TradeRow
             body = json.dumps({"n": number, "text": "ü"})
             made.append(LifecycleRow(7, 1, number, market, "E", "created", body, ns))
     return made
+
+
+@given(st.lists(st.sampled_from([None, 0, 1, 4500]), min_size=1, max_size=30), st.data())
+def test_the_digest_is_the_same_however_the_rows_are_cut(
+    prices: list[int | None], data: st.DataObject
+) -> None:
+    """Some blocks have nulls in a column and some none, and a null has no word of any neighbour's."""
+    made: list[TickerRow] = []
+    for number, price in enumerate(prices):
+        values = data.draw(st.tuples(*[st.sampled_from([None, 0, number])] * 6))
+        ns = (DAY_US + number) * 1000
+        made.append(
+            TickerRow(7, 1, NIL_ID, "KX", price, *values, None, None, None, ns // 1000, ns),
+        )
+    batch = arrow("tickers", made)
+    whole, cut = Digest(), Digest()
+    whole.add(batch)
+    ends = sorted({len(prices), *data.draw(st.lists(st.integers(1, len(prices))))})
+    for first, stop in itertools.pairwise([0, *ends]):
+        cut.add(batch.slice(first, stop - first))
+    assert cut == whole
+
+
+def test_tickers_whose_blocks_have_nulls_here_and_there_are_compacted(tmp_path: Path) -> None:
+    """A price is empty until a market's first trade: the merge cuts other blocks than the files have."""
+    directory = tmp_path / "tickers" / date_name(DAY_US)
+    made = other_rows("tickers", range(300), 3)
+    empty = [row for row in made if isinstance(row, TickerRow) and row.price_e4 is None]
+    priced = [row for row in made if isinstance(row, TickerRow) and row.price_e4 is not None]
+    halves = (priced[:100] + empty[:20], priced[100:] + empty[20:])
+    for number, half in enumerate(halves):
+        half.sort(key=lambda row: row.ingest_ns)
+        path = directory / part_name(DAY_US + number)
+        found = [row for row in half if number or row.price_e4 is not None]
+        write_rows(path, "tickers", found, row_group=40)
+    before = list(Replay(tmp_path).rows("tickers"))
+    (report,) = compact([directory], table="tickers", quiet=True)
+    assert (report.error, report.files_after, report.rows) == (None, 1, len(before))
+    assert list(Replay(tmp_path).rows("tickers")) == before
 
 
 @pytest.mark.parametrize("table", ["trades", "tickers", "market_lifecycle"])
