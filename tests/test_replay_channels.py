@@ -435,6 +435,33 @@ def test_a_recording_without_books_is_one_too(tmp_path: Path) -> None:
     assert list(replay(tmp_path).rows()) == list(replay(tmp_path / "trades").rows("trades")) == [traded(0, 1)]
 
 
+@pytest.mark.parametrize("parent", ["plain", "orderbook", "trades", "tickers", "raw"])
+def test_what_the_directories_above_are_called_means_nothing(tmp_path: Path, parent: str) -> None:
+    root = tmp_path / parent / "rec"
+    part = f"{DATE}/part-110640_000000.parquet"
+    write(root / "orderbook" / part, table_of([(CLEAR, 0, 0, 0, 0)]))
+    write_rows(root / "trades" / part, "trades", [traded(0, 1)])
+    write_rows(tmp_path / "trades" / "rec" / "other" / part, "trades", [traded(0, 9)])
+    assert list(replay(root).tables()) == ["trades"]
+    assert [row.trade_id for row in replay(root).rows("trades")] == [traded(0, 1).trade_id]
+    assert len(list(replay(root).rows())) == 1
+    for below in (
+        "orderbook",
+        f"orderbook/{DATE}",
+        "orderbook/date=*",
+        "orderbook/*/part-*.parquet",
+        "trades",
+    ):
+        assert list(replay(root / below).rows("trades")) == [traded(0, 1)], below
+    assert "no tickers are recorded there" in str(refused(root, "tickers"))
+    assert "no raw are recorded there" in str(refused(root, "raw"))
+    (root / "raw").mkdir()
+    line = {"ingest_ns": START_NS, "conn_id": 1, "channel": "fill", "payload": "x"}
+    (root / "raw" / "2026-11-18-0123abcd-0000.ndjson").write_text(json.dumps(line) + "\n")
+    for below in ("", "orderbook", "raw"):
+        assert len(list(replay(root / below).rows("raw"))) == 1, below
+
+
 def test_damaged_files_are_named_and_with_repair_left_out(tmp_path: Path) -> None:
     place = tmp_path / "trades" / DATE
     good = write_rows(place / "part-110640_000000.parquet", "trades", [traded(n, n) for n in range(50)])

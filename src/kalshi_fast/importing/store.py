@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from kalshi_fast.arrow import EVENT_SCHEMA
 from kalshi_fast.compact import event_files
 from kalshi_fast.compact.digest import row_hashes
 from kalshi_fast.errors import ConfigError, KalshiFastError, SinkError, reason

@@ -65,6 +65,20 @@ def joined(blocks: list[Block]) -> Block:
     return Block(table.to_batches()[0])
 
 
+def _holds(path: Path, *tables: str) -> bool:
+    """Is there a directory of one of these tables below?"""
+    return any(one.is_dir() for table in tables for one in path.rglob(table))
+
+
+def _named_at(parts: tuple[str, ...]) -> int | None:
+    """Where a path says of which table it is: at its end, or before a date or a pattern. What the
+    directories further up are called means nothing."""
+    at = len(parts) - 1
+    while at > 0 and (parts[at].startswith("date=") or glob.has_magic(parts[at])):
+        at -= 1
+    return at if at >= 0 and parts[at] in (_BOOKS, *TABLES) else None
+
+
 class RawLine(msgspec.Struct):
     """A frame as ``sinks.ndjson`` writes it."""
 
@@ -131,14 +145,13 @@ class BesideFiles:
         path = Path(self._source)
         if path.is_file():
             return None
-        if table in path.parts:
-            return str(path)
-        if _BOOKS in path.parts:
-            at = len(path.parts) - 1 - path.parts[::-1].index(_BOOKS)
-            path = Path(*path.parts[:at], table, *path.parts[at + 1 :])
-            there = path.is_dir() or (glob.has_magic(str(path)) and Path(*path.parts[: at + 1]).is_dir())
-            return str(path) if there else None
-        if path.is_dir() and any(one.is_dir() for one in path.rglob(table)):
+        if path.is_dir() and _holds(path, _BOOKS, *TABLES):
+            return str(path) if _holds(path, table) else None
+        at = _named_at(path.parts)
+        if at is None:
+            return None
+        path = Path(*path.parts[:at], table, *path.parts[at + 1 :])
+        if path.is_dir() or Path(*path.parts[: at + 1]).is_dir() and glob.has_magic(str(path)):
             return str(path)
         return None
 
