@@ -46,18 +46,7 @@ _KNOWN: Final = (
     " if(done, anyIf(market_ticker, event = 'imported'), argMin(market_ticker, ts)) FROM feed_health"
     " WHERE event IN ('importing', 'imported') AND detail IN {digests:Array(String)} GROUP BY detail"
 )
-_KEY: Final = (
-    "type",
-    "conn_id",
-    "sid",
-    "seq",
-    "market_ticker",
-    "side",
-    "price_e4",
-    "qty_e2",
-    "ts",
-    "ingest_ts",
-)
+_KEY: Final = tuple(name for name in EVENT_SCHEMA.names if name != "market_id")
 # The table is sorted by market_id, and its partitions are by ts.
 _THERE: Final = (
     "SELECT toString(type) AS type, conn_id, sid, seq, toString(market_ticker) AS market_ticker,"

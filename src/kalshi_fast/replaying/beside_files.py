@@ -151,7 +151,7 @@ class BesideFiles:
         if at is None:
             return None
         path = Path(*path.parts[:at], table, *path.parts[at + 1 :])
-        if path.is_dir() or Path(*path.parts[: at + 1]).is_dir() and glob.has_magic(str(path)):
+        if path.is_dir() or (Path(*path.parts[: at + 1]).is_dir() and glob.has_magic(str(path))):
             return str(path)
         return None
 
