@@ -506,6 +506,10 @@ def _odd_ranges(path: Path) -> None:
     write(path.parent, rows(range(10)), {RANGES_KEY: '[["j", 1, 2]]'}, name=path.name)
 
 
+def _odd_journal(path: Path) -> None:
+    write(path.parent, rows(range(10)), {RANGES_KEY: '[[["j"], 1, 2, 3, 4]]'}, name=path.name)
+
+
 def _no_json(path: Path) -> None:
     write(path.parent, rows(range(10)), {RANGES_KEY: "[["}, name=path.name)
 
@@ -554,6 +558,7 @@ def _directory(path: Path) -> None:
         (_column_more, "other columns than the event schema: more"),
         (_newer, f"schema version {SCHEMA_VERSION + 1}"),
         (_odd_ranges, "kalshi_fast.ranges: expected a list"),
+        (_odd_journal, "kalshi_fast.ranges: expected a list"),
         (_no_json, "kalshi_fast.ranges: expected a list"),
         (_odd_sources, "kalshi_fast.sources: expected a list"),
         (_unsorted, "not in the order of ingest_ts: row 3"),

@@ -503,7 +503,20 @@ def test_lines_that_are_no_raw_frames_are_named_and_with_repair_left_out(tmp_pat
     (tmp_path / "raw").mkdir()
     path = tmp_path / "raw" / "2026-11-18-0123abcd-0000.ndjson"
     line = '{"ingest_ns":%d,"conn_id":1,"channel":"fill","payload":"x"}\n'
-    for wrong in ('{"ingest_ns":1}\n', "hello\n", line % 1, line.replace('"x"', "7") % (START_NS + 2)):
+    second = line % (START_NS + 2)
+    for wrong in (
+        '{"ingest_ns":1}\n',
+        "hello\n",
+        line % 1,
+        line % 2**63,
+        second.replace('"x"', "7"),
+        second.replace("1,", "-1,"),
+        second.replace("1,", f"{2**64},"),
+        second.replace('"payload":"x"', '"payload_base64":"@@@@!"'),
+        second.replace(',"payload":"x"', ""),
+        second.replace('"payload"', '"payload_base64":"eA==","payload"'),
+        second.replace('"x"', "[" * 5000),
+    ):
         path.write_text(line % START_NS + wrong + line % (START_NS + 3) + '{"ingest_ns":179')
         assert "line 2 is no raw frame" in str(refused(tmp_path, "raw"))
         with pytest.warns(ReplayWarning, match="left out"):
@@ -516,6 +529,17 @@ def test_lines_that_are_no_raw_frames_are_named_and_with_repair_left_out(tmp_pat
     later.write_bytes(later.read_bytes()[:-5])
     assert "cannot be read" in str(refused(tmp_path, "raw"))
     assert len(list(replay(tmp_path, end=START_NS + 1).rows("raw"))) == 1, "not opened"
+    later.write_bytes(_no_blocks(line.encode()))
+    assert "cannot be read: Error -3" in str(refused(tmp_path, "raw"))
+    with pytest.warns(ReplayWarning, match="cannot be read: Error -3"):
+        assert len(list(Replay(tmp_path, repair=True).rows("raw"))) == 1
+
+
+def _no_blocks(data: bytes) -> bytes:
+    """A gzip file of which the header is right and nothing else."""
+    packed = bytearray(gzip.compress(data))
+    packed[10] = 0xFF
+    return bytes(packed)
 
 
 # --- from the exchange to a replay ------------------------------------------------------------------------

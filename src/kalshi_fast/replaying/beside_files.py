@@ -13,6 +13,7 @@ import gzip
 import heapq
 import itertools
 import re
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -26,7 +27,7 @@ from kalshi_fast.interleave import TABLES
 from kalshi_fast.replaying.beside import RAW_SCHEMA, STORED, conform
 from kalshi_fast.replaying.files import EventFile, Group, find_files, look_at_all, open_footer, warn
 from kalshi_fast.replaying.merge import Stream, merge
-from kalshi_fast.replaying.times import iso
+from kalshi_fast.replaying.times import Count, iso
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
@@ -82,17 +83,20 @@ def _named_at(parts: tuple[str, ...]) -> int | None:
 class RawLine(msgspec.Struct):
     """A frame as ``sinks.ndjson`` writes it."""
 
-    ingest_ns: int
-    conn_id: int
+    ingest_ns: Count
+    conn_id: Count
     channel: str
     payload: str | None = None
     payload_base64: str | None = None
 
     @property
     def bytes(self) -> bytes:
+        """Raises ValueError."""
+        if (self.payload is None) == (self.payload_base64 is None):
+            raise ValueError("expected one of payload and payload_base64")
         if self.payload is not None:
             return self.payload.encode()
-        return base64.b64decode(self.payload_base64 or "")
+        return base64.b64decode(self.payload_base64 or "", validate=True)
 
 
 _LINE: Final = msgspec.json.Decoder(RawLine)
@@ -276,12 +280,12 @@ class BesideFiles:
                             line.bytes  # noqa: B018 - base64 that is none is an error here
                             if line.ingest_ns < last_ns:
                                 raise ValueError("it was received before the line before it")
-                        except (msgspec.DecodeError, ValueError) as error:
+                        except (msgspec.DecodeError, RecursionError, ValueError) as error:
                             self._wrong(f"line {number} is no raw frame: {reason(error)}", path)
                             continue
                         last_ns = line.ingest_ns
                         yield line
-            except (OSError, EOFError) as error:
+            except (OSError, EOFError, zlib.error) as error:
                 self._wrong(f"cannot be read: {reason(error)}", path)
 
     def _wrong(self, what: str, path: Path) -> None:
