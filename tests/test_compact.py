@@ -29,8 +29,8 @@ from journals import mounted
 from kalshi_fast import cli
 from kalshi_fast.arrow import EVENT_SCHEMA, SCHEMA_VERSION
 from kalshi_fast.channels.rows import NIL_ID, SCHEMAS, LifecycleRow, TickerRow, TradeRow, arrow
-from kalshi_fast.compact import Report, compact, dates, event_files, merge, source, swap
-from kalshi_fast.compact.days import groups
+from kalshi_fast.compact import Report, compact, dates, days, event_files, merge, source, swap
+from kalshi_fast.compact.days import SETTLED_S, describe, groups
 from kalshi_fast.compact.digest import Digest
 from kalshi_fast.compact.merge import joined_ranges, write_merged
 from kalshi_fast.compact.source import Source
@@ -115,6 +115,14 @@ def one(directory: Path, *, max_bytes: int = ALL_BYTES, dry_run: bool = False) -
 
 def metadata(path: Path) -> dict[str, str]:
     return {key.decode(): value.decode() for key, value in pq.read_metadata(path).metadata.items()}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _settled() -> Iterator[None]:
+    """Files that have just been made may be compacted."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(days, "SETTLED_S", -1.0)
+        yield
 
 
 @pytest.fixture
@@ -464,15 +472,21 @@ def test_dates_before_today_by_default_and_today_only_when_asked_for(tmp_path: P
         dates(tmp_path / "no", [], everything=False, today=DATE)
 
 
-def test_of_today_files_of_the_last_minute_stay(day: Path) -> None:
-    today = day.with_name(f"date={datetime.now(UTC).date() + timedelta(days=1)}")  # midnight may be near
-    day.rename(today)
-    new = event_files(today)[-1]
-    for path in event_files(today)[:-1]:
+@pytest.mark.parametrize("ago_days", [0, 1, 500])
+def test_files_of_the_last_minute_stay_whatever_their_date(
+    day: Path, ago_days: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also of yesterday: a recorder that is started at midnight writes what it had left of it."""
+    monkeypatch.setattr(days, "SETTLED_S", SETTLED_S)
+    of_date = day.with_name(f"date={datetime.now(UTC).date() - timedelta(days=ago_days)}")
+    day.rename(of_date)
+    new = event_files(of_date)[-1]
+    for path in event_files(of_date)[:-1]:
         os.utime(path, (time.time() - 100,) * 2)
-    report = one(today)
-    assert (report.files_before, report.files_after) == (5, 2)
-    assert new in event_files(today)
+    report = one(of_date)
+    assert (report.files_before, report.files_after, report.new_files) == (5, 2, 1)
+    assert new in event_files(of_date)
+    assert "1 of the last minute stay as they are" in describe(report, dry_run=False)
 
 
 # --- bad input ----------------------------------------------------------------------------------------
@@ -691,7 +705,8 @@ def test_killed_at_any_instant_nothing_is_lost_or_doubled(tmp_path: Path) -> Non
     original = tmp_path / "original"
     for number in range(12):
         first = number * 10**6
-        write(original, rows(range(first, first + 12_000), number * 12_000), ranges(number, number + 1))
+        path = write(original, rows(range(first, first + 12_000), number * 12_000), ranges(number, number + 1))
+        os.utime(path, (time.time() - 100,) * 2)  # a copy has this time too
     expected = stored(event_files(original)).sort_by("seq")
     rng = random.Random(5)
     day = tmp_path / "orderbook" / date_name(DAY_US)

@@ -9,7 +9,7 @@ import pytest
 
 import replay_model
 from kalshi_fast.cli import main
-from kalshi_fast.compact import compact
+from kalshi_fast.compact import compact, days
 from kalshi_fast.errors import ConfigError, SinkError
 from kalshi_fast.importing import import_recordings, store
 from kalshi_fast.importing.store import store_imports
@@ -194,8 +194,11 @@ def rows_in(out: Path) -> list[Any]:
         return replay_model.rows_of(source.chunks(), source.tickers)
 
 
-def test_files_that_are_no_more_are_said(tmp_path: Path, open_database: Callable[[], Client]) -> None:
+def test_files_that_are_no_more_are_said(
+    tmp_path: Path, open_database: Callable[[], Client], monkeypatch: pytest.MonkeyPatch
+) -> None:
     client = open_database()
+    monkeypatch.setattr(days, "SETTLED_S", -1.0)
     for name, seed in (("a", 4), ("b", 5)):
         imported(tmp_path / "out", write(tmp_path / f"{name}.parquet", rows_of(Feed(seed).run(1, 30))))
     compact(sorted((tmp_path / "out" / "orderbook").iterdir()), quiet=True)
