@@ -26,7 +26,7 @@ from journals import Source, mounted
 from kalshi_fast import _clock
 from kalshi_fast._columns import GAP, EventColumns, LevelColumns
 from kalshi_fast.batch import Extra
-from kalshi_fast.channels.rows import NIL_ID, LifecycleRow, TickerRow, TradeRow
+from kalshi_fast.channels.rows import NIL_ID, LifecycleRow, Row, TickerRow, TradeRow
 from kalshi_fast.errors import ConfigError, JournalError, JournalFullError
 from kalshi_fast.journal import Cursor, Entry, Journal
 from kalshi_fast.pool import BatchPool
@@ -286,15 +286,15 @@ def test_receive_times_of_other_channels_do_not_fall_over_a_restart_either(
     source = Source(tmp_path)
     source.feed(snapshot(1, "A", yes=[("0.0800", "1.00")]))
     last_ns = source.now + 5_000_000_000
-    row = {
+    rows: dict[str, Row] = {
         "trades": TradeRow(9, 1, 1, str(uuid.UUID(int=1)), "A", "yes", False, 4500, 100, 1, last_ns),
         "tickers": TickerRow(9, 1, NIL_ID, "A", *(None,) * 10, last_ns // 1000, last_ns),
         "market_lifecycle": LifecycleRow(9, 1, 1, "A", "E", "created", "{}", last_ns),
-    }.get(table)
-    if row is None:
+    }
+    if table == "raw":
         source.recorder.raw(b"{}", last_ns, source.link, "fill")
     else:
-        source.recorder.keep(table, row)
+        source.recorder.keep(table, rows[table])
     source.feed()
     assert source.journal.floor_ns >= last_ns
     for renewed in (False, True):  # found in the batch itself, and in the beginning of the next segment
