@@ -35,6 +35,7 @@ from kalshi_fast.replaying import database
 from kalshi_fast.replaying.beside import BACK_NS, BesideReader
 from kalshi_fast.replaying.files import ReplayWarning
 from kalshi_fast.replaying.replay import Replay
+from kalshi_fast.replaying.verify import summarise
 from kalshi_fast.simulator.synthetic import SyntheticMarkets
 from kalshi_fast.sinks.clickhouse import ClickHouseSink
 from kalshi_fast.sinks.ndjson import RawSink
@@ -559,6 +560,22 @@ def test_the_command_counts_what_is_recorded_beside_the_books(
         out = capsys.readouterr().out.splitlines()
         assert out[1] == "50 trades, 7 tickers, 1 announcements", "each trade once"
         assert json.loads(out[-1])["beside"] == {"trades": 50, "tickers": 7, "market_lifecycle": 1}
+
+
+@pytest.mark.parametrize("open_database", ["embedded"], indirect=True)
+def test_a_database_of_an_earlier_version_has_fewer_tables(
+    open_database: Callable[[], Client], engine_url: str
+) -> None:
+    client = open_database()
+    client.insert_arrow("orderbook_events", table_of([(CLEAR, 0, 0, 0, 0)]))
+    recorded = Replay(engine_url, database=client.database)
+    assert recorded.tables() == ["market_lifecycle", "trades", "tickers"]
+    client.command("DROP TABLE trades SYNC")
+    client.command("DROP TABLE tickers SYNC")
+    report = summarise(recorded)
+    assert (report.rows, report.beside) == (1, {"market_lifecycle": 0})
+    with pytest.raises(ReplayError, match="the database has no table trades"):
+        recorded.trades().arrow()
 
 
 # --- from the exchange to a replay ------------------------------------------------------------------------
