@@ -36,6 +36,7 @@ from kalshi_fast.recorder import Recorder
 from kalshi_fast.rest import Rest
 from kalshi_fast.simulator.faults import fault
 from kalshi_fast.simulator.synthetic import SyntheticMarkets
+from kalshi_fast.strategy import Strategy
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -386,6 +387,13 @@ def test_a_page_is_written_little_by_little(key_file: Path) -> None:
         Rest("http://127.0.0.1:9/x", Signer.from_file("k", key_file)), streams, rows.pool
     )
     page = [msgspec.convert(of_rest(number), RestTrade) for number in range(1000)]
+    told: list[TradeRow] = []
+
+    class Watcher(Strategy):
+        def on_trade(self, trade: TradeRow, /) -> None:
+            told.append(trade)
+
+    rows.recorder.attach(Watcher())
 
     async def run() -> int:
         nonlocal turns
@@ -393,6 +401,7 @@ def test_a_page_is_written_little_by_little(key_file: Path) -> None:
         while not writing.done():
             await asyncio.sleep(0)
             turns += 1
+            assert len(told) == rows.recorder.counts.trades_filled, "before frames come, all are told of"
         return writing.result()
 
     assert asyncio.run(run()) == 1000

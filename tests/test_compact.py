@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import itertools
 import json
 import os
 import random
@@ -14,7 +15,7 @@ import time
 import uuid
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
@@ -28,8 +29,8 @@ from journals import mounted
 from kalshi_fast import cli
 from kalshi_fast.arrow import EVENT_SCHEMA, SCHEMA_VERSION
 from kalshi_fast.channels.rows import NIL_ID, SCHEMAS, LifecycleRow, TickerRow, TradeRow, arrow
-from kalshi_fast.compact import Report, compact, dates, event_files, merge, source, swap
-from kalshi_fast.compact.days import groups
+from kalshi_fast.compact import Report, compact, dates, days, event_files, merge, source, swap
+from kalshi_fast.compact.days import SETTLED_S, describe, groups
 from kalshi_fast.compact.digest import Digest
 from kalshi_fast.compact.merge import joined_ranges, write_merged
 from kalshi_fast.compact.source import Source
@@ -114,6 +115,14 @@ def one(directory: Path, *, max_bytes: int = ALL_BYTES, dry_run: bool = False) -
 
 def metadata(path: Path) -> dict[str, str]:
     return {key.decode(): value.decode() for key, value in pq.read_metadata(path).metadata.items()}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _settled() -> Iterator[None]:
+    """Files that have just been made may be compacted."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(days, "SETTLED_S", -1.0)
+        yield
 
 
 @pytest.fixture
@@ -302,6 +311,44 @@ def other_rows(table: str, times_us: Sequence[int], first: int) -> list[TradeRow
     return made
 
 
+@given(st.lists(st.sampled_from([None, 0, 1, 4500]), min_size=1, max_size=30), st.data())
+def test_the_digest_is_the_same_however_the_rows_are_cut(
+    prices: list[int | None], data: st.DataObject
+) -> None:
+    """Some blocks have nulls in a column and some none, and a null has no word of any neighbour's."""
+    made: list[TickerRow] = []
+    for number, price in enumerate(prices):
+        values: list[Any] = data.draw(st.lists(st.sampled_from([None, 0, number]), min_size=9, max_size=9))
+        ns = (DAY_US + number) * 1000
+        row: list[Any] = [7, 1, NIL_ID, "KX", price, *values, ns // 1000, ns]
+        made.append(TickerRow(*row))
+    batch = arrow("tickers", made)
+    whole, cut = Digest(), Digest()
+    whole.add(batch)
+    ends = sorted({len(prices), *data.draw(st.lists(st.integers(1, len(prices))))})
+    for first, stop in itertools.pairwise([0, *ends]):
+        cut.add(batch.slice(first, stop - first))
+    assert cut == whole
+
+
+def test_tickers_whose_blocks_have_nulls_here_and_there_are_compacted(tmp_path: Path) -> None:
+    """A price is empty until a market's first trade: the merge cuts other blocks than the files have."""
+    directory = tmp_path / "tickers" / date_name(DAY_US)
+    made = other_rows("tickers", range(300), 3)
+    empty = [row for row in made if isinstance(row, TickerRow) and row.price_e4 is None]
+    priced = [row for row in made if isinstance(row, TickerRow) and row.price_e4 is not None]
+    halves = (priced[:100] + empty[:20], priced[100:] + empty[20:])
+    for number, half in enumerate(halves):
+        half.sort(key=lambda row: row.ingest_ns)
+        path = directory / part_name(DAY_US + number)
+        found = [row for row in half if number or row.price_e4 is not None]
+        write_rows(path, "tickers", found, row_group=40)
+    before = list(Replay(tmp_path).rows("tickers"))
+    (report,) = compact([directory], table="tickers", quiet=True)
+    assert (report.error, report.files_after, report.rows) == (None, 1, len(before))
+    assert list(Replay(tmp_path).rows("tickers")) == before
+
+
 @pytest.mark.parametrize("table", ["trades", "tickers", "market_lifecycle"])
 def test_other_tables_keep_every_row_in_order_too(tmp_path: Path, table: str) -> None:
     directory = tmp_path / table / date_name(DAY_US)
@@ -424,15 +471,21 @@ def test_dates_before_today_by_default_and_today_only_when_asked_for(tmp_path: P
         dates(tmp_path / "no", [], everything=False, today=DATE)
 
 
-def test_of_today_files_of_the_last_minute_stay(day: Path) -> None:
-    today = day.with_name(f"date={datetime.now(UTC).date() + timedelta(days=1)}")  # midnight may be near
-    day.rename(today)
-    new = event_files(today)[-1]
-    for path in event_files(today)[:-1]:
+@pytest.mark.parametrize("ago_days", [0, 1, 500])
+def test_files_of_the_last_minute_stay_whatever_their_date(
+    day: Path, ago_days: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also of yesterday: a recorder that is started at midnight writes what it had left of it."""
+    monkeypatch.setattr(days, "SETTLED_S", SETTLED_S)
+    of_date = day.with_name(f"date={datetime.now(UTC).date() - timedelta(days=ago_days)}")
+    day.rename(of_date)
+    new = event_files(of_date)[-1]
+    for path in event_files(of_date)[:-1]:
         os.utime(path, (time.time() - 100,) * 2)
-    report = one(today)
-    assert (report.files_before, report.files_after) == (5, 2)
-    assert new in event_files(today)
+    report = one(of_date)
+    assert (report.files_before, report.files_after, report.new_files) == (5, 2, 1)
+    assert new in event_files(of_date)
+    assert "1 of the last minute stay as they are" in describe(report, dry_run=False)
 
 
 # --- bad input ----------------------------------------------------------------------------------------
@@ -464,6 +517,10 @@ def _newer(path: Path) -> None:
 
 def _odd_ranges(path: Path) -> None:
     write(path.parent, rows(range(10)), {RANGES_KEY: '[["j", 1, 2]]'}, name=path.name)
+
+
+def _odd_journal(path: Path) -> None:
+    write(path.parent, rows(range(10)), {RANGES_KEY: '[[["j"], 1, 2, 3, 4]]'}, name=path.name)
 
 
 def _no_json(path: Path) -> None:
@@ -514,6 +571,7 @@ def _directory(path: Path) -> None:
         (_column_more, "other columns than the event schema: more"),
         (_newer, f"schema version {SCHEMA_VERSION + 1}"),
         (_odd_ranges, "kalshi_fast.ranges: expected a list"),
+        (_odd_journal, "kalshi_fast.ranges: expected a list"),
         (_no_json, "kalshi_fast.ranges: expected a list"),
         (_odd_sources, "kalshi_fast.sources: expected a list"),
         (_unsorted, "not in the order of ingest_ts: row 3"),
@@ -646,7 +704,10 @@ def test_killed_at_any_instant_nothing_is_lost_or_doubled(tmp_path: Path) -> Non
     original = tmp_path / "original"
     for number in range(12):
         first = number * 10**6
-        write(original, rows(range(first, first + 12_000), number * 12_000), ranges(number, number + 1))
+        path = write(
+            original, rows(range(first, first + 12_000), number * 12_000), ranges(number, number + 1)
+        )
+        os.utime(path, (time.time() - 100,) * 2)  # a copy has this time too
     expected = stored(event_files(original)).sort_by("seq")
     rng = random.Random(5)
     day = tmp_path / "orderbook" / date_name(DAY_US)

@@ -296,6 +296,33 @@ def test_trades_stand_before_what_they_changed(tmp_path: Path) -> None:
     assert sum(file.trades for file in some.files) == some.lone_trades == 0, "trades end where the books do"
 
 
+def test_a_trade_is_in_one_date_of_an_export_and_no_date_is_passed_over_in_silence(tmp_path: Path) -> None:
+    """A trade that came again hours later; trades of dates on which no market had an event."""
+    rows = random_rows(6, 200, step_ns=2 * 10**12)
+    source = write_events(tmp_path / "data", rows)
+    first = next(row.ingest_ns for row in rows if row.ingest_ns % DAY_NS > DAY_NS // 3)
+    days_ns = 5 * DAY_NS
+    trades = [
+        traded(rows[0].ingest_ns - days_ns, 7, "yes", 4100),  # before all events
+        traded(first, 1, "no", 4300),
+        traded(rows[-1].ingest_ns, 1, "no", 4300),
+        traded(rows[-1].ingest_ns, 2, "yes", 4400),
+        traded(rows[-1].ingest_ns + days_ns, 8, "yes", 4500),  # behind them
+        traded(rows[-1].ingest_ns + days_ns, 9, "yes", 4500, block=True),
+    ]
+    dates: dict[str, list[TradeRow]] = {}
+    for trade in trades:
+        dates.setdefault(date_name(trade.ingest_ns // 1000), []).append(trade)
+    assert len(dates) == 4
+    for date, of_date in dates.items():
+        write_rows(source / "trades" / date / "part-000000_000000.parquet", "trades", of_date)
+    report = export("nautilus", source, tmp_path / "out", quiet=True)
+    found = [pq.read_table(file.path) for file in report.files if file.trades]
+    ids = [one for table in found for one in table.column("trade_id").to_pylist()]
+    assert ids == [trade_id(1), trade_id(2)]
+    assert report.lone_trades == 2
+
+
 def test_trades_in_the_other_forms(tmp_path: Path) -> None:
     source, trades, delta = with_trades(tmp_path)
     report = export("csv", source, tmp_path / "csv", markets=[TICKERS[0]], quiet=True)

@@ -9,7 +9,7 @@ import pytest
 
 import replay_model
 from kalshi_fast.cli import main
-from kalshi_fast.compact import compact
+from kalshi_fast.compact import compact, days
 from kalshi_fast.errors import ConfigError, SinkError
 from kalshi_fast.importing import import_recordings, store
 from kalshi_fast.importing.store import store_imports
@@ -92,6 +92,17 @@ def test_interrupted_anywhere_nothing_is_stored_twice_or_missing(
     """``told``: the insert that was under way had happened."""
     client = open_database()
     out = imported(tmp_path / "out", write(tmp_path / "a.parquet", rows_of(Feed(4).run(1, 80))))
+    interrupt(client, out, monkeypatch, after, told=told)
+    expected = len(rows_in(out))
+    assert count(client) < expected
+    report = store_imports(client, out, quiet=True)
+    assert report.imports == 1
+    assert count(client) == expected
+    assert client.query("SELECT uniqExact(tuple(*)) FROM orderbook_events").result_rows == [(expected,)]
+
+
+def interrupt(client: Client, out: Path, monkeypatch: pytest.MonkeyPatch, after: int, *, told: bool) -> None:
+    """``told``: the insert that was under way had happened, and its row ``import`` had not."""
     insert, say = client.insert_arrow, store._say
     calls = 0
 
@@ -112,12 +123,70 @@ def test_interrupted_anywhere_nothing_is_stored_twice_or_missing(
         patch.setattr(store, "_say", silent)
         with pytest.raises(SinkError, match="takes no import: away"):
             store_imports(client, out, quiet=True)
-    expected = len(rows_in(out))
-    assert count(client) < expected
+
+
+@pytest.mark.parametrize("after", [0, 2])
+def test_what_an_interrupted_import_has_begun_no_other_import_stores(
+    tmp_path: Path, open_database: Callable[[], Client], monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    client = open_database()
+    first = write(tmp_path / "a.parquet", rows_of(Feed(4).run(1, 60)))
+    second = write(tmp_path / "b.parquet", rows_of(Feed(5).run(1, 60)))
+    both = imported(tmp_path / "both", first, second)
+    interrupt(client, both, monkeypatch, after, told=False)
+    begun = count(client)
+    alone = imported(tmp_path / "alone", first)
+    with pytest.raises(ConfigError, match=r"a\.parquet belongs to import [0-9a-f]+, which was interrupted"):
+        store_imports(client, alone, quiet=True)
+    assert count(client) == begun, "nothing of it"
+    assert store_imports(client, both, quiet=True).imports == 1
+    assert store_imports(client, alone, quiet=True).already == 1
+    expected = len(rows_in(both))
+    assert client.query("SELECT uniqExact(tuple(*)) FROM orderbook_events").result_rows == [(expected,)]
+    assert count(client) == expected
+
+
+@pytest.mark.parametrize("there", [0, 1])
+def test_a_stretch_of_unknown_outcome_is_known_again_when_its_token_is_forgotten(
+    tmp_path: Path, open_database: Callable[[], Client], monkeypatch: pytest.MonkeyPatch, there: int
+) -> None:
+    """``there``: 1, and some rows of the stretch are missing all the same."""
+    client = open_database()
+    client.command("ALTER TABLE orderbook_events MODIFY SETTING non_replicated_deduplication_window = 0")
+    out = imported(tmp_path / "out", write(tmp_path / "a.parquet", rows_of(Feed(4).run(1, 80))))
+    interrupt(client, out, monkeypatch, 1, told=True)
+    before = count(client)
+    assert before > 16, "of two stretches, and one is told of"
+    if there:
+        last = client.query("SELECT max(ingest_ts) FROM orderbook_events").result_rows[0][0]
+        client.command(
+            "DELETE FROM orderbook_events WHERE ingest_ts = {last:DateTime64(9)}", parameters={"last": last}
+        )
+        assert count(client) < before
     report = store_imports(client, out, quiet=True)
-    assert report.imports == 1
+    expected = len(rows_in(out))
     assert count(client) == expected
     assert client.query("SELECT uniqExact(tuple(*)) FROM orderbook_events").result_rows == [(expected,)]
+    assert (report.rows == expected - before) == (not there), "what was there was not stored again"
+
+
+@pytest.mark.parametrize("group", [8, 1000])
+def test_an_import_goes_on_only_with_the_stretches_that_it_began_with(
+    tmp_path: Path, open_database: Callable[[], Client], monkeypatch: pytest.MonkeyPatch, group: int
+) -> None:
+    client = open_database()
+    source = write(tmp_path / "a.parquet", rows_of(Feed(4).run(1, 80)))
+    out = imported(tmp_path / "out", source)
+    interrupt(client, out, monkeypatch, 3, told=False)
+    before = count(client)
+    with monkeypatch.context() as patch:
+        patch.setattr(layout, "ROW_GROUP_ROWS", group)
+        other = imported(tmp_path / "other", source)
+    with pytest.raises(ConfigError, match=r"the 3 stretches that the database has are [0-9]+ rows, and here"):
+        store_imports(client, other, quiet=True)
+    assert count(client) == before > 0
+    store_imports(client, out, quiet=True)
+    assert count(client) == len(rows_in(out))
 
 
 def rows_in(out: Path) -> list[Any]:
@@ -125,8 +194,11 @@ def rows_in(out: Path) -> list[Any]:
         return replay_model.rows_of(source.chunks(), source.tickers)
 
 
-def test_files_that_are_no_more_are_said(tmp_path: Path, open_database: Callable[[], Client]) -> None:
+def test_files_that_are_no_more_are_said(
+    tmp_path: Path, open_database: Callable[[], Client], monkeypatch: pytest.MonkeyPatch
+) -> None:
     client = open_database()
+    monkeypatch.setattr(days, "SETTLED_S", -1.0)
     for name, seed in (("a", 4), ("b", 5)):
         imported(tmp_path / "out", write(tmp_path / f"{name}.parquet", rows_of(Feed(seed).run(1, 30))))
     compact(sorted((tmp_path / "out" / "orderbook").iterdir()), quiet=True)

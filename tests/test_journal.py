@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import uuid
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -20,10 +21,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batches import START_NS, Filler, Written
-from journals import mounted
+from frames import snapshot
+from journals import Source, mounted
 from kalshi_fast import _clock
 from kalshi_fast._columns import GAP, EventColumns, LevelColumns
 from kalshi_fast.batch import Extra
+from kalshi_fast.channels.rows import NIL_ID, LifecycleRow, Row, TickerRow, TradeRow
 from kalshi_fast.errors import ConfigError, JournalError, JournalFullError
 from kalshi_fast.journal import Cursor, Entry, Journal
 from kalshi_fast.pool import BatchPool
@@ -273,6 +276,38 @@ def test_gaps_begin_behind_the_last_number_of_each_subscription(tmp_path: Path) 
         seqs = [(row["conn_id"], row["market_ix"], row["seq"]) for row in entry.events.to_pylist()]
         # Of market C more rows with number 4 may have been on their way: it is unknown from 4 on.
         assert seqs == [(1, 0, 13), (1, 1, 13), (2, 2, 4), (2, 3, 5)]
+
+
+@pytest.mark.parametrize("table", ["trades", "tickers", "market_lifecycle", "raw"])
+def test_receive_times_of_other_channels_do_not_fall_over_a_restart_either(
+    tmp_path: Path, table: str
+) -> None:
+    """The clock was set back while nothing ran, and the last row was none of a book."""
+    source = Source(tmp_path)
+    source.feed(snapshot(1, "A", yes=[("0.0800", "1.00")]))
+    last_ns = source.now + 5_000_000_000
+    rows: dict[str, Row] = {
+        "trades": TradeRow(9, 1, 1, str(uuid.UUID(int=1)), "A", "yes", False, 4500, 100, 1, last_ns),
+        "tickers": TickerRow(9, 1, NIL_ID, "A", *(None,) * 10, last_ns // 1000, last_ns),
+        "market_lifecycle": LifecycleRow(9, 1, 1, "A", "E", "created", "{}", last_ns),
+    }
+    if table == "raw":
+        source.recorder.raw(b"{}", last_ns, source.link, "fill")
+    else:
+        source.recorder.keep(table, rows[table])
+    source.feed()
+    assert source.journal.floor_ns >= last_ns
+    for renewed in (False, True):  # found in the batch itself, and in the beginning of the next segment
+        if renewed:
+            source.journal.renew()
+            source.journal.trim(source.journal.end)
+        source.journal.close()
+        source.journal = Journal(tmp_path / "journal")
+        assert source.journal.floor_ns >= last_ns, renewed
+    source.journal.end_recorder()
+    gap = read(source.journal, source.journal.first_seq)[-1]
+    assert gap.events is not None
+    assert gap.events.column("ingest_ns").to_pylist() == [last_ns + 1], "behind all rows"
 
 
 def test_a_clean_end_writes_nothing(tmp_path: Path) -> None:

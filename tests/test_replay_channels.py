@@ -27,6 +27,7 @@ from kalshi_fast._replay import Event
 from kalshi_fast.arrow import SCHEMA_VERSION
 from kalshi_fast.channels.rows import NIL_ID, SCHEMAS, arrow
 from kalshi_fast.channels.streams import Streams
+from kalshi_fast.cli import main
 from kalshi_fast.errors import FieldError, ReplayError
 from kalshi_fast.interleave import TABLES
 from kalshi_fast.recording import Recording
@@ -34,6 +35,7 @@ from kalshi_fast.replaying import database
 from kalshi_fast.replaying.beside import BACK_NS, BesideReader
 from kalshi_fast.replaying.files import ReplayWarning
 from kalshi_fast.replaying.replay import Replay
+from kalshi_fast.replaying.verify import summarise
 from kalshi_fast.simulator.synthetic import SyntheticMarkets
 from kalshi_fast.sinks.clickhouse import ClickHouseSink
 from kalshi_fast.sinks.ndjson import RawSink
@@ -435,6 +437,33 @@ def test_a_recording_without_books_is_one_too(tmp_path: Path) -> None:
     assert list(replay(tmp_path).rows()) == list(replay(tmp_path / "trades").rows("trades")) == [traded(0, 1)]
 
 
+@pytest.mark.parametrize("parent", ["plain", "orderbook", "trades", "tickers", "raw"])
+def test_what_the_directories_above_are_called_means_nothing(tmp_path: Path, parent: str) -> None:
+    root = tmp_path / parent / "rec"
+    part = f"{DATE}/part-110640_000000.parquet"
+    write(root / "orderbook" / part, table_of([(CLEAR, 0, 0, 0, 0)]))
+    write_rows(root / "trades" / part, "trades", [traded(0, 1)])
+    write_rows(tmp_path / "trades" / "rec" / "other" / part, "trades", [traded(0, 9)])
+    assert list(replay(root).tables()) == ["trades"]
+    assert list(replay(root).rows("trades")) == [traded(0, 1)]
+    assert len(list(replay(root).rows())) == 1
+    for below in (
+        "orderbook",
+        f"orderbook/{DATE}",
+        "orderbook/date=*",
+        "orderbook/*/part-*.parquet",
+        "trades",
+    ):
+        assert list(replay(root / below).rows("trades")) == [traded(0, 1)], below
+    assert "no tickers are recorded there" in str(refused(root, "tickers"))
+    assert "no raw are recorded there" in str(refused(root, "raw"))
+    (root / "raw").mkdir()
+    line = {"ingest_ns": START_NS, "conn_id": 1, "channel": "fill", "payload": "x"}
+    (root / "raw" / "2026-11-18-0123abcd-0000.ndjson").write_text(json.dumps(line) + "\n")
+    for below in ("", "orderbook", "raw"):
+        assert len(list(replay(root / below).rows("raw"))) == 1, below
+
+
 def test_damaged_files_are_named_and_with_repair_left_out(tmp_path: Path) -> None:
     place = tmp_path / "trades" / DATE
     good = write_rows(place / "part-110640_000000.parquet", "trades", [traded(n, n) for n in range(50)])
@@ -476,7 +505,20 @@ def test_lines_that_are_no_raw_frames_are_named_and_with_repair_left_out(tmp_pat
     (tmp_path / "raw").mkdir()
     path = tmp_path / "raw" / "2026-11-18-0123abcd-0000.ndjson"
     line = '{"ingest_ns":%d,"conn_id":1,"channel":"fill","payload":"x"}\n'
-    for wrong in ('{"ingest_ns":1}\n', "hello\n", line % 1, line.replace('"x"', "7") % (START_NS + 2)):
+    second = line % (START_NS + 2)
+    for wrong in (
+        '{"ingest_ns":1}\n',
+        "hello\n",
+        line % 1,
+        line % 2**63,
+        second.replace('"x"', "7"),
+        second.replace("1,", "-1,"),
+        second.replace("1,", f"{2**64},"),
+        second.replace('"payload":"x"', '"payload_base64":"@@@@!"'),
+        second.replace(',"payload":"x"', ""),
+        second.replace('"payload"', '"payload_base64":"eA==","payload"'),
+        second.replace('"x"', "[" * 5000),
+    ):
         path.write_text(line % START_NS + wrong + line % (START_NS + 3) + '{"ingest_ns":179')
         assert "line 2 is no raw frame" in str(refused(tmp_path, "raw"))
         with pytest.warns(ReplayWarning, match="left out"):
@@ -489,6 +531,51 @@ def test_lines_that_are_no_raw_frames_are_named_and_with_repair_left_out(tmp_pat
     later.write_bytes(later.read_bytes()[:-5])
     assert "cannot be read" in str(refused(tmp_path, "raw"))
     assert len(list(replay(tmp_path, end=START_NS + 1).rows("raw"))) == 1, "not opened"
+    later.write_bytes(_no_blocks(line.encode()))
+    assert "cannot be read: Error -3" in str(refused(tmp_path, "raw"))
+    with pytest.warns(ReplayWarning, match="cannot be read: Error -3"):
+        assert len(list(Replay(tmp_path, repair=True).rows("raw"))) == 1
+
+
+def _no_blocks(data: bytes) -> bytes:
+    """A gzip file of which the header is right and nothing else."""
+    packed = bytearray(gzip.compress(data))
+    packed[10] = 0xFF
+    return bytes(packed)
+
+
+def test_the_command_counts_what_is_recorded_beside_the_books(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    part = f"{DATE}/part-110640_000000.parquet"
+    write(tmp_path / "orderbook" / part, table_of([(CLEAR, 0, 0, 0, 0)]))
+    assert main(["replay", str(tmp_path), "--quiet", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["beside"] == {}
+    trades = [traded(number, number % 50) for number in range(60)]
+    write_rows(tmp_path / "trades" / part, "trades", trades)
+    write_rows(tmp_path / "tickers" / part, "tickers", [ticked(number, number) for number in range(7)])
+    write_rows(tmp_path / "market_lifecycle" / part, "market_lifecycle", [announced(1, 1)])
+    for more in ([], ["--verify"]):
+        assert main(["replay", str(tmp_path), "--quiet", "--json", *more]) == 0
+        out = capsys.readouterr().out.splitlines()
+        assert out[1] == "50 trades, 7 tickers, 1 announcements", "each trade once"
+        assert json.loads(out[-1])["beside"] == {"trades": 50, "tickers": 7, "market_lifecycle": 1}
+
+
+@pytest.mark.parametrize("open_database", ["embedded"], indirect=True)
+def test_a_database_of_an_earlier_version_has_fewer_tables(
+    open_database: Callable[[], Client], engine_url: str
+) -> None:
+    client = open_database()
+    client.insert_arrow("orderbook_events", table_of([(CLEAR, 0, 0, 0, 0)]))
+    recorded = Replay(engine_url, database=client.database)
+    assert recorded.tables() == ["market_lifecycle", "trades", "tickers"]
+    client.command("DROP TABLE trades SYNC")
+    client.command("DROP TABLE tickers SYNC")
+    report = summarise(recorded)
+    assert (report.rows, report.beside) == (1, {"market_lifecycle": 0})
+    with pytest.raises(ReplayError, match="the database has no table trades"):
+        recorded.trades().arrow()
 
 
 # --- from the exchange to a replay ------------------------------------------------------------------------

@@ -16,6 +16,7 @@ import frames
 import replay_model
 import test_journal_damage
 from kalshi_fast._columns import DELTA, GAP
+from kalshi_fast.arrow import SCHEMA_VERSION
 from kalshi_fast.cli import main
 from kalshi_fast.errors import ReplayError
 from kalshi_fast.replaying.chunks import BOOK_COLUMNS
@@ -23,6 +24,7 @@ from kalshi_fast.replaying.files import ReplayWarning
 from kalshi_fast.replaying.replay import Replay
 from kalshi_fast.replaying.source import open_source
 from kalshi_fast.replaying.verify import verify
+from kalshi_fast.sinks.layout import RANGES_KEY, SCHEMA_VERSION_KEY, writer_options
 from replay_model import digest, rows_of, some_rows, table_of, write
 
 if TYPE_CHECKING:
@@ -336,12 +338,49 @@ def test_a_line_that_is_none_is_named(tmp_path: Path) -> None:
         ('{"ingest_ns":2,"frame":{}}\n\n{"ingest_ns":1,"frame":{}}\n', "line 3 was received before"),
         ('{"ingest_ns":1,"frame":{}\n', "line 1 is no line"),
         ("hello\n", "line 1 is no line"),
+        (f'{{"ingest_ns":{2**63},"frame":{{}}}}\n', "line 1 is no line"),
+        ('{"ingest_ns":-1,"frame":{}}\n', "line 1 is no line"),
+        (f'{{"ingest_ns":1,"conn_id":{2**64},"frame":{{}}}}\n', "line 1 is no line"),
+        ('{"ingest_ns":1,"frame":' + "[" * 5000 + "]" * 5000 + "}\n", "line 1 is no line"),
     ):
         path.write_text(text)
         assert what in str(refused(path))
+        with pytest.raises(ReplayError, match=what):
+            list(Replay(path).rows())
     gz = tmp_path / "capture.ndjson.gz"
     gz.write_bytes(gzip.compress(b'{"ingest_ns":1,"frame":{}}\n')[:-5])
     assert "cannot be read" in str(refused(gz))
+    packed = bytearray(gzip.compress(b'{"ingest_ns":1,"frame":{}}\n'))
+    packed[10] = 0xFF  # no such block
+    gz.write_bytes(packed)
+    assert "cannot be read: Error -3" in str(refused(gz))
+    with pytest.raises(ReplayError, match="cannot be read: Error -3"):
+        list(Replay(gz).rows())
+
+
+def test_a_frame_with_numbers_that_no_column_holds_is_a_rejected_frame(tmp_path: Path) -> None:
+    path = tmp_path / "capture.ndjson"
+    for name in ("trade", "orderbook_snapshot", "orderbook_delta"):
+        for numbers in (f'"sid":{2**33},"seq":1', '"sid":-1,"seq":1', f'"sid":1,"seq":{2**70}'):
+            path.write_text(
+                f'{{"ingest_ns":1,"frame":{{"type":"{name}",{numbers},"msg":{{"market_ticker":"A"}}}}}}\n'
+            )
+            assert (list(Replay(path).events()), list(Replay(path).rows())) == ([], [])
+
+
+@pytest.mark.parametrize("text", ['[[["j"],1,2,3,4]]', '[["j",1,2,3,"4"]]', "{}", "[" * 5000])
+def test_ranges_that_are_none_are_said_and_with_repair_the_file_is_left_out(
+    tmp_path: Path, text: str
+) -> None:
+    metadata = {SCHEMA_VERSION_KEY: str(SCHEMA_VERSION), RANGES_KEY: text}
+    table = table_of(ROWS)
+    (tmp_path / NAME).parent.mkdir(parents=True)
+    with pq.ParquetWriter(tmp_path / NAME, table.schema, **writer_options()) as writer:
+        writer.write_table(table)
+        writer.add_key_value_metadata(metadata)
+    assert "ranges: expected a list of ranges" in str(refused(tmp_path))
+    with pytest.warns(ReplayWarning, match="expected a list of ranges"):
+        assert list(Replay(tmp_path, repair=True).events()) == []
 
 
 @pytest.mark.parametrize("open_database", ["embedded"], indirect=True)

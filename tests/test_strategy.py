@@ -6,19 +6,22 @@ import asyncio
 import logging
 import os
 import time
+import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import frames
 import links
 from kalshi_fast import Strategy, replay
-from kalshi_fast._columns import GAP, SNAPSHOT
+from kalshi_fast._columns import CLEAR, DELTA, GAP, SNAPSHOT, EventColumns
 from kalshi_fast.books import Books
+from kalshi_fast.channels.rows import TradeRow
 from kalshi_fast.config import load
 from kalshi_fast.pool import LocalPool
 from kalshi_fast.recorder import Recorder
 from kalshi_fast.recording import Recording
 from kalshi_fast.simulator.process import Simulator
+from kalshi_fast.strategy import Driver
 from replay_model import digest, some_rows, table_of, write
 
 if TYPE_CHECKING:
@@ -139,6 +142,60 @@ def test_nothing_is_told_before_its_frame_is_whole() -> None:
     assert len(log.seen["A"]) == 2, "not before the end of the read"
     recorder.look()
     assert len(log.seen["A"]) == 3
+
+
+class Order(Strategy):
+    """Receive times, in the order in which it is told of them."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[str, int]] = []
+
+    def _book(self, event: Event) -> None:
+        self.seen.append(("book", event.ingest_ns))
+
+    on_snapshot = on_delta = on_gap = _book
+
+    def on_trade(self, trade: TradeRow, /) -> None:
+        self.seen.append(("trade", trade.ingest_ns))
+
+
+def trade_at(ns: int) -> TradeRow:
+    return TradeRow(0, 0, 0, str(uuid.UUID(int=ns)), "M", "yes", False, 5000, 100, ns // 1000, ns)
+
+
+def test_a_trade_is_told_before_the_book_rows_that_came_later_also_when_they_fill_a_batch() -> None:
+    """Trades by REST are kept between two reads, and the next read seals a batch in its middle."""
+    strategy = Order()
+    driver = Driver(strategy, ["M"])
+
+    def buffer(*times: int) -> EventColumns:
+        columns = EventColumns(8)
+        for seq, ns in enumerate(times):
+            columns.add(CLEAR if seq == 0 else DELTA, 1, 1, seq + 1, 0, 0, 0, 100, 5, 0, ns)
+        return columns
+
+    driver.look(buffer(50), sealed=True, whole=True)
+    for ns in (100, 110, 120):
+        driver.keep(trade_at(ns))
+    driver.look(buffer(150, 200, 200), sealed=True, whole=False)
+    driver.keep(trade_at(210))
+    driver.look(buffer(200, 220), sealed=False, whole=True)
+    assert strategy.seen == sorted(strategy.seen, key=lambda one: (one[1], one[0] == "book"))
+    assert len(strategy.seen) == 10
+
+
+def test_a_trade_does_not_overtake_a_snapshot_whose_end_is_not_written_yet() -> None:
+    strategy = Order()
+    driver = Driver(strategy, ["M"])
+    columns = EventColumns(8)
+    columns.add(CLEAR, 1, 1, 1, 0, 0, 0, 0, 0, 0, 100)
+    columns.add(SNAPSHOT, 1, 1, 1, 0, 0, 0, 100, 5, 0, 100)
+    for ns in (90, 150, 160):
+        driver.keep(trade_at(ns))
+    driver.look(columns, sealed=True, whole=False)
+    assert strategy.seen == [("trade", 90)]
+    driver.look(EventColumns(8), sealed=False, whole=True)
+    assert [ns for _, ns in strategy.seen] == [90, 100, 150, 160]
 
 
 def subscribed_link(rows: int = 100) -> tuple[Link, Recorder]:

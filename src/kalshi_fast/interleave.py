@@ -2,7 +2,9 @@
 
 The order is that of the receive times. What was received at once comes in the order of the channels:
 announcements, trades, the book, tickers, raw frames (a trade before the change that it made, a ticker behind
-what it sums up); within a channel as it was recorded. Not here: where either comes from.
+what it sums up); within a channel as it was recorded. One exception: ClickHouse does not keep the order of
+tickers of one read, which have no numbers; they come from there by ts and market_ticker. Not here: where
+either comes from.
 """
 
 from __future__ import annotations

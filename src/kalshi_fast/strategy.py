@@ -121,8 +121,7 @@ class Driver:
         first, self._seen = self._seen, 0 if sealed else columns.n
         if self.error is not None:
             return
-        beside = self._ready(whole=whole) if self._beside else []
-        if first == columns.n and not (whole and self._open) and not beside:
+        if first == columns.n and not (whole and self._open) and not self._beside:
             return
         arrays = {name: columns.arrays[name][first : columns.n] for name in _COLUMNS}
         if self._open is not None:
@@ -133,6 +132,9 @@ class Driver:
             if stop < len(arrays["type"]):
                 self._open = {name: array[stop:].copy() for name, array in arrays.items()}
                 arrays = {name: array[:stop] for name, array in arrays.items()}
+        beside = self._ready(columns, whole=whole) if self._beside else []
+        if not len(arrays["type"]) and not beside:
+            return
         rows = iter([Rows(**arrays)])
         told = self._teller.told(interleave(rows, beside)) if beside else rows
         try:
@@ -142,9 +144,16 @@ class Driver:
             self._beside.clear()
             log.exception("the strategy failed and is not called any more; recording goes on")
 
-    def _ready(self, *, whole: bool) -> list[ChannelRow]:
-        """What can be told of now, in order. A read that goes on may bring more, which comes first."""
-        last_ns = self._beside[-1].ingest_ns
-        ready = [row for row in self._beside if whole or row.ingest_ns < last_ns]
-        self._beside = self._beside[len(ready) :]
+    def _ready(self, columns: EventColumns, *, whole: bool) -> list[ChannelRow]:
+        """What can be told of now, in order. A read that goes on may bring more of its own receive time,
+        which comes first; what was received before that read is complete."""
+        ready, self._beside = self._beside, []
+        if not whole:
+            read_ns = max(row.ingest_ns for row in ready)
+            if columns.n:
+                read_ns = max(read_ns, int(columns.arrays["ingest_ns"][columns.n - 1]))
+            if self._open is not None:
+                read_ns = min(read_ns, int(self._open["ingest_ns"][0]))
+            self._beside = [row for row in ready if row.ingest_ns >= read_ns]
+            ready = [row for row in ready if row.ingest_ns < read_ns]
         return sorted(ready, key=order)

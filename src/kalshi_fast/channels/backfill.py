@@ -142,6 +142,7 @@ class Backfill:
         found = 0
         for number, trade in enumerate(reversed(list(trades)), 1):
             if number % WRITE_AT_ONCE == 0:
+                self._streams.recorder.look()  # a strategy is told of these before the frames that come now
                 await asyncio.sleep(0)
             try:
                 row = filled_row(trade, receive_ns())

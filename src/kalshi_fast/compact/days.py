@@ -1,9 +1,10 @@
 """Which dates of which tables are compacted, and which of their files become one.
 
 A running recorder adds complete files by rename and never touches them again, so that every date may be
-compacted at any time. Today is left alone unless it is asked for, because its files become more anyway, and
-then those of the last minute stay: a recorder that has just been restarted may be reading them. Raw frames
-are no table: their files go on over the restarts of a recorder, up to 64 MiB each, so none are small.
+compacted at any time. Today is left alone unless it is asked for, because its files become more anyway. Of
+any date the files of the last minute stay: a recorder that has just been restarted may be reading them, and
+what it had not yet written may be of yesterday. Raw frames are no table: their files go on over the restarts
+of a recorder, up to 64 MiB each, so none are small.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import os
 import time
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from datetime import UTC, date, datetime
+from datetime import date
 from typing import TYPE_CHECKING, Any, Final
 
 from kalshi_fast.arrow import EVENT_SCHEMA
@@ -60,6 +61,7 @@ class Report:
     bytes_before: int = 0
     bytes_after: int = 0
     finished_swaps: int = 0  # left by a run that was killed
+    new_files: int = 0  # of the last minute, left alone
     error: str | None = None
 
     def figures(self) -> dict[str, Any]:
@@ -76,6 +78,8 @@ def describe(report: Report, *, dry_run: bool) -> str:
         text += " would be merged" if dry_run else sizes
     if report.finished_swaps:
         text += f"; {report.finished_swaps} from an interrupted run {'to be ' if dry_run else ''}finished"
+    if report.new_files > 1 or (report.new_files and report.files_before > 1):
+        text += f"; {report.new_files:,} of the last minute stay as they are"
     return f"{_title(report)}  {text}"
 
 
@@ -160,21 +164,16 @@ def _compact_date(
         files = event_files(directory)
         report.files_before = report.files_after = len(files)
         line.show(f"{_title(report)}  looking at {len(files):,} files …")
-        for group in groups(
-            _settled(directory, [Source(path, TABLES[report.table]) for path in files]), max_bytes
-        ):
+        sources = [Source(path, TABLES[report.table]) for path in files]
+        settled = [source for source in sources if time.time() - source.modified_s >= SETTLED_S]
+        report.new_files = len(sources) - len(settled)
+        for group in groups(settled, max_bytes):
             before = sum(source.bytes for source in group)
             after = before if dry_run else _merge(directory, group, _progress(line, _title(report), group))
             report.rows += sum(source.rows for source in group)
             report.bytes_before += before
             report.bytes_after += after
             report.files_after -= len(group) - 1
-
-
-def _settled(directory: Path, sources: list[Source]) -> list[Source]:
-    if directory.name.removeprefix("date=") < datetime.now(UTC).date().isoformat():
-        return sources
-    return [source for source in sources if time.time() - source.modified_s >= SETTLED_S]
 
 
 def groups(sources: Sequence[Source], max_bytes: int) -> list[list[Source]]:

@@ -32,7 +32,10 @@ def _mixed(values: _Hashes) -> _Hashes:
 
 
 def _words(column: pa.Array) -> _Hashes:
-    """A 64-bit word per value: the number itself, or a hash of the string."""
+    """A 64-bit word per value: the number itself, a hash of the string, or one word for all nulls.
+
+    A value's word is its own, whatever else is in the batch: the digest may not depend on the cuts.
+    """
     if pa.types.is_string(column.type):
         column = column.dictionary_encode()
     if pa.types.is_dictionary(column.type):
@@ -47,12 +50,14 @@ def _words(column: pa.Array) -> _Hashes:
         numbers: NDArray[Any] = column.fill_null(0).to_numpy(zero_copy_only=False)
         found = numbers.astype(np.uint64)
     if column.null_count:
-        found = np.where(column.is_null().to_numpy(zero_copy_only=False), _OTHER, _mixed(found))
+        found = np.where(column.is_null().to_numpy(zero_copy_only=False), _OTHER, found)
     return found
 
 
 def _string(text: str | None) -> int:
-    return int.from_bytes(hashlib.blake2b((text or "").encode(), digest_size=8).digest(), "little")
+    if text is None:
+        return int(_OTHER)
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
 
 
 def row_hashes(batch: pa.RecordBatch) -> _Hashes:

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from kalshi_fast.arrow import EVENT_SCHEMA, SCHEMA_VERSION
 from kalshi_fast.compact.digest import Digest
-from kalshi_fast.compact.source import SOURCES_KEY, Range, Source, ingest_ns
+from kalshi_fast.compact.source import SOURCES_KEY, Source, ingest_ns
 from kalshi_fast.errors import CompactError
 from kalshi_fast.sinks.layout import (
     PREFIX,
@@ -28,6 +28,7 @@ from kalshi_fast.sinks.layout import (
     ROW_GROUP_ROWS,
     SCHEMA_VERSION_KEY,
     VERSION_KEY,
+    Range,
     writer_options,
 )
 

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from kalshi_fast.arrow import EVENT_SCHEMA, SCHEMA_VERSION
 from kalshi_fast.errors import CompactError, excerpt, reason
-from kalshi_fast.sinks.layout import PREFIX, RANGES_KEY, SCHEMA_VERSION_KEY
+from kalshi_fast.sinks.layout import PREFIX, RANGES_KEY, SCHEMA_VERSION_KEY, Range, ranges_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 SOURCES_KEY: Final = f"{PREFIX}sources"  # what merged files said of themselves that had no ranges yet
 _BLOCK_ROWS: Final = 65_536
-Range = list[Any]  # [journal_id, first_seq, first_row, end_seq, end_row]
 
 
 @contextmanager
@@ -54,8 +53,8 @@ class Source:
                 self._check(file.schema_arrow)
                 first = next(file.iter_batches(batch_size=1, columns=["ingest_ts"]))
         self.first_ns = int(_ns(first.column(0))[0])
-        self.ranges: list[Range] | None = self._listed(RANGES_KEY, _is_range, "[journal, seq, row, seq, row]")
-        self.sources: list[dict[str, Any]] | None = self._listed(SOURCES_KEY, _is_dict, "objects")
+        self.ranges: list[Range] | None = self._listed(RANGES_KEY, ranges_of)
+        self.sources: list[dict[str, Any]] | None = self._listed(SOURCES_KEY, _objects)
 
     def _open(self) -> pq.ParquetFile:
         # pre_buffer would hold the whole file in memory.
@@ -87,18 +86,15 @@ class Source:
     def _kind(self) -> str:
         return "an event file" if self.schema is EVENT_SCHEMA else "a file of this table"
 
-    def _listed(self, key: str, good: Callable[[Any], bool], expected: str) -> list[Any] | None:
+    def _listed(self, key: str, parse: Callable[[str], list[Any]]) -> list[Any] | None:
         """A list in the metadata, None when there is none."""
         text = self.metadata.get(key)
         if text is None:
             return None
         try:
-            entries = json.loads(text)
-        except ValueError:
-            entries = None
-        if not isinstance(entries, list) or not all(good(entry) for entry in entries):
-            raise CompactError(f"{self.path}: {key}: expected a list of {expected}, got {excerpt(text)}")
-        return entries
+            return parse(text)
+        except ValueError as error:
+            raise CompactError(f"{self.path}: {key}: {error}, got {excerpt(text)}") from error
 
     def blocks(self) -> Iterator[pa.RecordBatch]:
         """All rows; raises CompactError where ``ingest_ts`` falls or is missing, or a page is damaged."""
@@ -120,12 +116,15 @@ class Source:
             raise CompactError(f"{self.path} has {rows} rows, and its footer says {self.rows}")
 
 
-def _is_range(entry: object) -> bool:
-    return isinstance(entry, list) and len(entry) == 5 and all(isinstance(n, int) for n in entry[1:])
-
-
-def _is_dict(entry: object) -> bool:
-    return isinstance(entry, dict)
+def _objects(text: str) -> list[dict[str, Any]]:
+    """Raises ValueError."""
+    try:
+        entries = json.loads(text)
+    except (ValueError, RecursionError):
+        entries = None
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise ValueError("expected a list of objects")
+    return entries
 
 
 def _ns(column: pa.Array) -> NDArray[np.int64]:

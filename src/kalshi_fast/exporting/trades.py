@@ -12,10 +12,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from kalshi_fast.exporting.days import DAY_NS
-from kalshi_fast.replaying.times import moment_ns
+from kalshi_fast.exporting.days import DAY_NS, runs
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from numpy.typing import NDArray
 
     from kalshi_fast.exporting.days import MarketDay
@@ -43,22 +44,20 @@ class TradeRows:
 
 
 class Trades:
-    """Of a recording; where it has none, none. ``lone``: of markets that had no book in the dates so far."""
+    """Of a recording, read once from its beginning to its end, so that a trade is known again whatever its
+    dates; where it has none, none. ``lone``: those so far of markets that had no book on their date."""
 
     def __init__(self, replay: Replay) -> None:
         self.lone = 0
-        self._replay = replay
-        self._recorded = "trades" in replay.tables()
+        self._dates = _by_date(replay.trades() if "trades" in replay.tables() else ())
+        self._next: tuple[str, list[pa.RecordBatch]] | None = next(self._dates, None)
         self._date = ""
         self._rows: dict[str, TradeRows] = {}
 
     def of(self, day: MarketDay) -> TradeRows | None:
         """The trades that belong beside a part of a date: those up to its last update, or the rest."""
-        if not self._recorded:
-            return None
         if day.date != self._date:
-            self.finish()
-            self._date, self._rows = day.date, _read(self._replay, day.date)
+            self._go_to(day.date)
         if day.last:
             return self._rows.pop(day.ticker, None)
         rows = self._rows.get(day.ticker)
@@ -68,17 +67,43 @@ class Trades:
         self._rows[day.ticker] = rows.cut(stop, None)
         return rows.cut(0, stop)
 
-    def finish(self) -> None:
-        """A date is over."""
+    def _go_to(self, date: str) -> None:
+        """Dates before it that have trades and no events are passed over, and counted."""
+        self._end_date()
+        self._date = date
+        while self._next is not None and self._next[0] <= date:
+            found, batches = self._next
+            self._rows = _of_markets(batches)
+            if found < date:
+                self._end_date()
+            self._next = next(self._dates, None)
+
+    def _end_date(self) -> None:
         self.lone += sum(map(len, self._rows.values()))
         self._rows = {}
 
+    def finish(self) -> None:
+        """No more events come."""
+        self._go_to("9999-12-31")
+        self._end_date()
 
-def _read(replay: Replay, date: str) -> dict[str, TradeRows]:
-    begin_ns = moment_ns("date", date)
-    batches = list(replay.within(begin_ns, begin_ns + DAY_NS).trades())
-    if not batches:
-        return {}
+
+def _by_date(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[str, list[pa.RecordBatch]]]:
+    """All rows of a date (UTC) at once."""
+    date, held = -1, list[pa.RecordBatch]()
+    for batch in batches:
+        days = batch.column("at").cast(pa.int64()).to_numpy() // DAY_NS
+        for first, stop in runs(days):
+            if held and days[first] != date:
+                yield str(np.datetime64(date, "D")), held
+                held = []
+            date = int(days[first])
+            held.append(batch.slice(first, stop - first))
+    if held:
+        yield str(np.datetime64(date, "D")), held
+
+
+def _of_markets(batches: list[pa.RecordBatch]) -> dict[str, TradeRows]:
     table = pa.Table.from_batches(batches)
     # A block trade was agreed on beside the book: it takes nothing from any queue.
     table = table.filter(pc.invert(table.column("is_block")))

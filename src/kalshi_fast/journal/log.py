@@ -244,7 +244,9 @@ class Journal:
         self._write_batch(batch.number, events, levels, batch.extra, batch.events)
         self._state.last_number = batch.number
         if batch.extra:
-            self._state.late_trades.add(unpack_extra(batch.extra).channels.trades)
+            extra = unpack_extra(batch.extra)
+            self._state.late_trades.add(extra.channels.trades)
+            self._state.marks.received(extra)
         self._state.marks.apply(
             {name: column[: batch.events] for name, column in batch.event_arrays.items()},
             states,

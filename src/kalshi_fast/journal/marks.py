@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from kalshi_fast.batch import Extra
+
 _DTYPES = {
     "known": np.dtype(np.bool_),
     "type": np.dtype(np.int8),
@@ -65,6 +67,13 @@ class Marks:
             self._columns[name][market] = events[name]  # of several rows of a market the last one stays
         marking = events["type"] >= CLEAR
         self._columns["known"][market[marking]] = events["type"][marking] == CLEAR
+
+    def received(self, extra: Extra) -> None:
+        """Takes the receive times of the rows of other channels into account; a channel's never fall."""
+        rows = extra.channels
+        for last in (rows.trades[-1:], rows.tickers[-1:], rows.market_lifecycle[-1:], extra.raw[-1:]):
+            for row in last:
+                self.ingest_ns = max(self.ingest_ns, row.ingest_ns)
 
     def _make_room(self, markets: int) -> None:
         there = len(self._columns["known"])

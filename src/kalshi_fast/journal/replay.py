@@ -133,6 +133,7 @@ class ReadState:
             if columns is not None:
                 self._check(columns)
         self.marks.apply(arrays(events), arrays(levels))
+        self.marks.received(extra)
         self.late_trades.add(extra.channels.trades)
         self.last_number = max(self.last_number, header.number)
         return Entry(

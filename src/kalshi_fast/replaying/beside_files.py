@@ -13,6 +13,7 @@ import gzip
 import heapq
 import itertools
 import re
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -26,7 +27,7 @@ from kalshi_fast.interleave import TABLES
 from kalshi_fast.replaying.beside import RAW_SCHEMA, STORED, conform
 from kalshi_fast.replaying.files import EventFile, Group, find_files, look_at_all, open_footer, warn
 from kalshi_fast.replaying.merge import Stream, merge
-from kalshi_fast.replaying.times import iso
+from kalshi_fast.replaying.times import Count, iso
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
@@ -65,20 +66,37 @@ def joined(blocks: list[Block]) -> Block:
     return Block(table.to_batches()[0])
 
 
+def _holds(path: Path, *tables: str) -> bool:
+    """Is there a directory of one of these tables below?"""
+    return any(one.is_dir() for table in tables for one in path.rglob(table))
+
+
+def _named_at(parts: tuple[str, ...]) -> int | None:
+    """Where a path says of which table it is: at its end, or before a date or a pattern. What the
+    directories further up are called means nothing."""
+    at = len(parts) - 1
+    while at > 0 and (parts[at].startswith("date=") or glob.has_magic(parts[at])):
+        at -= 1
+    return at if at >= 0 and parts[at] in (_BOOKS, *TABLES) else None
+
+
 class RawLine(msgspec.Struct):
     """A frame as ``sinks.ndjson`` writes it."""
 
-    ingest_ns: int
-    conn_id: int
+    ingest_ns: Count
+    conn_id: Count
     channel: str
     payload: str | None = None
     payload_base64: str | None = None
 
     @property
     def bytes(self) -> bytes:
+        """Raises ValueError."""
+        if (self.payload is None) == (self.payload_base64 is None):
+            raise ValueError("expected one of payload and payload_base64")
         if self.payload is not None:
             return self.payload.encode()
-        return base64.b64decode(self.payload_base64 or "")
+        return base64.b64decode(self.payload_base64 or "", validate=True)
 
 
 _LINE: Final = msgspec.json.Decoder(RawLine)
@@ -131,14 +149,13 @@ class BesideFiles:
         path = Path(self._source)
         if path.is_file():
             return None
-        if table in path.parts:
-            return str(path)
-        if _BOOKS in path.parts:
-            at = len(path.parts) - 1 - path.parts[::-1].index(_BOOKS)
-            path = Path(*path.parts[:at], table, *path.parts[at + 1 :])
-            there = path.is_dir() or (glob.has_magic(str(path)) and Path(*path.parts[: at + 1]).is_dir())
-            return str(path) if there else None
-        if path.is_dir() and any(one.is_dir() for one in path.rglob(table)):
+        if path.is_dir() and _holds(path, _BOOKS, *TABLES):
+            return str(path) if _holds(path, table) else None
+        at = _named_at(path.parts)
+        if at is None:
+            return None
+        path = Path(*path.parts[:at], table, *path.parts[at + 1 :])
+        if path.is_dir() or (Path(*path.parts[: at + 1]).is_dir() and glob.has_magic(str(path))):
             return str(path)
         return None
 
@@ -263,12 +280,12 @@ class BesideFiles:
                             line.bytes  # noqa: B018 - base64 that is none is an error here
                             if line.ingest_ns < last_ns:
                                 raise ValueError("it was received before the line before it")
-                        except (msgspec.DecodeError, ValueError) as error:
+                        except (msgspec.DecodeError, RecursionError, ValueError) as error:
                             self._wrong(f"line {number} is no raw frame: {reason(error)}", path)
                             continue
                         last_ns = line.ingest_ns
                         yield line
-            except (OSError, EOFError) as error:
+            except (OSError, EOFError, zlib.error) as error:
                 self._wrong(f"cannot be read: {reason(error)}", path)
 
     def _wrong(self, what: str, path: Path) -> None:

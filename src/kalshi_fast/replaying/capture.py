@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import gzip
 import random
-from typing import TYPE_CHECKING, Any, Final
+import zlib
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import msgspec
 import numpy as np
@@ -28,6 +29,7 @@ from kalshi_fast.pool import LocalPool
 from kalshi_fast.recorder import Recorder
 from kalshi_fast.replaying.chunks import Chunk, make_chunk
 from kalshi_fast.replaying.source import Source
+from kalshi_fast.replaying.times import Count
 from kalshi_fast.session import Session
 from kalshi_fast.subscription import Subscription
 
@@ -45,8 +47,8 @@ _CHUNK_ROWS: Final = 65_536
 
 
 class _Line(msgspec.Struct):
-    ingest_ns: int | None = None
-    conn_id: int = 0
+    ingest_ns: Count | None = None
+    conn_id: Count = 0
     frame: msgspec.Raw = msgspec.Raw()
     use_yes_price: bool = False
 
@@ -59,8 +61,8 @@ class _Frame(msgspec.Struct):
     """What a frame says about the subscription that it belongs to."""
 
     type: str = ""
-    sid: int | None = None
-    seq: int | None = None
+    sid: Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)] | None = None
+    seq: Count | None = None
     msg: _Body = _Body()
 
 
@@ -97,7 +99,7 @@ class CaptureSource(Source):
         try:
             with self._open() as file:
                 yield from self._play(file)
-        except (OSError, EOFError) as error:
+        except (OSError, EOFError, zlib.error) as error:
             raise ReplayError(f"the capture cannot be read: {reason(error)}", self._path) from error
 
     def _open(self) -> BinaryIO:
@@ -119,7 +121,7 @@ class CaptureSource(Source):
                     player.feed(line)
                     if len(player.rows) >= _BESIDE_ROWS:
                         yield from self._columns(table, player.take(), since_ns)
-        except (OSError, EOFError) as error:
+        except (OSError, EOFError, zlib.error) as error:
             raise ReplayError(f"the capture cannot be read: {reason(error)}", self._path) from error
         yield from self._columns(table, player.take(), since_ns)
 
@@ -153,7 +155,7 @@ class CaptureSource(Source):
                 continue
             try:
                 line = _LINE.decode(text)
-            except msgspec.DecodeError as error:
+            except (msgspec.DecodeError, RecursionError) as error:
                 raise ReplayError(
                     f"line {number} is no line of a capture: {reason(error)}", self._path
                 ) from error
@@ -216,7 +218,7 @@ class _ChannelPlayer:
         payload = _payload(line)
         try:
             frame = _FRAME.decode(payload)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, RecursionError):
             return  # what it is the books' link says
         channel = _CHANNELS.get(frame.type)
         if channel is None or frame.sid is None:
@@ -278,7 +280,7 @@ class _Player:
         """A sid carries what its frames name."""
         try:
             frame = _FRAME.decode(payload)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, RecursionError):
             return  # the link says what is wrong with it
         if frame.type not in _BOOK_FRAMES or frame.sid is None or frame.seq is None:
             return

@@ -56,6 +56,9 @@ _MOMENT: Final = "fromUnixTimestamp64Nano({%s:Int64}, 'UTC')"
 _AS_TEXT: Final = frozenset(
     {"trade_id", "market_id", "market_ticker", "event_ticker", "event_type", "taker_side"}
 )
+_TABLES: Final = (
+    "SELECT name FROM system.tables WHERE database = currentDatabase() AND name IN {names:Array(String)}"
+)
 _BESIDE_ORDER: Final = {
     "market_lifecycle": ("ingest_ts", "conn_id", "sid", "seq"),
     "trades": ("ingest_ts", "conn_id", "sid", "seq", "trade_id"),
@@ -157,9 +160,14 @@ class DatabaseSource(Source):
     # --- beside the books -------------------------------------------------------------------------
 
     def tables(self) -> Collection[str]:
-        return _BESIDE_ORDER
+        """A database that an earlier version made may have none of them yet."""
+        with self._reading():
+            found = self._open.query(_TABLES, parameters={"names": list(_BESIDE_ORDER)}).result_rows
+        return [name for (name,) in found]
 
     def lacks(self, table: str) -> ReplayError:
+        if table in _BESIDE_ORDER:
+            return ReplayError(f"the database has no table {table}: a recorder of today makes it", self._url)
         return ReplayError(
             f"no table of {table} frames is in a database: they are in PARQUET_DIR/{table}", self._url
         )

@@ -7,7 +7,6 @@ rows (``parquet``).
 from __future__ import annotations
 
 import glob
-import json
 import re
 import warnings
 from dataclasses import dataclass, field
@@ -25,7 +24,7 @@ from kalshi_fast.errors import CompactError, ReplayError, excerpt, reason
 from kalshi_fast.replaying.chunks import HANDOVER_NS
 from kalshi_fast.replaying.decoding import wrong_columns
 from kalshi_fast.replaying.times import DAY_NS
-from kalshi_fast.sinks.layout import RANGES_KEY, SCHEMA_VERSION_KEY
+from kalshi_fast.sinks.layout import RANGES_KEY, SCHEMA_VERSION_KEY, ranges_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -167,14 +166,10 @@ def look(path: Path, schema: pa.Schema = EVENT_SCHEMA) -> EventFile:
         names = {metadata.schema.column(i).name: i for i in range(metadata.num_columns)}
         groups = [_group(metadata, index, names) for index in range(metadata.num_row_groups)]
         try:
-            ranges = json.loads(keys.get(RANGES_KEY.encode(), b"[]"))
-            good = isinstance(ranges, list) and all(isinstance(r, list) and len(r) == 5 for r in ranges)
+            ranges = ranges_of(keys.get(RANGES_KEY.encode(), b"[]"))
         except ValueError:
-            good = False
-        if not good:
-            raise ReplayError(
-                f"{RANGES_KEY}: expected a list of ranges, got {excerpt(keys[RANGES_KEY.encode()])}", path
-            )
+            told = excerpt(keys[RANGES_KEY.encode()])
+            raise ReplayError(f"{RANGES_KEY}: expected a list of ranges, got {told}", path) from None
     return EventFile(path, [group for group in groups if group.rows], ranges)
 
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, date, datetime, timedelta
-from typing import Final, TypeAlias
+from typing import Annotated, Final, TypeAlias
+
+import msgspec
 
 from kalshi_fast.errors import FieldError
 
 Moment: TypeAlias = datetime | date | str | int
 Duration: TypeAlias = timedelta | str | int
+# A number in somebody's file that has to fit into a column: a receive time, a connection's.
+Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
 DAY_NS: Final = 86_400_000_000_000
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from kalshi_fast.replaying.source import Source
 
 SHOWN: Final = 20
+_TABLES: Final = {"trades": "trades", "tickers": "tickers", "market_lifecycle": "announcements"}
 _WRONG: Final = ("impossible", "numbers", "foreign", "differing")
 _TEXTS: Final = {
     "impossible": "cannot be true",
@@ -64,7 +65,8 @@ class MarketReport:
 
 @dataclass(slots=True)
 class Report:
-    """The findings; ``first_ns``, ``last_ns``: receive times of the first and last event (0: no events)."""
+    """The findings; ``first_ns``, ``last_ns``: receive times of the first and last event (0: no events);
+    ``beside``: rows of the other tables that are recorded there."""
 
     rows: int = 0
     first_ns: int = 0
@@ -74,6 +76,7 @@ class Report:
     markets: list[MarketReport] = field(default_factory=list)
     examples: list[str] = field(default_factory=list)
     holes: list[str] = field(default_factory=list)
+    beside: dict[str, int] = field(default_factory=dict)
 
     @property
     def violations(self) -> int:
@@ -105,7 +108,15 @@ def verify(replay: Replay, progress: Callable[[Source], None] = lambda source: N
         ]
         if source.wanted is None:  # else other markets have the numbers between
             report.unwritten = verifier.unwritten
+    report.beside = _beside(replay)
     return report
+
+
+def _beside(replay: Replay) -> dict[str, int]:
+    """Rows of the other tables; each trade counts once."""
+    read = {"trades": replay.trades, "tickers": replay.tickers, "market_lifecycle": replay.lifecycle}
+    there = replay.tables()
+    return {table: sum(rows.num_rows for rows in read[table]()) for table in read if table in there}
 
 
 def _counted(source: Source, report: Report) -> Any:  # noqa: ANN401
@@ -145,6 +156,7 @@ def summarise(replay: Replay, progress: Callable[[Source], None] = lambda source
                     gaps=gaps,
                 )
             )
+    report.beside = _beside(replay)
     return report
 
 
@@ -170,10 +182,12 @@ def describe(report: Report) -> str:
         for name in COUNTS:
             setattr(total, name, getattr(total, name) + getattr(market, name))
     span = f"{iso(report.first_ns)} to {iso(report.last_ns)}" if report.rows else "no events"
+    beside = ", ".join(f"{count:,} {_TABLES[table]}" for table, count in report.beside.items())
     shown = COUNTS if report.verified else COUNTS[:4]
     width = max([len(market.market) for market in [*report.markets, total]])
     lines = [
         f"{report.rows:,} rows of {len(report.markets):,} markets, {span}",
+        *([beside] if beside else []),
         "",
         f"{'market':<{width}}  {'book':<8}" + "".join(f"{name:>12}" for name in shown),
     ]

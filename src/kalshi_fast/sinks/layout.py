@@ -6,12 +6,15 @@ Each choice was measured in bytes per event on real recordings and on synthetic 
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import pyarrow as pa
 
 from kalshi_fast.arrow import EVENT_SCHEMA
+
+Range: TypeAlias = list[Any]  # journal, seq, row, seq, row
 
 # Twice as many rows save 1 % and double what a reader of one minute has to decode; half as many cost 2 %.
 ROW_GROUP_ROWS: Final = 131_072
@@ -54,6 +57,26 @@ def writer_options(schema: pa.Schema = EVENT_SCHEMA) -> dict[str, Any]:
         "write_page_checksum": True,
         "version": "2.6",
     }
+
+
+def ranges_of(text: str | bytes) -> list[Range]:
+    """Which rows of which journals a file holds, as its metadata say. Raises ValueError."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, list) or not all(map(_is_range, found)):
+        raise ValueError("expected a list of [journal, seq, row, seq, row]")
+    return found
+
+
+def _is_range(entry: object) -> bool:
+    return (
+        isinstance(entry, list)
+        and len(entry) == 5
+        and isinstance(entry[0], str)
+        and all(isinstance(number, int) for number in entry[1:])
+    )
 
 
 def date_name(unix_us: int) -> str:

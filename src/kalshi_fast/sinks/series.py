@@ -261,7 +261,7 @@ def held_until(directory: Path, point: Point) -> Point | None:
     for path in event_files(directory) if directory.is_dir() else ():
         try:
             metadata = pq.read_metadata(path).metadata or {}
-            ranges = json.loads(metadata.get(layout.RANGES_KEY.encode(), b"[]"))
+            ranges = layout.ranges_of(metadata.get(layout.RANGES_KEY.encode(), b"[]"))
         except (OSError, pa.ArrowException, ValueError) as error:
             log.warning("%s: is left alone, it cannot be read: %s", path, error)
             continue
