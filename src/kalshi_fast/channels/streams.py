@@ -8,6 +8,7 @@ it up. Not here: sequences (``link``), what is known of markets (``catalogue``),
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeAlias
 
 from kalshi_fast.backoff import NS
@@ -35,6 +36,8 @@ MOST_BODY_BYTES: Final = 64 * 1024
 MOST_INTERRUPTIONS: Final = 1000
 RESTART_NS: Final = 60 * NS
 MOST_ASKED: Final = 20_000  # markets that wait to be asked for
+
+log = logging.getLogger("kalshi_fast.channels")
 
 Announcement: TypeAlias = MarketLifecycle | EventLifecycle | EventFeeUpdate | MultivariateLifecycle
 
@@ -70,6 +73,7 @@ class Streams:
         self.listener: Listener | None = None
         self._recent = Recent() if recent is None else recent  # an empty one is false
         self._before_ns = 0  # until when recorders before have had all trades; 0: no matter
+        self._warned: set[str] = set()  # channels of which it has been said that they are refused
         self._leaders: dict[str, ChannelLink] = {}
         self._seen_ns: dict[ChannelLink, int] = {}  # until when no trade was missed on a connection
         self._missed_ns: dict[ChannelLink, int] = {}  # since when trades are missed on it
@@ -150,6 +154,13 @@ class Streams:
         for ticker in tickers:
             if len(self.to_ask) < MOST_ASKED:
                 self.to_ask[ticker] = None
+
+    def warn(self, refused: Iterable[str], why: str) -> None:
+        """These channels are wanted and not to be had; once for each."""
+        for channel in refused:
+            if channel not in self._warned:
+                self._warned.add(channel)
+                log.warning("the exchange refuses the channel %s, which is not recorded: %s", channel, why)
 
     # --- rows -------------------------------------------------------------------------------------
 
