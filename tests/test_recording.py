@@ -18,7 +18,7 @@ from kalshi_fast import fleet as fleet_module
 from kalshi_fast.config import load
 from kalshi_fast.errors import SubscriptionError
 from kalshi_fast.recording import Recording
-from kalshi_fast.simulator import commands
+from kalshi_fast.simulator import commands, subscription
 from kalshi_fast.simulator.synthetic import SyntheticMarkets
 
 if TYPE_CHECKING:
@@ -88,7 +88,9 @@ def told(url: str) -> str:
 def test_channels_that_the_exchange_refuses_are_logged_once_counted_and_no_health(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(commands, "CHANNELS", ("orderbook_delta", "trade", "market_lifecycle_v2"))
+    refused = ("ticker", "fill")
+    known = tuple(channel for channel in subscription.CHANNELS if channel not in refused)
+    monkeypatch.setattr(commands, "CHANNELS", known)
 
     async def run() -> None:
         async with exchange(tmp_path, SyntheticMarkets(3, 1), rate=500) as running:
@@ -115,7 +117,7 @@ def test_channels_that_the_exchange_refuses_are_logged_once_counted_and_no_healt
             async with asyncio.timeout(30):
                 while recording.channels.reconnects < 2 or recording.channels.refused != ["ticker", "fill"]:
                     await asyncio.sleep(0.01)
-            monkeypatch.setattr(commands, "CHANNELS", (*commands.CHANNELS, "ticker", "fill"))
+            monkeypatch.setattr(commands, "CHANNELS", (*known, *refused))
             for client in list(running.clients):
                 client.reset()
             async with asyncio.timeout(30):
@@ -126,5 +128,5 @@ def test_channels_that_the_exchange_refuses_are_logged_once_counted_and_no_healt
             await asyncio.to_thread(recording.close)
 
     asyncio.run(run())
-    for channel in ("ticker", "fill"):
+    for channel in refused:
         assert caplog.text.count(f"refuses the channel {channel}, which is not recorded: error 8: ") == 1

@@ -16,9 +16,12 @@ from kalshi_fast.batch import packed_bytes, text_bytes
 from kalshi_fast.channels import grid, session
 from kalshi_fast.channels.catalogue import Catalogue
 from kalshi_fast.channels.messages import (
+    EventBody,
+    EventFeeBody,
     EventFeeUpdate,
     EventLifecycle,
     MarketLifecycle,
+    MultivariateBody,
     MultivariateLifecycle,
 )
 from kalshi_fast.channels.recent import Recent
@@ -216,13 +219,14 @@ class Streams:
             raise FrameError("msg", f"{size} bytes", f"at most {MOST_BODY_BYTES} bytes")
         if not self._leads(link, channel):
             return
-        if isinstance(message, MarketLifecycle):
-            told = message.msg
-            ticker, kind = told.market_ticker, told.event_type
-            event = _text((told.additional_metadata or {}).get("event_ticker"))
+        told, kind = message.msg, str(message.__struct_config__.tag)
+        if isinstance(told, EventBody | EventFeeBody):
+            ticker, event = "", told.event_ticker
         else:
-            ticker, event = (_text(message.msg.get(name)) for name in ("market_ticker", "event_ticker"))
-            kind = _text(message.msg.get("event_type")) or str(message.__struct_config__.tag)
+            ticker, kind = told.market_ticker, told.event_type or kind
+            event = _text((told.additional_metadata or {}).get("event_ticker"))
+        if isinstance(told, MultivariateBody):
+            event = told.event_ticker or event
         row = LifecycleRow(link.conn_id, message.sid, message.seq or 0, ticker, event, kind, body, ingest_ns)
         self.recorder.counters.lifecycle += 1
         self.recorder.keep("market_lifecycle", row, packed_bytes(row))
