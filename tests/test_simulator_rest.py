@@ -110,7 +110,7 @@ def test_whatever_a_signed_request_asks_it_is_answered(
 @settings(max_examples=50, deadline=None)
 @given(
     name=st.sampled_from(["KALSHI-ACCESS-KEY", "KALSHI-ACCESS-TIMESTAMP", "KALSHI-ACCESS-SIGNATURE"]),
-    value=st.text(st.characters(codec="latin-1", exclude_categories=("Cc",)), max_size=60),
+    value=st.text(st.characters(codec="latin-1").filter(str.isprintable), max_size=60),
 )
 def test_a_header_that_is_wrong_is_refused(asked: Asked, name: str, value: str) -> None:
     check(asked.get(f"{ROOT}/markets", **{name: value}), 401)
