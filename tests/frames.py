@@ -48,8 +48,17 @@ EXAMPLES: dict[str, bytes] = {
     "grid": b'{"type":"market_lifecycle_v2","sid":13,"seq":6,"msg":{"market_ticker":"FED-23DEC-T3.00",'
     b'"event_type":"price_level_structure_updated","price_level_structure":"deci_cent",'
     b'"price_ranges":[{"start":"0.0000","end":"1.0000","step":"0.0010"}]}}',
-    "event": b'{"type":"event_lifecycle","sid":5,"seq":1,"msg":{"event_ticker":"KXE-26","title":"t"}}',
-    "fee": b'{"type":"event_fee_update","sid":5,"seq":2,"msg":{"event_ticker":"KXE-26"}}',
+    "metadata": b'{"type":"market_lifecycle_v2","sid":13,"seq":7,"msg":{"market_ticker":"INXD-23SEP14-B4487",'
+    b'"event_type":"metadata_updated","yes_sub_title":"4,488 or more","strike_type":"greater","floor_strike":"4487.99"}}',
+    "event": b'{"type":"event_lifecycle","sid":5,"seq":1,"msg":{"event_ticker":"KXE-26","exchange_index":0,"title":"t",'
+    b'"subtitle":"s","collateral_return_type":"binary","series_ticker":"KXE","strike_date":1694721600}}',
+    "fee": b'{"type":"event_fee_update","sid":5,"seq":2,"msg":{"event_ticker":"KXE-26",'
+    b'"fee_type_override":"quadratic_with_maker_fees","fee_multiplier_override":"0.5"}}',
+    "fee as before": b'{"type":"event_fee_update","sid":5,"seq":3,"msg":{"event_ticker":"KXE-26",'
+    b'"fee_type_override":null,"fee_multiplier_override":null}}',
+    "fee without": b'{"type":"event_fee_update","sid":5,"seq":2,"msg":{"event_ticker":"KXE-26"}}',
+    "multivariate": b'{"type":"multivariate_market_lifecycle","sid":6,"seq":1,"msg":{"market_ticker":"KXMVE-1-2",'
+    b'"event_type":"created","open_ts":1694635200,"additional_metadata":{"event_ticker":"KXMVE-1","title":"t"}}}',
     "legacy snapshot": b'{"type":"orderbook_snapshot","sid":2,"seq":2,"msg":{"market_ticker":"FED-23DEC-T3.00",'
     b'"market_id":"9b0f6b43-5b68-4f9f-9f02-9a2d1b8ac1a1","yes":[[8,300],[22,333]],"no":[[54,20],[56,146]]}}',
     "legacy delta": b'{"type":"orderbook_delta","sid":2,"seq":3,"msg":{"market_ticker":"FED-23DEC-T3.00",'

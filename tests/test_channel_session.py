@@ -96,10 +96,30 @@ def test_a_channel_that_the_exchange_does_not_know_is_left_out() -> None:
     rig.later()
     rig.later()
     assert [command["channels"] for command in rig.asked()] == [[LIFECYCLE]], "the other one was not answered"
+    assert rig.session.unknown == rig.session.refused == [TRADE]
+    rig.session.closed()
+    assert rig.session.refused == [TRADE], "nobody has said anything else"
+    rig.session.opened()
+    again, _ = rig.asked()
+    assert again["channels"] == [TRADE], "on a new connection it is asked for again"
+    rig.refuse(again, 8)
+    assert rig.session.unknown == rig.session.refused == [TRADE]
     rig.session.closed()
     rig.session.opened()
-    assert [command["channels"] for command in rig.asked()] == [[LIFECYCLE]]
-    assert rig.session.unknown == [TRADE]
+    rig.grant()
+    assert rig.session.refused == []
+
+
+def test_a_channel_that_fails_time_and_again_is_refused_until_it_is_carried() -> None:
+    rig = Rig(LIFECYCLE)
+    for failures in range(1, 8):
+        (command,) = rig.asked()
+        rig.refuse(command, 10)
+        assert rig.session.refused == ([LIFECYCLE] if failures >= 5 else [])
+        rig.now = rig.session.wake_ns
+        rig.session.tick()
+    rig.grant()
+    assert rig.session.refused == []
 
 
 def test_an_answer_that_does_not_come_is_asked_for_again_and_a_late_one_ended() -> None:

@@ -142,6 +142,7 @@ def test_announcements_of_every_kind_are_kept_as_they_came() -> None:
     rig = Rig()
     told = [EXAMPLES[name] for name in ("created", "determined", "settled", "grid", "event", "fee")]
     told.append(b'{"type":"multivariate_market_lifecycle","sid":13,"seq":7,"msg":{"market_ticker":"M"}}')
+    told += [EXAMPLES["metadata"], EXAMPLES["multivariate"]]
     for seq, text in enumerate(told, 1):
         message = {**msgspec.json.decode(text), "sid": 13, "seq": seq}
         rig.feed(msgspec.json.encode(message))
@@ -154,15 +155,19 @@ def test_announcements_of_every_kind_are_kept_as_they_came() -> None:
         ("event_lifecycle", "", "KXE-26"),
         ("event_fee_update", "", "KXE-26"),
         ("multivariate_market_lifecycle", "M", ""),
+        ("metadata_updated", "INXD-23SEP14-B4487", ""),
+        ("created", "KXMVE-1-2", "KXMVE-1"),
     ]
-    assert [row.seq for row in found] == list(range(1, 8))
+    assert [row.seq for row in found] == list(range(1, 10))
     for row, text in zip(found, told, strict=True):
         assert msgspec.json.decode(row.body) == msgspec.json.decode(text)["msg"]
     market = rig.rows.markets[-1]
     assert (market.title, market.result, market.settlement_value_e4) == ("S&P 500", "yes", 10_000)
     assert (market.open_ts_ms, market.settled_ts_ms) == (1_694_635_200_000, 1_694_721_600_000)
     assert (market.price_level_structure, market.status) == ("linear_cent", "finalized")
-    assert [row.market_ticker for row in rig.rows.markets] == ["INXD-23SEP14-B4487"] * 3
+    assert (market.subtitle, market.strike_type) == ("4,488 or more", "greater")
+    assert (market.floor_strike, market.cap_strike) == (Decimal("4487.99"), None)
+    assert [row.market_ticker for row in rig.rows.markets] == ["INXD-23SEP14-B4487"] * 4
     assert sorted(rig.streams.to_ask) == ["A", "B", "FED-23DEC-T3.00"], "those of which nothing is known"
 
 

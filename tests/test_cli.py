@@ -83,12 +83,19 @@ def test_demo_counts_agree_and_a_second_run_in_the_same_directory_too(tmp_path: 
         assert found["snapshots"] == found["markets"] == 50 + found["created"]
         assert found["created_complete"] == found["created"] == len(found["heard_us"]) >= 1
         frames = sum(found[kind] for kind in ("snapshots", "deltas", "trades", "tickers", "lifecycle"))
-        told = found["frames_sent"] - frames
-        assert 4 <= told <= 4 + 3 * found["created"], "subscriptions, and what was added to them"
+        told = found["frames_sent"] - frames - found["raw_stored"]
+        assert 6 <= told <= 6 + 3 * found["created"], "subscriptions, and what was added to them"
         assert found["frames_sent"] == found["frames_received"]
         for kind, table in (("trades", "trades"), ("tickers", "tickers"), ("lifecycle", "market_lifecycle")):
             stored = found["channels"][table]
             assert stored["clickhouse"] == stored["parquet"] == found[f"exchange_{kind}"] > 0
+        for kind in ("created", "metadata_updated", "event_fee_update", "multivariate_market_lifecycle"):
+            counts = set(found["announcements"][kind].values())
+            assert len(counts) == 1, (kind, found["announcements"])
+            assert min(counts) > 0
+        in_all = [sum(kind["parquet"] for kind in found["announcements"].values())]
+        assert in_all == [found["lifecycle"]], "no kind is left out"
+        assert found["raw_stored"] == found["exchange_raw"] > 0
         assert found["gaps"] == 0
         assert found["frames_per_s"] > 1000
         assert found["agrees"] is True

@@ -8,26 +8,31 @@ import gc
 import os
 from collections import Counter, defaultdict
 from contextlib import asynccontextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pyarrow.dataset as ds
 import pytest
 
 from client import KEY_ID, exchange
+from kalshi_fast import wire
 from kalshi_fast.backoff import NS, Scale
-from kalshi_fast.config import load
+from kalshi_fast.config import CHANNELS, load
 from kalshi_fast.discovery.follower import Follower
 from kalshi_fast.recording import Recording
 from kalshi_fast.simulator.commands import Commands
 from kalshi_fast.simulator.subscription import BOOKS, LIFECYCLE, RefusedError
 from kalshi_fast.simulator.synthetic import SyntheticMarkets
+from kalshi_fast.status.usage import usage
+from test_crash import in_clickhouse
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from kalshi_fast import wire
     from kalshi_fast.config import Settings
+    from kalshi_fast.simulator.client import Announced as Body
     from kalshi_fast.simulator.exchange import Exchange
     from kalshi_fast.simulator.source import Change
 
@@ -39,6 +44,10 @@ BOUNDED = (
     "kalshi_fast._columns.LevelColumns",
     "kalshi_fast.channels.rows.ChannelRows",
 )
+# Bytes and descriptors that 150 markets more may cost: the exchange and its log are in this process, too, and
+# the embedded engine in the other one opens files as it likes.
+MORE = {"capture": (64 << 20, 5), "writer": (192 << 20, 64)}
+Announced = tuple[str, str, str, str]  # event_type, market_ticker, event_ticker, body
 Deltas = list[tuple[str, int, int]]
 
 
@@ -146,8 +155,46 @@ def objects() -> Counter[str]:
     return Counter(name for name in names if name.startswith("kalshi_fast.") and "simulator" not in name)
 
 
+def system(recording: Recording) -> dict[str, tuple[int, int]]:
+    """Resident bytes and open descriptors of both processes; empty where the system does not tell."""
+    gc.collect()
+    found = {}
+    for name, pid in (("capture", os.getpid()), ("writer", recording.writer.pid)):
+        used = usage(pid)
+        if used is not None:
+            found[name] = (used.resident_bytes, len(list(Path(f"/proc/{pid}/fd").iterdir())))
+    return found
+
+
+def announced(directory: Path) -> list[Announced]:
+    """What is stored of what has been said of markets and events, in order."""
+    rows = ds.dataset(directory / "parquet" / "market_lifecycle", format="parquet").to_table().to_pylist()
+    rows.sort(key=lambda row: (row["ingest_ts"], row["sid"], row["seq"]))
+    return [(row["event_type"], row["market_ticker"], row["event_ticker"], row["body"]) for row in rows]
+
+
+def by_name(said: list[Announced]) -> dict[str, list[str]]:
+    """What has been said of each market or event, in order."""
+    found = defaultdict(list)
+    for event_type, ticker, event, _ in said:
+        found[ticker or event].append(event_type)
+    return found
+
+
+def as_row(body: Body) -> Announced:
+    """As it is to be stored."""
+    text = msgspec.json.encode(body).decode()
+    if isinstance(body, wire.EventBody):
+        return "event_lifecycle", "", body.event_ticker, text
+    if isinstance(body, wire.EventFeeBody):
+        return "event_fee_update", "", body.event_ticker, text
+    event = (body.additional_metadata or {}).get("event_ticker", "")
+    return body.event_type, body.market_ticker, event, text
+
+
 def test_a_week_of_market_life_is_recorded_whole_and_leaves_nothing_behind(tmp_path: Path) -> None:
     log: defaultdict[str, Deltas] = defaultdict(list)
+    said: list[Announced] = []
 
     async def week() -> tuple[Exchange, Recording]:
         async with exchange(
@@ -167,10 +214,21 @@ def test_a_week_of_market_life_is_recorded_whole_and_leaves_nothing_behind(tmp_p
                 log[change.ticker].append((("yes", "no")[side], price, qty))
                 publish(change, drop=drop)
 
+            announce = running.announce
+
+            def keep_said(channel: str, body: Body) -> None:
+                if running.carriers(channel):
+                    said.append(as_row(body))
+                announce(channel, body)
+
             running.publish = keep  # type: ignore[method-assign]
-            async with recorded(tmp_path, running, MARKET_ALL_OPEN="on", BATCH_ROWS="500") as recording:
+            running.announce = keep_said  # type: ignore[method-assign]
+            more = {"CHANNELS": ",".join(CHANNELS), "CLICKHOUSE_URL": f"chdb://{tmp_path}/clickhouse"}
+            async with recorded(
+                tmp_path, running, MARKET_ALL_OPEN="on", BATCH_ROWS="500", **more
+            ) as recording:
                 await until(lambda: len(running.life.created) > 100)
-                sizes_then, objects_then = sizes(recording), objects()
+                sizes_then, objects_then, system_then = sizes(recording), objects(), system(recording)
                 await until(running.finished.is_set)
                 await until(lambda: recording.recorder.counts.frames >= running.stats.frames_sent)
                 await until(lambda: recording.books.by_ticker.keys() == living(running) == carried(running))
@@ -184,6 +242,10 @@ def test_a_week_of_market_life_is_recorded_whole_and_leaves_nothing_behind(tmp_p
                 for name in BOUNDED:
                     grown.pop(name, None)
                 assert max(grown.values()) <= 10, {name: more for name, more in grown.items() if more}
+                for name, (resident, descriptors) in system(recording).items():
+                    then, more_now = system_then[name], MORE[name]
+                    assert resident - then[0] < more_now[0], (name, resident, then)
+                    assert descriptors - then[1] < more_now[1], (name, descriptors, then)
                 truth = running.books()
                 for ticker in living(running):
                     ladders = [side[::-1] for side in recording.books.by_ticker[ticker].book.ladders()]
@@ -209,10 +271,34 @@ def test_a_week_of_market_life_is_recorded_whole_and_leaves_nothing_behind(tmp_p
     told = [(trade.trade_id, trade.ticker) for trade in running.tape.trades]
     trades = ds.dataset(tmp_path / "parquet" / "trades", format="parquet").to_table().to_pylist()
     assert sorted(told) == sorted((str(row["trade_id"]), row["market_ticker"]) for row in trades)
+    found_said = announced(tmp_path)
+    assert sorted(found_said) == sorted(said), "each announcement, once, word for word"
+    turns = by_name(found_said)
+    assert turns == by_name(said), "those of each market in their order"
+    columns = "event_type, market_ticker, event_ticker, body"
+    asked = in_clickhouse(tmp_path, f"SELECT {columns} FROM kalshi.market_lifecycle")
+    assert sorted(tuple(row) for row in asked) == sorted(said)
+    kinds = Counter(event_type for event_type, ticker, _, _ in said if not ticker.startswith("KXMVE"))
+    assert {kind for kind, count in kinds.items() if count > 50} == {
+        *("created", "activated", "deactivated", "close_date_updated", "determined", "settled"),
+        *("price_level_structure_updated", "metadata_updated", "event_lifecycle", "event_fee_update"),
+    }
+    several = Counter(event_type for event_type, ticker, _, _ in said if ticker.startswith("KXMVE"))
+    assert several.keys() == {"created", "activated", "deactivated", "determined", "settled"}
+    assert min(several.values()) > 50
+    paused = [
+        ticker
+        for ticker, told_of_it in turns.items()
+        if ("deactivated", "activated")
+        in pairwise(kind for kind in told_of_it if kind in ("activated", "deactivated"))
+    ]
+    assert len(paused) > 10, "and opened again"
     catalogue = recording.channels.streams.catalogue
     for ticker, market in running.life.markets.items():
         row = catalogue._rows[ticker]
         assert (row.result, row.series_ticker) == (market.result, market.series_ticker)
+        assert row.price_level_structure == running.source.structures[ticker]
+        assert row.floor_strike == market.strike + 0.5
         assert (row.status == "finalized") == (market.status == "finalized")
 
 

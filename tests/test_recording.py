@@ -4,7 +4,10 @@ when it ends."""
 from __future__ import annotations
 
 import asyncio
+import json
 import os
+import urllib.error
+import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +18,7 @@ from kalshi_fast import fleet as fleet_module
 from kalshi_fast.config import load
 from kalshi_fast.errors import SubscriptionError
 from kalshi_fast.recording import Recording
+from kalshi_fast.simulator import commands, subscription
 from kalshi_fast.simulator.synthetic import SyntheticMarkets
 
 if TYPE_CHECKING:
@@ -69,3 +73,60 @@ def test_the_last_rows_are_sealed_when_the_feeds_have_ended(tmp_path: Path) -> N
             assert before < sealed == recording.pool.sealed_rows
 
     asyncio.run(run())
+
+
+def told(url: str) -> str:
+    """What the endpoint answers, whatever its status."""
+    try:
+        with urllib.request.urlopen(url, timeout=10) as response:
+            return str(response.read().decode())
+    except urllib.error.HTTPError as refused:
+        with refused:
+            return refused.read().decode()
+
+
+def test_channels_that_the_exchange_refuses_are_logged_once_counted_and_no_health(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    refused = ("ticker", "fill")
+    known = tuple(channel for channel in subscription.CHANNELS if channel not in refused)
+    monkeypatch.setattr(commands, "CHANNELS", known)
+
+    async def run() -> None:
+        async with exchange(tmp_path, SyntheticMarkets(3, 1), rate=500) as running:
+            more = {"WS_URL": running.url, "WS_CAFILE": str(tmp_path / "ca.pem"), "RAW": "fill"}
+            more |= {"HTTP_LISTEN": "127.0.0.1:0", "HOT_STANDBY": "on", "WS_BACKOFF_SECS": "0.05"}
+            more["MARKET_TICKERS"] = ",".join(running.source.books)
+            recording = Recording(settings_for(tmp_path, tmp_path / "client.pem", **more))
+            await asyncio.to_thread(recording.open)
+            task = asyncio.ensure_future(recording.run())
+            assert recording.status is not None
+            url = recording.status.url
+            reasons: dict[str, str] = {}
+            async with asyncio.timeout(30):
+                while "channels" not in reasons:
+                    said = json.loads(await asyncio.to_thread(told, f"{url}/healthz"))
+                    reasons = {reason["what"]: reason["detail"] for reason in said["reasons"]}
+            assert reasons["channels"].endswith("to be recorded: ticker"), "and not that of RAW"
+            metrics = await asyncio.to_thread(told, f"{url}/metrics")
+            assert 'kalshi_fast_channels_refused{setting="CHANNELS"} 1\n' in metrics
+            assert 'kalshi_fast_channels_refused{setting="RAW"} 1\n' in metrics
+            assert 'kalshi_fast_unhealthy{reason="channels"} 1\n' in metrics
+            for client in list(running.clients):
+                client.reset()
+            async with asyncio.timeout(30):
+                while recording.channels.reconnects < 2 or recording.channels.refused != ["ticker", "fill"]:
+                    await asyncio.sleep(0.01)
+            monkeypatch.setattr(commands, "CHANNELS", (*known, *refused))
+            for client in list(running.clients):
+                client.reset()
+            async with asyncio.timeout(30):
+                while recording.channels.refused or recording.recorder.counts.tickers == 0:
+                    await asyncio.sleep(0.01)
+            recording.stop()
+            await task
+            await asyncio.to_thread(recording.close)
+
+    asyncio.run(run())
+    for channel in refused:
+        assert caplog.text.count(f"refuses the channel {channel}, which is not recorded: error 8: ") == 1

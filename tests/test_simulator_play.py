@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections import Counter, defaultdict
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -80,8 +81,59 @@ def test_one_subscription_per_channel(tmp_path: Path) -> None:
             gone = await client.reply({"id": 3, "cmd": "unsubscribe", "params": {"sids": [2]}})
             assert (gone["type"], gone["sid"], gone["seq"]) == ("unsubscribed", 2, 2)
             assert (await client.reply(subscribe(TICKERS[0])))["type"] == "subscribed"
-            refused = await client.reply(subscribe(TICKERS[0], channels=["orderbook_delta", "fill"]))
+            refused = await client.reply(subscribe(TICKERS[0], channels=["orderbook_delta", "gossip"]))
             assert refused["msg"]["code"] == 8
+
+    asyncio.run(run())
+
+
+def test_events_fees_metadata_and_multivariate_markets_are_announced_and_fills_told(tmp_path: Path) -> None:
+    async def run() -> None:
+        source = SyntheticMarkets(20, 1)
+        async with exchange(tmp_path, source, rate=4000, life_every_s=0.05, life_lead_s=0.05) as running:
+            client = await connect(tmp_path, running.url)
+            names = ["market_lifecycle_v2", "multivariate_market_lifecycle", "trade", "fill"]
+            client.send(subscribe(channels=names))
+            running.subscribed.set()
+
+            def told(channel: str) -> list[dict[str, Any]]:
+                return [frame["msg"] for frame in client.frames if frame["type"] == channel]
+
+            await client.until(
+                lambda: (
+                    len(told("event_lifecycle")) >= 2
+                    and any(msg["fee_type_override"] is None for msg in told("event_fee_update"))
+                    and any(msg["event_type"] == "settled" for msg in told("multivariate_market_lifecycle"))
+                    and len(told("fill")) > 2
+                )
+            )
+            running.end_play()
+            await asyncio.sleep(0.05)
+            new = {msg["event_ticker"] for msg in told("event_lifecycle")}
+            assert "KXSIM-26DEC31" not in new, "it was there before"
+            created = {t.rpartition("-")[0] for t in running.life.created}
+            assert new == created - {"KXSIM-26DEC31"}
+            fees = told("event_fee_update")
+            overrides = {(msg["fee_type_override"], msg["fee_multiplier_override"]) for msg in fees}
+            assert overrides == {("quadratic_with_maker_fees", "2"), (None, None)}
+            (renamed, *_) = [m for m in told("market_lifecycle_v2") if m["event_type"] == "metadata_updated"]
+            assert {"title", "yes_sub_title", "strike_type", "floor_strike"} < renamed.keys()
+            turns = defaultdict(list)
+            for msg in told("multivariate_market_lifecycle"):
+                turns[msg["market_ticker"]].append(msg["event_type"])
+            assert turns.pop("KXMVESIM-26DEC31-M0000") == [
+                *("created", "activated", "deactivated", "determined", "settled"),
+            ]
+            trades = [msg["trade_id"] for msg in told("trade")]
+            assert [msg["trade_id"] for msg in told("fill")] == trades[9::10]
+            counts = Counter(
+                "multivariate_market_lifecycle" if "KXMVE" in str(frame["msg"]) else kind
+                for frame in client.frames
+                if "lifecycle" in frame["type"] or "fee" in frame["type"]
+                for kind in [frame["msg"].get("event_type", frame["type"])]
+            )
+            assert counts == running.stats.announcements
+            assert counts.total() == running.stats.announcements_sent
 
     asyncio.run(run())
 

@@ -121,6 +121,8 @@ def test_a_recording_that_is_well() -> None:
         ("store", "ClickHouse: away", {}, {"errors": {"ClickHouse": "away"}}),
         ("journal", "no space", {}, {"journal_error": "no space"}),
         ("journal", "91 of 100 bytes", {}, {"journal_bytes": 91}),
+        ("channels", "recorded: trade, ticker", {"channels_refused": ["trade", "ticker"]}, {}),
+        ("closing", "is ending", {"closing": True, "channels_refused": ["trade"]}, {}),
         ("closing", "is ending", {"closing": True, "connections": []}, {}),
     ],
 )

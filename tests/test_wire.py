@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import random
+from decimal import Decimal
 
 import pytest
+from msgspec import UNSET
 
 from frames import EXAMPLES
 from kalshi_fast import wire
@@ -23,6 +25,7 @@ CLASSES = {
     "market_lifecycle_v2": wire.MarketLifecycle,
     "event_lifecycle": wire.EventLifecycle,
     "event_fee_update": wire.EventFeeUpdate,
+    "multivariate_market_lifecycle": wire.MultivariateLifecycle,
 }
 
 
@@ -48,13 +51,31 @@ def test_every_example_decodes_and_nothing_of_it_is_lost(name: str) -> None:
 def test_key_order_and_unknown_keys_do_not_matter(name: str) -> None:
     as_json = json.loads(EXAMPLES[name])
     reordered = dict(reversed(as_json.items()))
-    if isinstance(reordered.get("msg"), dict) and not as_json["type"].startswith("event_"):
+    if isinstance(reordered.get("msg"), dict):
         reordered["msg"] = {"brand_new": [1, {"x": None}], **dict(reversed(reordered["msg"].items()))}
     reordered["also_new"] = True
     payload = json.dumps(reordered).encode()
     assert wire.decode(payload) == wire.decode(EXAMPLES[name])
     found = wire.unknown_keys(payload)
     assert f"{as_json['type']}.also_new" in found
+
+
+def test_announcements_of_events_are_typed_and_tolerant() -> None:
+    event = wire.decode(EXAMPLES["event"])
+    assert isinstance(event, wire.EventLifecycle)
+    assert (event.msg.series_ticker, event.msg.strike_date) == ("KXE", 1_694_721_600)
+    fees = [wire.decode(EXAMPLES[name]) for name in ("fee", "fee as before", "fee without")]
+    found = [fee.msg.fee_multiplier_override for fee in fees if isinstance(fee, wire.EventFeeUpdate)]
+    assert found == [Decimal("0.5"), None, UNSET]
+    number = wire.decode(EXAMPLES["fee"].replace(b'"0.5"', b"0.5"))
+    assert number == fees[0], "exact, whether a text or a number"
+    several = wire.decode(EXAMPLES["multivariate"])
+    assert isinstance(several, wire.MultivariateLifecycle)
+    assert (several.msg.event_type, several.msg.open_ts) == ("created", 1_694_635_200)
+    for name in ("event", "fee", "multivariate"):
+        ticker = b"market_ticker" if name == "multivariate" else b"event_ticker"
+        with pytest.raises(FrameError):
+            wire.decode(EXAMPLES[name].replace(b'"%b":"' % ticker, b'"%b":7,"x":"' % ticker, 1))
 
 
 def test_unknown_type_is_no_error_and_keeps_its_number() -> None:

@@ -11,27 +11,31 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import time
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
 import pyarrow as pa
 import pyarrow.dataset as ds
 
 from kalshi_fast._book import FINEST, OrderBook
 from kalshi_fast.channels.rows import SCHEMAS
 from kalshi_fast.checkpoints import compare
-from kalshi_fast.config import writable_directory
+from kalshi_fast.config import CHANNELS, writable_directory
 from kalshi_fast.errors import SimulatorError
 from kalshi_fast.progress import ProgressLine, bar
 from kalshi_fast.receiver import first_conn_id
 from kalshi_fast.recording import Recording
 from kalshi_fast.simulator.beside import FIRST_MARKET, invitation, stores
+from kalshi_fast.simulator.events import SERIES as MULTIVARIATE_SERIES
 from kalshi_fast.simulator.process import Simulator
+from kalshi_fast.simulator.subscription import FILL, MULTIVARIATE
 from kalshi_fast.sinks import clickhouse
 from kalshi_fast.sinks.parquet import HISTORIES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from kalshi_fast.config import Settings
@@ -41,6 +45,13 @@ _QUIET_S: Final = 0.3
 CHECKPOINT_S: Final = 0.5
 CHAOS_IDLE_S: Final = 0.5
 _SHOWN_MARKETS: Final = 5
+# The announcements that are no turn of the life of one market, and what the lines call them.
+ANNOUNCEMENTS: Final = {
+    "metadata_updated": "titles and strikes changed",
+    "event_lifecycle": "events announced",
+    "event_fee_update": "fees of events changed",
+    MULTIVARIATE: "of multivariate markets",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +104,8 @@ class DemoOptions:
             "WS_URL": simulator.url,
             "WS_CAFILE": simulator.ca_file,
             "REST_URL": simulator.rest_url,
+            "CHANNELS": ",".join(CHANNELS),
+            "RAW": FILL,
             **stores(self.directory),
             "HOT_STANDBY": "on" if self.hot_standby else None,
         }
@@ -247,8 +260,28 @@ def _figures(recording: Recording, report: dict[str, Any], options: DemoOptions)
             }
             for table in HISTORIES
         }
+        in_clickhouse = _kinds(
+            (event_type, ticker, many)
+            for event_type, ticker, many in client.query(
+                "SELECT event_type, market_ticker, count() FROM market_lifecycle"
+                " WHERE ingest_ts >= fromUnixTimestamp64Nano({since:Int64})"
+                " GROUP BY event_type, market_ticker",
+                parameters={"since": report["since_ns"]},
+            ).result_rows
+        )
     finally:
         client.close()
+    in_parquet = _kinds(_announced_since(settings.parquet_dir / "market_lifecycle", report["since_ns"]))
+    figures["announcements"] = {
+        kind: {
+            "exchange": report["announcements"].get(kind, 0),
+            "clickhouse": in_clickhouse[kind],
+            "parquet": in_parquet[kind],
+        }
+        for kind in sorted(report["announcements"].keys() | in_clickhouse.keys() | ANNOUNCEMENTS.keys())
+    }
+    figures["exchange_raw"] = report["fills_sent"]
+    figures["raw_stored"] = _raw_since(settings.parquet_dir / "raw", report["since_ns"])
     figures["market"] = FIRST_MARKET if options.recording is None else next(iter(sorted(truth)), "MARKET")
     figures["exchange_trades"] = sum(report["traded"].values())
     figures["exchange_tickers"] = report["tickers_sent"]
@@ -267,6 +300,8 @@ def _figures(recording: Recording, report: dict[str, Any], options: DemoOptions)
         and (options.chaos or figures["created_complete"] == figures["created"])
         and (options.recording is not None or figures["markets_known"] == figures["markets_exchange"])
         and all(_channel_agrees(figures, options, table) for table in HISTORIES)
+        and all(_announced(found, options) for found in figures["announcements"].values())
+        and (options.chaos or options.hot_standby or figures["raw_stored"] == figures["exchange_raw"])
     )
     return figures
 
@@ -279,6 +314,38 @@ def _channel_agrees(figures: dict[str, Any], options: DemoOptions, table: str) -
     if table == "trades" or not (options.chaos or options.hot_standby):
         return ours and bool(figures[name] == figures[f"exchange_{name}"])
     return ours
+
+
+def _announced(found: dict[str, int], options: DemoOptions) -> bool:
+    """As ``_channel_agrees`` of each kind of announcement."""
+    same = found["clickhouse"] == found["parquet"]
+    return same and (options.chaos or options.hot_standby or found["parquet"] == found["exchange"])
+
+
+def _kinds(rows: Iterable[tuple[str, str, int]]) -> Counter[str]:
+    """How many announcements there are of each kind, from (event_type, market_ticker, how many)."""
+    found: Counter[str] = Counter()
+    for event_type, ticker, many in rows:
+        found[MULTIVARIATE if ticker.startswith(MULTIVARIATE_SERIES) else event_type] += many
+    return found
+
+
+def _announced_since(directory: Path, since_ns: int) -> Iterable[tuple[str, str, int]]:
+    files = ds.dataset(directory, format="parquet", schema=SCHEMAS[directory.name])
+    since = pa.scalar(since_ns, pa.timestamp("ns", "UTC"))
+    found = files.to_table(
+        columns=["event_type", "market_ticker"], filter=ds.field("ingest_ts") >= since
+    ).to_pylist()
+    return [(row["event_type"], row["market_ticker"], 1) for row in found]
+
+
+def _raw_since(directory: Path, since_ns: int) -> int:
+    """Raw frames that came from this moment on."""
+    found = 0
+    for path in directory.glob("*.ndjson"):
+        with path.open("rb") as lines:
+            found += sum(msgspec.json.decode(line)["ingest_ns"] >= since_ns for line in lines)
+    return found
 
 
 def _rows_since(directory: Path, since_ns: int) -> int:
@@ -330,9 +397,10 @@ def _complete(client: Any, created: dict[str, int], first_conn_id: int) -> int: 
 
 
 def _known(client: Any, truth: dict[str, list[str]]) -> int:  # noqa: ANN401
-    """Of how many markets it is stored what the exchange says of them: status, result, price structure."""
+    """Of how many markets it is stored what the exchange says of them: status, result, price structure,
+    subtitle."""
     rows = client.query(
-        "SELECT market_ticker, status, result, price_level_structure FROM markets_now"
+        "SELECT market_ticker, status, result, price_level_structure, subtitle FROM markets_now"
         " WHERE market_ticker IN {tickers:Array(String)}",
         parameters={"tickers": list(truth)},
     ).result_rows
@@ -353,6 +421,18 @@ def _told(figures: dict[str, Any], table: str) -> str:
     if stored["clickhouse"] != stored["parquet"]:
         return f"{stored['clickhouse']:>12,}  DIFFERENT: {stored['parquet']:,} in Parquet"
     return f"{stored['clickhouse']:>12,}  ({figures[f'exchange_{name}']:,} at the exchange)"
+
+
+def _beside(figures: dict[str, Any]) -> Iterable[str]:
+    """The kinds of announcements, and what was kept as it came."""
+    for kind, what in ANNOUNCEMENTS.items():
+        found = figures["announcements"][kind]
+        more = f"({found['exchange']:,} at the exchange)"
+        if found["clickhouse"] != found["parquet"]:
+            more = f"DIFFERENT: {found['parquet']:,} in Parquet"
+        yield f"  {what:<28}{found['clickhouse']:>12,}  {more}"
+    more = f"({figures['exchange_raw']:,} at the exchange)"
+    yield f"{f'{FILL} kept as it came':<30}{figures['raw_stored']:>12,}  {more}"
 
 
 def describe(figures: dict[str, Any], directory: Path) -> str:
@@ -387,6 +467,7 @@ def describe(figures: dict[str, Any], directory: Path) -> str:
             f"{table.removeprefix('market_') + ' in both stores':<30}{_told(figures, table)}"
             for table in HISTORIES
         ),
+        *(_beside(figures) if figures["created"] else []),
         *(
             [
                 line("markets created meanwhile", "created", _waits(figures["heard_us"])),

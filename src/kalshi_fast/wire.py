@@ -16,6 +16,12 @@ import msgspec
 from msgspec import Struct
 
 from kalshi_fast.channels.messages import (
+    EventBody as EventBody,
+)
+from kalshi_fast.channels.messages import (
+    EventFeeBody as EventFeeBody,
+)
+from kalshi_fast.channels.messages import (
     EventFeeUpdate as EventFeeUpdate,
 )
 from kalshi_fast.channels.messages import (
@@ -26,6 +32,9 @@ from kalshi_fast.channels.messages import (
 )
 from kalshi_fast.channels.messages import (
     MarketLifecycle as MarketLifecycle,
+)
+from kalshi_fast.channels.messages import (
+    MultivariateBody as MultivariateBody,
 )
 from kalshi_fast.channels.messages import (
     MultivariateLifecycle as MultivariateLifecycle,
@@ -247,6 +256,9 @@ _BODIES: dict[type[Struct], type[Struct]] = {
     Trade: TradeBody,
     TickerUpdate: TickerBody,
     MarketLifecycle: LifecycleBody,
+    EventLifecycle: EventBody,
+    EventFeeUpdate: EventFeeBody,
+    MultivariateLifecycle: MultivariateBody,
     Subscribed: ChannelSid,
     Error: ErrorBody,
 }

@@ -58,11 +58,11 @@ class Catalogue:
         changes = {
             "event_ticker": _text(more.get("event_ticker")),
             "series_ticker": _text(more.get("series_ticker")),
-            "title": _text(more.get("title")),
-            "subtitle": _text(more.get("yes_sub_title")) or _text(more.get("subtitle")),
-            "strike_type": _text(more.get("strike_type")),
-            "floor_strike": _strike(more.get("floor_strike")),
-            "cap_strike": _strike(more.get("cap_strike")),
+            "title": _text(body.title or more.get("title")),
+            "subtitle": _text(body.yes_sub_title or more.get("yes_sub_title") or more.get("subtitle")),
+            "strike_type": _text(body.strike_type or more.get("strike_type")),
+            "floor_strike": _strike(_either(body.floor_strike, more.get("floor_strike"))),
+            "cap_strike": _strike(_either(body.cap_strike, more.get("cap_strike"))),
             "status": _STATUS.get(body.event_type, ""),
             "price_level_structure": _text(body.price_level_structure),
             "price_ranges": _ranges(body.price_ranges),
@@ -111,6 +111,10 @@ class Catalogue:
             del self._rows[next(settled, next(iter(self._rows)))]
         self._rows[row.market_ticker] = row
         return row
+
+
+def _either(first: object, second: object) -> object:
+    return second if first is None else first
 
 
 def _text(value: object) -> str:

@@ -98,6 +98,13 @@ class ChannelFeeds:
         return sum(max(feed.connections - 1, 0) for feed in self.feeds)
 
     @property
+    def refused(self) -> list[str]:
+        """Channels that are wanted and that no connection has, since the exchange refuses them."""
+        sessions = [feed.link.session for feed in self.feeds]
+        refused = dict.fromkeys(name for session in sessions for name in session.refused)
+        return [name for name in refused if not any(session.carries(name) for session in sessions)]
+
+    @property
     def idle(self) -> bool:
         """Nothing that was missed is waited for."""
         return self.backfill is None or self.backfill.idle

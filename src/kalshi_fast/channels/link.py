@@ -133,6 +133,7 @@ class ChannelLink:
             detail = f"error {message.msg.code}: {message.msg.msg}"
             self._streams.recorder.health(ingest_ns, self, "error", sid=sid or 0, seq=seq or 0, detail=detail)
             session.on_error(message)
+            self._streams.warn(session.refused, detail)
         elif channel in self._raw:
             self._streams.raw(self, channel, payload, ingest_ns)
         elif isinstance(message, wire.Unknown):

@@ -10,7 +10,7 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Any, Literal
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from kalshi_fast.scalars import Int64, Seq, Sid, Side, UnixMs, UnixS
 
@@ -77,10 +77,15 @@ class PriceRange(Struct, gc=False):
 
 
 class LifecycleBody(Struct, omit_defaults=True):
-    """One ``market_lifecycle_v2`` event; which optional fields are set depends on ``event_type``."""
+    """One ``market_lifecycle_v2`` event; which optional fields are set depends on ``event_type``.
+
+    ``additional_metadata`` comes with ``created``; ``metadata_updated`` has what has changed beside the
+    ticker.
+    """
 
     market_ticker: str
     event_type: str
+    exchange_index: int | None = None
     open_ts: UnixS | None = None
     close_ts: UnixS | None = None
     price_level_structure: str | None = None
@@ -90,6 +95,43 @@ class LifecycleBody(Struct, omit_defaults=True):
     settlement_value: Decimal | None = None
     determination_ts: UnixS | None = None
     settled_ts: UnixS | None = None
+    title: str | None = None
+    yes_sub_title: str | None = None
+    no_sub_title: str | None = None
+    strike_type: str | None = None
+    floor_strike: Decimal | None = None
+    cap_strike: Decimal | None = None
+    custom_strike: dict[str, Any] | None = None
+
+
+class EventBody(Struct, omit_defaults=True):
+    """An event that has come to be."""
+
+    event_ticker: str
+    exchange_index: int | None = None
+    series_ticker: str | None = None
+    title: str | None = None
+    subtitle: str | None = None
+    collateral_return_type: str | None = None
+    strike_date: UnixS | str | None = None
+    strike_period: str | None = None
+    additional_metadata: dict[str, Any] | None = None
+
+
+class EventFeeBody(Struct, omit_defaults=True):
+    """The fees of an event, where they are others than those of its series; None: they are the same again."""
+
+    event_ticker: str
+    fee_type_override: str | UnsetType | None = UNSET
+    fee_multiplier_override: Decimal | UnsetType | None = UNSET
+    exchange_index: int | None = None
+
+
+class MultivariateBody(LifecycleBody, omit_defaults=True):
+    """As of any other market; the document does not say that it is always complete."""
+
+    event_type: str = ""
+    event_ticker: str | None = None
 
 
 class MarketLifecycle(Struct, tag="market_lifecycle_v2", omit_defaults=True):
@@ -100,19 +142,19 @@ class MarketLifecycle(Struct, tag="market_lifecycle_v2", omit_defaults=True):
 
 class EventLifecycle(Struct, tag="event_lifecycle", omit_defaults=True):
     sid: Sid
-    msg: dict[str, Any]
+    msg: EventBody
     seq: Seq | None = None
 
 
 class EventFeeUpdate(Struct, tag="event_fee_update", omit_defaults=True):
     sid: Sid
-    msg: dict[str, Any]
+    msg: EventFeeBody
     seq: Seq | None = None
 
 
 class MultivariateLifecycle(Struct, tag="multivariate_market_lifecycle", omit_defaults=True):
     sid: Sid
-    msg: dict[str, Any]
+    msg: MultivariateBody
     seq: Seq | None = None
 
 

@@ -3,7 +3,8 @@ numbers and a clock in; commands and interruptions out.
 
 One subscription a channel. ``trade`` and ``ticker`` are asked for by market while the markets are few, else
 for all of them: what nobody wants is then left out here (``streams``). The life-cycle channels take no
-markets. What ends is made anew, ever more slowly. The rules, after Kalshi's AsyncAPI document 2.0.0, are
+markets. What ends is made anew, ever more slowly; a channel that the exchange does not know, on the next
+connection. The rules, after Kalshi's AsyncAPI document 2.0.0, are
 those of ``session``; ``ticker`` has no sequence. Commands wait in ``outbox``; ``interrupted`` are the
 channels of which something was missed and ``granted`` those that are carried (again), each until it is taken
 note of. ``tick`` is to be called from ``wake_ns`` on. Not here: order books (``session``), what the frames
@@ -37,6 +38,7 @@ RETRY: Final = Scale(NS // 10, 30 * NS)
 REPLY_NS: Final = 5 * NS
 _REPEATS: Final = 100  # so many known numbers in a row, and none that is due: the sid counts anew
 _HEALTHY_NS: Final = 60 * NS
+_REFUSALS: Final = 5  # so many failures in a row, and a channel counts as refused
 
 
 @dataclass(slots=True)
@@ -76,7 +78,7 @@ class ChannelSession:
         self.outbox: list[bytes] = []
         self.interrupted: list[str] = []
         self.granted: list[str] = []
-        self.unknown: list[str] = []  # channels that the exchange does not know
+        self.unknown: list[str] = []  # channels that the exchange did not know when they were last asked for
         self.fatal: SubscriptionError | None = None
         self.closing: str | None = None  # why this connection is of no use any more
         self.missing = (0, 0)  # the numbers of the last GAP, both included
@@ -96,7 +98,7 @@ class ChannelSession:
         self.outbox.clear()
         self._next_id = 1
         self._by_sid.clear()
-        self._channels = [_Channel(name) for name in self.channels if name not in self.unknown]
+        self._channels = [_Channel(name) for name in self.channels]
         self.tick()
 
     def closed(self) -> None:
@@ -117,6 +119,13 @@ class ChannelSession:
     def carries(self, name: str) -> bool:
         """Frames of this channel come on this connection."""
         return any(channel.name == name and channel.sid is not None for channel in self._channels)
+
+    @property
+    def refused(self) -> list[str]:
+        """Channels that are wanted and that the exchange does not give us: it does not know them, or has
+        failed to begin them time and again."""
+        failing = (c.name for c in self._channels if c.sid is None and c.failures >= _REFUSALS)
+        return [*self.unknown, *(name for name in failing if name not in self.unknown)]
 
     def hears(self, name: str, ticker: str) -> bool:
         """Everything of this market comes on this channel: the exchange has said so."""
@@ -176,6 +185,8 @@ class ChannelSession:
         channel.sid, channel.next_seq, channel.repeats = reply.msg.sid, 1, 0
         channel.asked, channel.deadline_ns, channel.granted_ns = 0, NEVER, self._clock()
         self._by_sid[reply.msg.sid] = channel
+        if channel.name in self.unknown:
+            self.unknown.remove(channel.name)
         self.granted.append(channel.name)
         self.tick()
 
@@ -221,7 +232,8 @@ class ChannelSession:
     def _refused(self, channel: _Channel, code: int) -> None:
         channel.asked, channel.deadline_ns = 0, NEVER
         if code == 8:
-            self.unknown.append(channel.name)
+            if channel.name not in self.unknown:
+                self.unknown.append(channel.name)
             self._channels.remove(channel)
         elif channel.markets is not None and not channel.whole:
             channel.whole = True  # one that is not known, or too many: then all

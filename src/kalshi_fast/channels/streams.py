@@ -8,6 +8,7 @@ it up. Not here: sequences (``link``), what is known of markets (``catalogue``),
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeAlias
 
 from kalshi_fast.backoff import NS
@@ -15,9 +16,12 @@ from kalshi_fast.batch import packed_bytes, text_bytes
 from kalshi_fast.channels import grid, session
 from kalshi_fast.channels.catalogue import Catalogue
 from kalshi_fast.channels.messages import (
+    EventBody,
+    EventFeeBody,
     EventFeeUpdate,
     EventLifecycle,
     MarketLifecycle,
+    MultivariateBody,
     MultivariateLifecycle,
 )
 from kalshi_fast.channels.recent import Recent
@@ -35,6 +39,8 @@ MOST_BODY_BYTES: Final = 64 * 1024
 MOST_INTERRUPTIONS: Final = 1000
 RESTART_NS: Final = 60 * NS
 MOST_ASKED: Final = 20_000  # markets that wait to be asked for
+
+log = logging.getLogger("kalshi_fast.channels")
 
 Announcement: TypeAlias = MarketLifecycle | EventLifecycle | EventFeeUpdate | MultivariateLifecycle
 
@@ -70,6 +76,7 @@ class Streams:
         self.listener: Listener | None = None
         self._recent = Recent() if recent is None else recent  # an empty one is false
         self._before_ns = 0  # until when recorders before have had all trades; 0: no matter
+        self._warned: set[str] = set()  # channels of which it has been said that they are refused
         self._leaders: dict[str, ChannelLink] = {}
         self._seen_ns: dict[ChannelLink, int] = {}  # until when no trade was missed on a connection
         self._missed_ns: dict[ChannelLink, int] = {}  # since when trades are missed on it
@@ -151,6 +158,13 @@ class Streams:
             if len(self.to_ask) < MOST_ASKED:
                 self.to_ask[ticker] = None
 
+    def warn(self, refused: Iterable[str], why: str) -> None:
+        """These channels are wanted and not to be had; once for each."""
+        for channel in refused:
+            if channel not in self._warned:
+                self._warned.add(channel)
+                log.warning("the exchange refuses the channel %s, which is not recorded: %s", channel, why)
+
     # --- rows -------------------------------------------------------------------------------------
 
     def trade(self, link: ChannelLink, message: Trade, ingest_ns: int) -> None:
@@ -205,13 +219,14 @@ class Streams:
             raise FrameError("msg", f"{size} bytes", f"at most {MOST_BODY_BYTES} bytes")
         if not self._leads(link, channel):
             return
-        if isinstance(message, MarketLifecycle):
-            told = message.msg
-            ticker, kind = told.market_ticker, told.event_type
-            event = _text((told.additional_metadata or {}).get("event_ticker"))
+        told, kind = message.msg, str(message.__struct_config__.tag)
+        if isinstance(told, EventBody | EventFeeBody):
+            ticker, event = "", told.event_ticker
         else:
-            ticker, event = (_text(message.msg.get(name)) for name in ("market_ticker", "event_ticker"))
-            kind = _text(message.msg.get("event_type")) or str(message.__struct_config__.tag)
+            ticker, kind = told.market_ticker, told.event_type or kind
+            event = _text((told.additional_metadata or {}).get("event_ticker"))
+        if isinstance(told, MultivariateBody):
+            event = told.event_ticker or event
         row = LifecycleRow(link.conn_id, message.sid, message.seq or 0, ticker, event, kind, body, ingest_ns)
         self.recorder.counters.lifecycle += 1
         self.recorder.keep("market_lifecycle", row, packed_bytes(row))

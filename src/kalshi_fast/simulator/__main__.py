@@ -20,6 +20,7 @@ import uvloop
 
 from kalshi_fast.errors import SimulatorError
 from kalshi_fast.simulator.launch import KEY_ID, launch
+from kalshi_fast.simulator.life import metadata
 from kalshi_fast.simulator.options import add_options, port
 
 if TYPE_CHECKING:
@@ -80,7 +81,12 @@ async def _obey(exchange: Exchange) -> None:
                 created={ticker: exchange.changes[ticker] for ticker in exchange.life.created},
                 heard_us=[exchange.life.markets[t].heard_ns // 1000 for t in exchange.life.created],
                 known={
-                    market.ticker: [market.status, market.result, exchange.source.structures[market.ticker]]
+                    market.ticker: [
+                        market.status,
+                        market.result,
+                        exchange.source.structures[market.ticker],
+                        metadata(market)["yes_sub_title"],
+                    ]
                     for market in exchange.life.markets.values()
                 },
                 living=[

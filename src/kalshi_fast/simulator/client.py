@@ -9,8 +9,9 @@ from __future__ import annotations
 import random
 import socket
 import struct
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+import msgspec
 import picows
 
 from kalshi_fast import wire
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from kalshi_fast.simulator.exchange import Exchange
+
+Announced: TypeAlias = wire.LifecycleBody | wire.EventBody | wire.EventFeeBody | wire.MultivariateBody
 
 # The first half of a frame that never gets its second: 100 bytes of text are announced.
 _HALF_FRAME: Final = b'\x81\x64{"type":"orderbook_delta","sid":1,"seq":4'
@@ -158,9 +161,26 @@ class Client(picows.WSListener):
             body = snapshot_body(source.books[ticker], source.form, yes_scale=subscription.yes_scale)
             self.book_frame(subscription, Change(ticker, SNAPSHOT, body), command_id=command_id)
 
-    def lifecycle_event(self, subscription: Subscription, body: wire.LifecycleBody) -> None:
-        self.send(wire.encode(wire.MarketLifecycle(subscription.sid, body, subscription.next_seq())))
-        self._exchange.stats.announcements_sent += 1
+    def announcement(self, subscription: Subscription, body: Announced) -> None:
+        sid, seq = subscription.sid, subscription.next_seq()
+        message: wire.Message
+        if isinstance(body, wire.MultivariateBody):
+            kind, message = subscription.channel, wire.MultivariateLifecycle(sid, body, seq)
+        elif isinstance(body, wire.EventBody):
+            kind, message = "event_lifecycle", wire.EventLifecycle(sid, body, seq)
+        elif isinstance(body, wire.EventFeeBody):
+            kind, message = "event_fee_update", wire.EventFeeUpdate(sid, body, seq)
+        else:
+            kind, message = body.event_type, wire.MarketLifecycle(sid, body, seq)
+        self.send(wire.encode(message))
+        stats = self._exchange.stats
+        stats.announcements_sent += 1
+        stats.announcements[kind] = stats.announcements.get(kind, 0) + 1
+
+    def fill(self, subscription: Subscription, body: dict[str, Any]) -> None:
+        """Of the private channel, which has no numbers."""
+        self.send(msgspec.json.encode({"type": "fill", "sid": subscription.sid, "msg": body}))
+        self._exchange.stats.fills_sent += 1
 
     def terminate(self, subscription: Subscription, code: int) -> None:
         """The subscription ends with an error of its own."""

@@ -15,6 +15,7 @@ from kalshi_fast.simulator.subscription import (
     BOOKS,
     BY_MARKET,
     CHANNELS,
+    FILL,
     TICKER,
     TRADE,
     RefusedError,
@@ -100,7 +101,7 @@ class Commands:
             )
             if channel == BOOKS:
                 self._client.snapshots(subscription, tickers)
-            elif channel in (TRADE, TICKER):
+            elif channel in (TRADE, TICKER, FILL):
                 self._exchange.tape.active = True
                 if channel == TICKER and params.send_initial_snapshot:
                     self._tickers(subscription, tickers or list(self._exchange.source.books))

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
     from cryptography.hazmat.primitives.asymmetric import rsa
 
+    from kalshi_fast.simulator.client import Announced
     from kalshi_fast.simulator.faults import Fault
 
 PACE_S: Final = 0.002
@@ -260,6 +261,11 @@ class Exchange:
             if told_in_yes is None:
                 told_in_yes = on_yes_scale(change, self.source.books[change.ticker], self.source.form)
             client.book_frame(subscription, told_in_yes, drop=drop)
+
+    def announce(self, channel: str, body: Announced) -> None:
+        """What is said of markets and events goes to all who listen to this channel."""
+        for client, subscription in self.carriers(channel):
+            client.announcement(subscription, body)
 
     # --- the play ---------------------------------------------------------------------------------
 

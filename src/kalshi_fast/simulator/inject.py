@@ -242,8 +242,7 @@ class Injector:
         body = wire.LifecycleBody(
             book.ticker, "price_level_structure_updated", price_ranges=grids.price_ranges(structure)
         )
-        for client, subscription in self._exchange.carriers(LIFECYCLE):
-            client.lifecycle_event(subscription, body)
+        self._exchange.announce(LIFECYCLE, body)
 
     def _change(self, book: TrueBook, side: int, price_e4: int, delta_e2: int) -> None:
         book.altered = True

@@ -1,5 +1,6 @@
-"""The life of markets: now and then one is created and opened, one paused, one given a finer price grid, and
-the oldest is closed, determined and settled; each is announced. Also what REST tells of them.
+"""The life of markets: now and then one is created and opened, one paused, one given a finer price grid, one
+another strike, and the oldest is closed, determined and settled; each is announced, and so are events that
+come with them, other fees and multivariate markets (``events``). Also what REST tells of them.
 
 Not here: the books and trades of a market while it lives.
 """
@@ -8,11 +9,13 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from decimal import Decimal
 from random import Random
 from typing import TYPE_CHECKING, Any, Final
 
 from kalshi_fast import wire
 from kalshi_fast.simulator import grids
+from kalshi_fast.simulator.events import Events
 from kalshi_fast.simulator.subscription import LIFECYCLE
 from kalshi_fast.simulator.synthetic import SyntheticMarkets
 
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
 LEAD_S: Final = 0.5
 PATIENCE_NS: Final = 5_000_000_000
 SERIES: Final = ("KXSIM", "KXRAIN", "KXSIM", "KXSIM")  # of the markets that are created, in turn
+YEARS: Final = 70
 _DAY_S: Final = 86_400
 
 
@@ -68,6 +72,7 @@ class Life:
         }
         self._exchange = exchange
         self._agenda = agenda
+        self._events = Events(exchange, agenda, {market.event_ticker for market in self.markets.values()})
         self._rng = Random(f"{exchange.seed} life")  # noqa: S311 - a simulation
         self._created = 0
         self._lead_s = LEAD_S
@@ -100,17 +105,24 @@ class Life:
         living = [market for market in self.markets.values() if market.ticker in source.playing]
         if len(living) > 1:
             self._reprice(source, self._rng.choice(living))
+            self._rename(self._rng.choice(living))
             self._close(source, living[0])
         if len(living) > 2 and self._created % 3 == 0:
             self._pause(source, living[1])
+        if len(living) > 1:
+            self._events.change_fees(self._rng.choice(living[:2]).event_ticker, Decimal(2))
+            self._events.combine([market.ticker for market in living[:2]], self._lead_s, self._rng)
 
     def _create(self, source: SyntheticMarkets) -> None:
         now_s = int(time.time())
         structure = grids.STRUCTURES[self._created % len(grids.STRUCTURES)]
         series = SERIES[self._created % len(SERIES)]
-        ticker = f"{series}-26DEC31-N{self._created:04d}"
+        # Every time round there are new events.
+        year = 26 + self._created // len(SERIES) % YEARS
+        ticker = f"{series}-{year}DEC31-N{self._created:04d}"
         self._created += 1
-        market = Market(ticker, now_s, now_s + _DAY_S, "initialized", strike=10_000 + self._created)
+        market = Market(ticker, now_s, now_s + _DAY_S, "initialized", strike=10_000 * self._created)
+        self._events.begin(market.event_ticker)
         self.markets[ticker] = market
         source.add_market(ticker, structure, self._rng)
         self.tell(
@@ -159,6 +171,12 @@ class Life:
                 price_ranges=grids.price_ranges(finer),
             )
 
+    def _rename(self, market: Market) -> None:
+        market.strike += 1
+        told = metadata(market)
+        changed = ("title", "yes_sub_title", "strike_type", "floor_strike")
+        self.tell(market, "metadata_updated", **{name: told[name] for name in changed})
+
     def _close(self, source: SyntheticMarkets, market: Market) -> None:
         source.stop(market.ticker)
         market.close_ts = int(time.time())
@@ -180,8 +198,7 @@ class Life:
         """Announces it to all who listen."""
         market.announced.append(event_type)
         body = wire.LifecycleBody(market.ticker, event_type, **more)
-        for client, subscription in self._exchange.carriers(LIFECYCLE):
-            client.lifecycle_event(subscription, body)
+        self._exchange.announce(LIFECYCLE, body)
 
 
 def metadata(market: Market) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 from urllib.parse import parse_qsl, urlsplit
 
+from kalshi_fast.simulator.events import title
 from kalshi_fast.simulator.handshake import refusal
 from kalshi_fast.simulator.life import as_rest
 from kalshi_fast.simulator.tape import contracts, dollars
@@ -148,7 +149,7 @@ def _event(market: Market) -> dict[str, Any]:
     return {
         "event_ticker": market.event_ticker,
         "series_ticker": market.series_ticker,
-        "title": f"The simulation of {market.event_ticker}",
+        "title": title(market.event_ticker),
         "mutually_exclusive": False,
     }
 

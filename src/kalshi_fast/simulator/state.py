@@ -19,6 +19,8 @@ class Stats:
     trades: int = 0  # made, whoever has heard of them
     tickers_sent: int = 0
     announcements_sent: int = 0
+    announcements: dict[str, int] = field(default_factory=dict)  # by what they say
+    fills_sent: int = 0
     rest_requests: int = 0
     faults: dict[str, int] = field(default_factory=dict)  # kind → how often it did happen
 

@@ -9,9 +9,11 @@ from kalshi_fast import wire
 
 BOOKS: Final = "orderbook_delta"
 LIFECYCLE: Final = "market_lifecycle_v2"
+MULTIVARIATE: Final = "multivariate_market_lifecycle"
+FILL: Final = "fill"  # a private one: what has been traded of our own orders
 TRADE: Final = "trade"
 TICKER: Final = "ticker"
-CHANNELS: Final = (BOOKS, LIFECYCLE, TRADE, TICKER)
+CHANNELS: Final = (BOOKS, LIFECYCLE, MULTIVARIATE, TRADE, TICKER, FILL)
 BY_MARKET: Final = (BOOKS, TRADE, TICKER)
 
 

@@ -11,10 +11,10 @@ from __future__ import annotations
 import uuid
 from dataclasses import dataclass
 from random import Random
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from kalshi_fast import wire
-from kalshi_fast.simulator.subscription import TICKER, TRADE
+from kalshi_fast.simulator.subscription import FILL, TICKER, TRADE
 from kalshi_fast.simulator.synthetic import SyntheticMarkets
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from kalshi_fast.simulator.subscription import Subscription
 
 MOST_TRADES: Final = 1_000_000
+OURS_EVERY: Final = 10  # one trade in so many is of an order of the client
 _TAKEN: Final = 0.5  # of the changes that could be trades
 
 
@@ -112,6 +113,9 @@ class Tape:
     def _tell(self, book: TrueBook, trade: Traded) -> None:
         for client, subscription in self._exchange.heard_by(TRADE, trade.ticker):
             client.send(wire.encode(wire.Trade(subscription.sid, subscription.next_seq(), _body(trade))))
+        if self._exchange.stats.trades % OURS_EVERY == 0:
+            for client, subscription in self._exchange.carriers(FILL):
+                client.fill(subscription, _fill(trade))
         for client, subscription in self._exchange.heard_by(TICKER, trade.ticker):
             self.ticker(client, subscription, book, trade.ts_ms)
 
@@ -157,6 +161,22 @@ def _body(trade: Traded) -> wire.TradeBody:
         ts=trade.ts_ms // 1000,
         ts_ms=trade.ts_ms,
     )
+
+
+def _fill(trade: Traded) -> dict[str, Any]:
+    """As the private channel ``fill`` tells it."""
+    return {
+        "trade_id": trade.trade_id,
+        "order_id": str(uuid.uuid5(uuid.NAMESPACE_OID, trade.trade_id)),
+        "market_ticker": trade.ticker,
+        "is_taker": True,
+        "side": trade.taker_side,
+        "action": "buy",
+        "yes_price_dollars": dollars(trade.yes_price_e4),
+        "count_fp": contracts(trade.qty_e2),
+        "ts": trade.ts_ms // 1000,
+        "ts_ms": trade.ts_ms,
+    }
 
 
 def dollars(price_e4: int) -> str:

@@ -19,6 +19,7 @@ REASONS: Final = {
     "capture": f"the capture process has said nothing for {SILENT_S:.0f} s",
     "closing": "the recording is ending; what is buffered is being delivered",
     "connection": "no connection to the exchange is up, for books or for the other channels",
+    "channels": "the exchange refuses channels that are to be recorded",
     "books": f"books have been unknown for {UNKNOWN_S:.0f} s",
     "paused": "the buffers are full: reading from the exchange pauses",
     "writer": f"the writer process is dead or has said nothing for {SILENT_S:.0f} s",
@@ -52,6 +53,9 @@ def reasons(state: State) -> list[Reason]:
                 found.append(Reason("connection", f"no connection for {carries} is up"))
         if not capture.connections and not capture.closing:
             found.append(Reason("connection", REASONS["connection"]))
+        if capture.channels_refused and not capture.closing:
+            names = ", ".join(capture.channels_refused)
+            found.append(Reason("channels", f"{REASONS['channels']}: {names}"))
         unknown = state.unknown_for_long()
         if unknown and not capture.closing:
             found.append(

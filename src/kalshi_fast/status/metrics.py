@@ -188,6 +188,16 @@ METRICS: Final = (
     _capture(
         "markets_refused", "gauge", "markets that the exchange does not know", lambda c: c.markets_refused
     ),
+    Metric(
+        "kalshi_fast_channels_refused",
+        "gauge",
+        "channels that the exchange refuses, by the setting that asks for them (CHANNELS, RAW)",
+        lambda view: [
+            ({"setting": "CHANNELS"}, len(view.capture.channels_refused)),
+            ({"setting": "RAW"}, len(view.capture.raw_refused)),
+        ],
+        ("setting",),
+    ),
     # --- between the processes
     _capture("batches_total", "counter", "batches sealed", lambda c: c.batches),
     _capture(

@@ -145,6 +145,7 @@ class Publisher:
     def _figures(self, recording: Recording) -> Capture:
         counts, pool, writer = recording.recorder.counts, recording.pool, recording.writer
         fleet, channels = recording.fleet, recording.channels
+        refused, raw = channels.refused, self._settings.raw
         with_books = BOOKS in self._settings.channels
         return Capture(
             pid=os.getpid(),
@@ -183,6 +184,8 @@ class Publisher:
             markets_wanted=fleet.wanted if with_books else 0,
             markets_known=counts.known,
             markets_refused=len(fleet.unknown_tickers),
+            channels_refused=[name for name in refused if name not in raw],
+            raw_refused=[name for name in refused if name in raw],
             batches=counts.batches,
             queue_batches=pool.waiting,
             queue_slots=pool.slots,
