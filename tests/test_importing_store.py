@@ -146,12 +146,17 @@ def test_what_an_interrupted_import_has_begun_no_other_import_stores(
     assert count(client) == expected
 
 
-@pytest.mark.parametrize("there", [0, 1])
+@pytest.mark.parametrize(("there", "told_markets"), [(0, 500), (1, 500), (1, 0)])
 def test_a_stretch_of_unknown_outcome_is_known_again_when_its_token_is_forgotten(
-    tmp_path: Path, open_database: Callable[[], Client], monkeypatch: pytest.MonkeyPatch, there: int
+    tmp_path: Path,
+    open_database: Callable[[], Client],
+    monkeypatch: pytest.MonkeyPatch,
+    there: int,
+    told_markets: int,
 ) -> None:
     """``there``: 1, and some rows of the stretch are missing all the same."""
     client = open_database()
+    monkeypatch.setattr(store, "_TOLD_MARKETS", told_markets)
     client.command("ALTER TABLE orderbook_events MODIFY SETTING non_replicated_deduplication_window = 0")
     out = imported(tmp_path / "out", write(tmp_path / "a.parquet", rows_of(Feed(4).run(1, 80))))
     interrupt(client, out, monkeypatch, 1, told=True)
