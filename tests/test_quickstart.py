@@ -118,7 +118,7 @@ def test_the_first_command_gets_the_source_and_installs_it_as_ci_does(clone: Pat
     assert "'.[embedded,backtest,plot,dev]'" in plan
     same = planned("test", clone).replace(' test"; exit 2', ' install"; exit 2')
     assert same.startswith(plan), "what CI begins with is the same installation"
-    assert "\nmake test\n" in (clone / ".ci" / "run").read_text()
+    assert "\nlogged make test\n" in (clone / ".ci" / "run").read_text()
 
 
 def test_five_commands_and_no_surprise(clone: Path) -> None:

@@ -108,6 +108,11 @@ def processes(pid: int) -> list[int]:
     return found
 
 
+def files(directory: Path) -> list[Path]:
+    """All in it; directories of the engine may go meanwhile, which os.walk does not mind."""
+    return sorted(Path(root, name) for root, _, names in os.walk(directory) for name in names)
+
+
 def test_nothing_listens_beyond_this_machine(recorder: Recorder) -> None:
     pids = processes(recorder.process.pid)
     assert len(pids) >= 3, "capture, writer, status"
@@ -162,11 +167,6 @@ def test_nothing_that_is_said_or_served_has_a_secret(
     canaries.check("stderr", recorder.said.read_bytes())
 
 
-def files(directory: Path) -> list[Path]:
-    """All below it. Not by rglob: that fails when the engine merges a directory away meanwhile."""
-    return sorted(Path(at, name) for at, _, names in os.walk(directory) for name in names)
-
-
 def test_no_command_line_and_no_file_has_a_secret(recorder: Recorder, canaries: Canaries) -> None:
     """Journal, Parquet files, the engine's own and its logs; Parquet unpacked too."""
     for pid in processes(recorder.process.pid):
@@ -189,10 +189,10 @@ def test_no_command_line_and_no_file_has_a_secret(recorder: Recorder, canaries: 
 
 def test_a_crash_leaves_no_secret_behind(recorder: Recorder, canaries: Canaries) -> None:
     """Killed as by a fault of their own, with Python's fault handler at work."""
+    writer = recorder.json("/api/status")["capture"]["writer_pid"]
     for pid in processes(recorder.process.pid):
         limits = Path(f"/proc/{pid}/limits").read_text()
         assert re.search(r"^Max core file size +1 ", limits, re.MULTILINE), "what stops a piped dump, too"
-    writer = recorder.json("/api/status")["capture"]["writer_pid"]
     os.kill(writer, signal.SIGABRT)
     # Until it is gone: the words of two fault handlers at once would mix.
     eventually("the writer has ended", lambda: not Path(f"/proc/{writer}").exists())
