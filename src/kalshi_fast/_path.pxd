@@ -65,10 +65,8 @@ cdef class DeltaPath:
         self, const char* text, Py_ssize_t length, Py_ssize_t tail, int64_t ingest_ns
     ) except? NOT_TAKEN
     cdef void flush(self) noexcept nogil
-    cdef void* _find(self, const char* start, const char* end) noexcept nogil
     cdef void _fetch(self, void* state, const char* names, const char* end, const char* end_of_frame) noexcept nogil
     cdef _widen(self)
-    cdef void* _guessed(self, const char* at, const char* end) noexcept nogil
     cdef bint _turn_to(self, const char* text, const char* end)
     cdef int64_t _times(self, const char* at, const char* end, int64_t ingest_ns) noexcept nogil
     cdef void _keep_times(self, const char* times, Py_ssize_t length, int64_t ts_us) noexcept nogil

@@ -104,6 +104,34 @@ cdef inline const char* _expect(
     return at + length
 
 
+cdef inline void* _find(
+    const uint32_t* table, uint64_t mask, void** books, const char* start, const char* end, bint sure
+) noexcept nogil:
+    """The BookState of the market whose names begin here, NULL when there is none; unless ``sure``, that of which it
+    only seems so."""
+    cdef const char* at = scan_quote(start, end)
+    cdef uint64_t hash, slot
+    cdef uint32_t place
+    cdef void* state
+    cdef int length
+    if at == NULL:
+        return NULL
+    hash = scan_hash(start, at)
+    slot = hash & mask
+    while True:
+        place = table[slot]
+        if place == 0:
+            return NULL
+        if place >> NUMBER_BITS == hash >> 52:
+            state = books[(place & _NUMBER) - 1]
+            if not sure:
+                return state
+            length = (<BookState>state).key_length
+            if 0 < length <= end - start - _FROM_PRICE and scan_same(start, (<BookState>state).key, length):
+                return state
+        slot = (slot + 1) & mask
+
+
 cdef class DeltaPath:
     """``DeltaPath(subscriptions)``: the live dict of a session, by sid. Books come with ``add``.
 
@@ -246,45 +274,6 @@ cdef class DeltaPath:
             self.flush()
         return taken
 
-    cdef void* _find(self, const char* start, const char* end) noexcept nogil:
-        """The BookState of the market whose names begin here, NULL when there is none."""
-        cdef const char* at = scan_quote(start, end)
-        cdef uint64_t hash, slot
-        cdef uint32_t place
-        cdef void* state
-        cdef int length
-        if at == NULL:
-            return NULL
-        hash = scan_hash(start, at)
-        slot = hash & self.mask
-        while True:
-            place = self.table[slot]
-            if place == 0:
-                return NULL
-            if place >> NUMBER_BITS == hash >> 52:
-                state = self.books[(place & _NUMBER) - 1]
-                length = (<BookState>state).key_length
-                if 0 < length <= end - start - _FROM_PRICE and scan_same(start, (<BookState>state).key, length):
-                    return state
-            slot = (slot + 1) & self.mask
-
-    cdef void* _guessed(self, const char* at, const char* end) noexcept nogil:
-        """The BookState of the market whose names seem to begin here: nothing depends on its being right."""
-        cdef const char* quote = scan_quote(at, end)
-        cdef uint64_t hash, slot
-        cdef uint32_t place
-        if quote == NULL:
-            return NULL
-        hash = scan_hash(at, quote)
-        slot = hash & self.mask
-        while True:
-            place = self.table[slot]
-            if place == 0:
-                return NULL
-            if place >> NUMBER_BITS == hash >> 52:
-                return self.books[(place & _NUMBER) - 1]
-            slot = (slot + 1) & self.mask
-
     cdef void _fetch(self, void* state, const char* names, const char* end, const char* end_of_frame) noexcept nogil:
         """The level that a frame seems to change, of which this seems to be the market."""
         cdef Levels* book = (<BookState>state).levels
@@ -341,13 +330,13 @@ cdef class DeltaPath:
             if not 0 < length <= end - start - _FROM_PRICE or not scan_same(start, (<BookState>state).key, length):
                 state = NULL
         if state == NULL:
-            state = self._find(start, end)
+            state = _find(self.table, self.mask, self.books, start, end, True)
             if state == NULL:
                 return NOT_TAKEN
         # What the next frame will need is fetched in three steps while this one is dealt with.
         if tail >= _AHEAD:
             names = end + 4 + head.length + head.digits + 25
-            next = self._guessed(names, end + tail)
+            next = _find(self.table, self.mask, self.books, names, end + tail, False)
             if next != NULL:
                 prefetch(next)
                 prefetch(&(<BookState>next).text[16])
