@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import settings
 
+from kalshi_fast import blotting
 from kalshi_fast.simulator.tls import make_key
 from kalshi_fast.sinks import clickhouse
 
@@ -26,6 +27,12 @@ FEW = os.environ.get("KALSHI_FAST_FEW") == "1"
 settings.load_profile("few" if FEW else "usual")
 
 RECORDINGS = Path(__file__).resolve().parents[2] / "shared" / "data" / "recorded-2025"
+
+
+@pytest.fixture(autouse=True)
+def _nothing_secret_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the settings of one test keep secret is a word like any other in the next."""
+    monkeypatch.setattr(blotting, "_forms", [])
 
 
 @pytest.fixture(scope="session")

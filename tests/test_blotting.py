@@ -7,15 +7,9 @@ from urllib.parse import quote, quote_plus, urlencode
 
 import pytest
 
-from kalshi_fast import blotting
 from kalshi_fast.blotting import blotted, keep_secret
 
 PASSWORD = "p4ss wörd/'\"\\%+&"
-
-
-@pytest.fixture(autouse=True)
-def none_yet(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(blotting, "_forms", [])
 
 
 @pytest.mark.parametrize(
