@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from client import KEY_ID, exchange
 from kalshi_fast.auth import Signer
 from kalshi_fast.simulator.rest import ROOT, STATUSES
+from kalshi_fast.simulator.tape import Traded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -143,3 +144,19 @@ def test_after_all_of_it_the_exchange_answers(asked: Asked) -> None:
     answer = asked.get(f"{ROOT}/markets?limit=2")
     check(answer, 200)
     assert len(json.loads(answer.partition(b"\r\n\r\n")[2])["markets"]) == 2
+
+
+def test_pages_of_no_trades_come_to_an_end(asked: Asked) -> None:
+    trades = [Traded(f"id {n}", "KXSIM-26DEC31-T0000", "yes", 5000, 100, 1000 + n) for n in range(3)]
+    asked.running.tape.trades[:] = trades
+    seen: list[str] = []
+    cursor = ""
+    while len(seen) < 10:
+        answer = asked.get(f"{ROOT}/markets/trades?limit=0" + (f"&cursor={cursor}" if cursor else ""))
+        page = json.loads(answer.partition(b"\r\n\r\n")[2])
+        seen += [trade["trade_id"] for trade in page["trades"]] or ["none"]
+        cursor = page["cursor"]
+        if not cursor:
+            break
+    asked.running.tape.trades.clear()
+    assert seen == ["id 2", "id 1", "id 0"]

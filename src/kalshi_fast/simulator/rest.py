@@ -95,7 +95,7 @@ def _trades(exchange: Exchange, query: Mapping[str, str]) -> dict[str, Any]:
     at = bisect_right(tape.trades, last_ms, key=lambda trade: trade.ts_ms)
     if "cursor" in query:
         at = min(max(_number(query, "cursor", 0) - tape.first, 0), len(tape.trades))
-    limit, ticker = min(_number(query, "limit", 100), MOST), query.get("ticker")
+    limit, ticker = _limit(query), query.get("ticker")
     found: list[Traded] = []
     while at > low and len(found) < limit:
         at -= 1
@@ -200,7 +200,7 @@ def _page(
     most: int = MOST,
 ) -> tuple[list[T], str]:
     """The cursor is a place among all things, which only become more: no change meanwhile moves it."""
-    limit = min(max(_number(query, "limit", 100), 1), most)
+    limit = _limit(query, most)
     page: list[T] = []
     for at in range(_number(query, "cursor", 0), len(things)):
         if fits(things[at]):
@@ -208,6 +208,11 @@ def _page(
                 return page, str(at)
             page.append(things[at])
     return page, ""
+
+
+def _limit(query: Mapping[str, str], most: int = MOST) -> int:
+    """How many at once: one at least, or a cursor would stay where it is."""
+    return min(max(_number(query, "limit", 100), 1), most)
 
 
 def _moment(unix_ms: int) -> str:
