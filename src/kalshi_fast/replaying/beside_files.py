@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import glob
-import gzip
 import heapq
 import itertools
 import re
@@ -25,13 +24,12 @@ import pyarrow.compute as pc
 from kalshi_fast.errors import ReplayError, reason
 from kalshi_fast.interleave import TABLES
 from kalshi_fast.replaying.beside import RAW_SCHEMA, STORED, conform
-from kalshi_fast.replaying.files import EventFile, Group, find_files, look_at_all, open_footer, warn
+from kalshi_fast.replaying.files import EventFile, Group, find_files, look_at_all, open_footer, opened, warn
 from kalshi_fast.replaying.merge import Stream, merge
 from kalshi_fast.replaying.times import Count, iso
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
-    from typing import BinaryIO
 
     from numpy.typing import NDArray
 
@@ -62,8 +60,7 @@ def joined(blocks: list[Block]) -> Block:
     """The rows of several blocks, one after the other."""
     if len(blocks) == 1:
         return blocks[0]
-    table = pa.Table.from_batches([block.rows for block in blocks]).unify_dictionaries().combine_chunks()
-    return Block(table.to_batches()[0])
+    return Block(_whole([block.rows for block in blocks]))
 
 
 def _holds(path: Path, *tables: str) -> bool:
@@ -271,7 +268,7 @@ class BesideFiles:
         last_ns = 0
         for path in paths:
             try:
-                with _opened(path) as file:
+                with opened(path) as file:
                     for number, text in enumerate(file, 1):
                         if not text.endswith(b"\n"):
                             break  # being written, or left by a crash to be written again
@@ -303,7 +300,3 @@ def raw_batch(frames: Iterable[tuple[int, int, str, bytes]]) -> pa.RecordBatch:
 
 def _whole(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
     return pa.Table.from_batches(batches).unify_dictionaries().combine_chunks().to_batches()[0]
-
-
-def _opened(path: Path) -> BinaryIO:
-    return gzip.open(path) if path.suffix == ".gz" else path.open("rb")  # type: ignore[return-value]

@@ -10,7 +10,6 @@ A capture says nothing of what was subscribed: a sid carries what its frames nam
 
 from __future__ import annotations
 
-import gzip
 import random
 import zlib
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -28,6 +27,7 @@ from kalshi_fast.link import Link
 from kalshi_fast.pool import LocalPool
 from kalshi_fast.recorder import Recorder
 from kalshi_fast.replaying.chunks import Chunk, make_chunk
+from kalshi_fast.replaying.files import opened
 from kalshi_fast.replaying.source import Source
 from kalshi_fast.replaying.times import Count
 from kalshi_fast.session import Session
@@ -96,14 +96,14 @@ class CaptureSource(Source):
         self._path = path
 
     def _chunks(self, columns: Collection[str], since_ns: int | None) -> Iterator[Chunk]:
-        try:
-            with self._open() as file:
-                yield from self._play(file)
-        except (OSError, EOFError, zlib.error) as error:
-            raise ReplayError(f"the capture cannot be read: {reason(error)}", self._path) from error
-
-    def _open(self) -> BinaryIO:
-        return gzip.open(self._path) if self._path.suffix == ".gz" else self._path.open("rb")  # type: ignore[return-value]
+        player: _Player | None = None
+        for line, use_yes_price in self._lines():
+            player = player or _Player(use_yes_price=use_yes_price)
+            player.feed(line)
+            if player.rows >= _CHUNK_ROWS:
+                yield from self._taken(player)
+        if player is not None:
+            yield from self._taken(player)
 
     # --- beside the books -------------------------------------------------------------------------
 
@@ -115,14 +115,10 @@ class CaptureSource(Source):
 
     def beside(self, table: str, since_ns: int | None) -> Iterator[pa.RecordBatch]:
         player = _ChannelPlayer()
-        try:
-            with self._open() as file:
-                for line, _ in self._lines(file):
-                    player.feed(line)
-                    if len(player.rows) >= _BESIDE_ROWS:
-                        yield from self._columns(table, player.take(), since_ns)
-        except (OSError, EOFError, zlib.error) as error:
-            raise ReplayError(f"the capture cannot be read: {reason(error)}", self._path) from error
+        for line, _ in self._lines():
+            player.feed(line)
+            if len(player.rows) >= _BESIDE_ROWS:
+                yield from self._columns(table, player.take(), since_ns)
         yield from self._columns(table, player.take(), since_ns)
 
     def _columns(self, table: str, rows: ChannelRows, since_ns: int | None) -> Iterator[pa.RecordBatch]:
@@ -137,18 +133,15 @@ class CaptureSource(Source):
 
     # --- lines ------------------------------------------------------------------------------------
 
-    def _play(self, file: BinaryIO) -> Iterator[Chunk]:
-        player: _Player | None = None
-        for line, use_yes_price in self._lines(file):
-            player = player or _Player(use_yes_price=use_yes_price)
-            player.feed(line)
-            if player.rows >= _CHUNK_ROWS:
-                yield from self._taken(player)
-        if player is not None:
-            yield from self._taken(player)
-
-    def _lines(self, file: BinaryIO) -> Iterator[tuple[_Line, bool]]:
+    def _lines(self) -> Iterator[tuple[_Line, bool]]:
         """The frames before the end, each with whether the no side is on the yes scale."""
+        try:
+            with opened(self._path) as file:
+                yield from self._read(file)
+        except (OSError, EOFError, zlib.error) as error:
+            raise ReplayError(f"the capture cannot be read: {reason(error)}", self._path) from error
+
+    def _read(self, file: BinaryIO) -> Iterator[tuple[_Line, bool]]:
         begun, use_yes_price, last_ns = False, False, 0
         for number, text in enumerate(file, 1):
             if not text.strip():
@@ -188,6 +181,25 @@ def _payload(line: _Line) -> bytes:
     return msgspec.json.decode(payload).encode() if payload.startswith(b'"') else payload
 
 
+class _Connections:
+    """Those of a capture's lines, one after the other, on one link."""
+
+    def __init__(self, link: Link | ChannelLink) -> None:
+        self._link = link
+        self._conn_id: int | None = None
+
+    def turn_to(self, line: _Line) -> tuple[bytes, int]:
+        """The frame of a line and its receive time; the link is on that frame's connection."""
+        ingest_ns = line.ingest_ns
+        assert ingest_ns is not None  # noqa: S101 - looked at before
+        if line.conn_id != self._conn_id:
+            if self._conn_id is not None:
+                self._link.on_disconnected(ingest_ns, "another connection follows")
+            self._conn_id = line.conn_id
+            self._link.on_connected(line.conn_id, ingest_ns)
+        return _payload(line), ingest_ns
+
+
 class _ChannelPlayer:
     """A live link of the channels beside the books, without a socket: it subscribes to what comes."""
 
@@ -200,7 +212,7 @@ class _ChannelPlayer:
         rng = random.Random(1)  # noqa: S311 - nothing is sent
         self._session = ChannelSession((), (), clock=lambda: 0, rng=rng)
         self._link = ChannelLink(self._streams, self._session)
-        self._conn_id: int | None = None
+        self._connections = _Connections(self._link)
 
     def _keep(self, batch: Batch) -> None:
         for table in SCHEMAS:
@@ -208,14 +220,7 @@ class _ChannelPlayer:
         self._pool.release(batch)
 
     def feed(self, line: _Line) -> None:
-        ingest_ns = line.ingest_ns
-        assert ingest_ns is not None  # noqa: S101 - looked at before
-        if line.conn_id != self._conn_id:
-            if self._conn_id is not None:
-                self._link.on_disconnected(ingest_ns, "another connection follows")
-            self._conn_id = line.conn_id
-            self._link.on_connected(line.conn_id, ingest_ns)
-        payload = _payload(line)
+        payload, ingest_ns = self._connections.turn_to(line)
         try:
             frame = _FRAME.decode(payload)
         except (msgspec.DecodeError, RecursionError):
@@ -251,7 +256,7 @@ class _Player:
         rng = random.Random(1)  # noqa: S311 - nothing is sent
         self._session = Session((), clock=lambda: 0, rng=rng, use_yes_price=use_yes_price)
         self._link = Link(self._recorder, self._session)
-        self._conn_id: int | None = None
+        self._connections = _Connections(self._link)
 
     def _keep(self, batch: Batch) -> None:
         n = batch.events.n
@@ -260,14 +265,7 @@ class _Player:
         self._pool.release(batch)
 
     def feed(self, line: _Line) -> None:
-        ingest_ns = line.ingest_ns
-        assert ingest_ns is not None  # noqa: S101 - looked at before
-        if line.conn_id != self._conn_id:
-            if self._conn_id is not None:
-                self._link.on_disconnected(ingest_ns, "another connection follows")
-            self._conn_id = line.conn_id
-            self._link.on_connected(line.conn_id, ingest_ns)
-        payload = _payload(line)
+        payload, ingest_ns = self._connections.turn_to(line)
         taken = self._link.path.take(payload, ingest_ns)
         if taken == 0:
             self._subscribe(payload)

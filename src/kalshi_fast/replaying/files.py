@@ -7,6 +7,7 @@ rows (``parquet``).
 from __future__ import annotations
 
 import glob
+import gzip
 import re
 import warnings
 from dataclasses import dataclass, field
@@ -28,6 +29,7 @@ from kalshi_fast.sinks.layout import RANGES_KEY, SCHEMA_VERSION_KEY, ranges_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from typing import BinaryIO
 
 _DATE: Final = re.compile(r"date=(\d{4}-\d{2}-\d{2})")
 _PART: Final = re.compile(r"part-(\d{2})(\d{2})(\d{2})_(\d{6})\.parquet")
@@ -133,6 +135,11 @@ def _named_ns(path: Path) -> int:
         return day_ns
     hours, minutes, seconds, us = map(int, found.groups())
     return day_ns + ((hours * 60 + minutes) * 60 + seconds) * 1_000_000_000 + us * 1000
+
+
+def opened(path: Path) -> BinaryIO:
+    """A file of lines, packed with gzip or not."""
+    return gzip.open(path) if path.suffix == ".gz" else path.open("rb")  # type: ignore[return-value]
 
 
 def open_footer(path: Path) -> pq.ParquetFile:
