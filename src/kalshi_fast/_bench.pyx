@@ -236,6 +236,34 @@ def to_columns(EventColumns events not None, LevelColumns levels not None, Chang
         )
 
 
+cdef class Lags:
+    """Points in time, each of which becomes how long ago it was when ``stamp`` was called next, in ns; those beyond the
+    capacity are left out."""
+
+    cdef int64_t[::1] ns
+    cdef Py_ssize_t stamped
+    cdef Py_ssize_t taken
+
+    def __init__(self, Py_ssize_t capacity):
+        self.ns = np.zeros(capacity, np.int64)
+
+    cdef void since(self, int64_t ts_us) noexcept:
+        if self.taken < self.ns.shape[0]:
+            self.ns[self.taken] = ts_us * 1000
+            self.taken += 1
+
+    cdef void stamp(self) noexcept:
+        cdef int64_t now
+        if self.stamped < self.taken:
+            now = now_ns()
+            while self.stamped < self.taken:
+                self.ns[self.stamped] = now - self.ns[self.stamped]
+                self.stamped += 1
+
+    cdef array(self):
+        return np.array(self.ns[: self.stamped])
+
+
 cdef class LagProbe:
     """Of every delta row: from its ``ts`` to the end of the read that brought it, in ns.
 
@@ -245,13 +273,11 @@ cdef class LagProbe:
 
     cdef EventColumns events
     cdef Py_ssize_t seen
-    cdef int64_t[::1] lags
-    cdef Py_ssize_t stamped
-    cdef Py_ssize_t taken
+    cdef Lags lags
     cdef readonly Py_ssize_t rows
 
     def __init__(self, Py_ssize_t capacity):
-        self.lags = np.zeros(capacity, np.int64)
+        self.lags = Lags(capacity)
 
     cdef void _take(self) noexcept:
         cdef EventRows* events
@@ -261,9 +287,7 @@ cdef class LagProbe:
         while self.seen < events.n:
             if events.type[self.seen] == DELTA:
                 self.rows += 1
-                if self.taken < self.lags.shape[0]:
-                    self.lags[self.taken] = events.ts_us[self.seen] * 1000
-                    self.taken += 1
+                self.lags.since(events.ts_us[self.seen])
             self.seen += 1
 
     def follow(self, EventColumns events not None):
@@ -272,50 +296,35 @@ cdef class LagProbe:
         self.seen = events.rows.n
 
     def end_of_read(self):
-        cdef int64_t now
         self._take()
-        if self.stamped < self.taken:
-            now = now_ns()
-            while self.stamped < self.taken:
-                self.lags[self.stamped] = now - self.lags[self.stamped]
-                self.stamped += 1
+        self.lags.stamp()
 
     def lags_ns(self):
-        return np.array(self.lags[: self.stamped])
+        return self.lags.array()
 
 
 cdef class LagFloor(FloorListener):
     """The floor of the lags: reads the time at the end of each delta and nothing else. ``lags_ns()``: as of a
     ``LagProbe``, of the frames from ``warm`` on."""
 
-    cdef int64_t[::1] lags
-    cdef Py_ssize_t stamped
-    cdef Py_ssize_t taken
+    cdef Lags lags
     cdef long warm
 
     def __init__(self, long warm, long total, on_warm not None, on_done not None):
         FloorListener.__init__(self, warm, total, on_warm, on_done)
         self.warm = warm
-        self.lags = np.zeros(total - warm, np.int64)
+        self.lags = Lags(total - warm)
 
     cpdef on_ws_frame(self, WSTransport transport, WSFrame frame):
         cdef const char* end = frame.payload_ptr + frame.payload_size
-        cdef int64_t now
-        if (
-            self.frames >= self.warm and frame.msg_type == WSMsgType.TEXT and frame.payload_size > TIME_FROM_END
-            and self.taken < self.lags.shape[0]
-        ):
-            self.lags[self.taken] = parse_rfc3339_us(end - TIME_FROM_END, TIME_FROM_END - 3) * 1000
-            self.taken += 1
+        if self.frames >= self.warm and frame.msg_type == WSMsgType.TEXT and frame.payload_size > TIME_FROM_END:
+            self.lags.since(parse_rfc3339_us(end - TIME_FROM_END, TIME_FROM_END - 3))
             if frame.last_in_buffer:
-                now = now_ns()
-                while self.stamped < self.taken:
-                    self.lags[self.stamped] = now - self.lags[self.stamped]
-                    self.stamped += 1
+                self.lags.stamp()
         FloorListener.on_ws_frame(self, transport, frame)
 
     def lags_ns(self):
-        return np.array(self.lags[: self.stamped])
+        return self.lags.array()
 
 
 # --- sending ----------------------------------------------------------------------------------------

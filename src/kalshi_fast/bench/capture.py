@@ -9,7 +9,6 @@ only each row's ``ts`` is compared with the clock at the end of the read that br
 from __future__ import annotations
 
 import asyncio
-import gc
 import json
 import os
 import random
@@ -29,6 +28,7 @@ from kalshi_fast._bench import LagFloor, LagProbe
 from kalshi_fast._listener import FrameListener
 from kalshi_fast.bench.cpus import pin
 from kalshi_fast.bench.rig import BATCH_ROWS, WrongResultError
+from kalshi_fast.bench.rounds import no_collections
 from kalshi_fast.bench.sender import GO
 from kalshi_fast.bench.workload import tickers
 from kalshi_fast.books import Books
@@ -44,8 +44,6 @@ from kalshi_fast.session import Session
 from kalshi_fast.tuning.spin import Spinner
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
-
     from kalshi_fast.batch import Batch
     from kalshi_fast.writer import Writer
 
@@ -157,17 +155,10 @@ def floor(task: Task) -> dict[str, Any]:
         warm, warm + task.frames, lambda transport: transport.send(picows.WSMsgType.TEXT, GO), done.set
     )
     pin(task.core)
-    without_collector(connected(task, listener, done))
+    with no_collections():
+        uvloop.run(connected(task, listener, done))
     Path(task.lags_file).write_bytes(listener.lags_ns().tobytes())
     return {"frames": listener.frames}
-
-
-def without_collector(running: Coroutine[Any, Any, None]) -> None:
-    gc.collect()
-    gc.freeze()
-    gc.disable()
-    uvloop.run(running)
-    gc.enable()
 
 
 def recorded(task: Task) -> dict[str, Any]:
@@ -187,7 +178,8 @@ def recorded(task: Task) -> dict[str, Any]:
     pin(task.core)
     pool.probe = probe
     recorder = Recorder(books, pool, pool.deliver, seal_rows=BATCH_ROWS)
-    without_collector(receive(task, recorder, pool, probe))
+    with no_collections():
+        uvloop.run(receive(task, recorder, pool, probe))
     counts = recorder.counts
     if counts.gaps or counts.rejected or counts.frames != 1 + task.warm + task.frames:
         raise WrongResultError(f"expected {1 + task.warm + task.frames} usable frames, got {counts}")

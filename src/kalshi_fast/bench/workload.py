@@ -20,9 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 N_MARKETS: Final = 500
-WARM_DELTAS: Final = (
-    50_000  # before anything is measured: each market has its grid, books and buffers are in use
-)
+# Before anything is measured: no market still learns its grid, books and buffers are in use.
+WARM_DELTAS: Final = 50_000
 N_WARM: Final = N_MARKETS + WARM_DELTAS
 SUBSCRIBED: Final = b'{"id":1,"type":"subscribed","msg":{"channel":"orderbook_delta","sid":1}}'
 FIRST_TS_NS: Final = 1_795_000_000_000_000_000
