@@ -3,9 +3,6 @@
 from libc.stdint cimport int8_t, int32_t, int64_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
-cdef extern from *:
-    void prefetch "__builtin_prefetch" (const void*) noexcept nogil
-
 cdef struct EventRows:
     Py_ssize_t n
     Py_ssize_t capacity

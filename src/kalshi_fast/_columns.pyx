@@ -167,6 +167,7 @@ cdef class LevelColumns:
         rows.ts_us = <int64_t*>_address(self.arrays["ts_us"])
         rows.ingest_ns = <int64_t*>_address(self.arrays["ingest_ns"])
         rows.version_column = <uint64_t*>_address(self.arrays["version"])
+
     @property
     def capacity(self):
         """Room for so many states."""

@@ -70,4 +70,4 @@ cdef class DeltaPath:
     cdef bint _turn_to(self, const char* text, const char* end)
     cdef int64_t _times(self, const char* at, const char* end, int64_t ingest_ns) noexcept nogil
     cdef void _keep_times(self, const char* times, Py_ssize_t length, int64_t ts_us) noexcept nogil
-    cdef void _insert(self, uint64_t hash, uint32_t number) noexcept nogil
+    cdef _insert(self, uint32_t number)

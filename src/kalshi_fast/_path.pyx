@@ -13,7 +13,7 @@ from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcmp, memcpy, memset
 
 from kalshi_fast._book cimport Levels, put
-from kalshi_fast._columns cimport EventColumns, LevelColumns, MOST_STAGED, StagedRows, append_staged, prefetch
+from kalshi_fast._columns cimport EventColumns, LevelColumns, MOST_STAGED, StagedRows, append_staged
 from kalshi_fast._decode cimport BAD, PRICE_MAX_E4, QTY_LIMIT_E2, parse_price_e4, parse_qty_e2, parse_rfc3339_us
 from kalshi_fast._state cimport BookState, Sequence
 
@@ -44,6 +44,7 @@ cdef extern from *:
     }
     """
     void fetch_to_write "kf_fetch_to_write" (const void*) noexcept nogil
+    void prefetch "__builtin_prefetch" (const void*) noexcept nogil
 
 cdef int DELTA = _DELTA
 
@@ -179,7 +180,7 @@ cdef class DeltaPath:
         self.names.append(name)
         self.states.append(state)
         self.books[used] = <void*>state
-        self._insert(scan_hash(state.key, state.key + len(name)), <uint32_t>used)
+        self._insert(<uint32_t>used)
 
     cdef _widen(self):
         """Room for twice as many: a quarter of the table is used at most."""
@@ -195,10 +196,12 @@ cdef class DeltaPath:
         free(self.table)
         self.table, self.mask = table, size - 1
         for number in range(len(self.states)):
-            state = <BookState>self.states[number]
-            self._insert(scan_hash((<BookState>state).key, (<BookState>state).key + len(<bytes>self.names[number])), number)
+            self._insert(number)
 
-    cdef void _insert(self, uint64_t hash, uint32_t number) noexcept nogil:
+    cdef _insert(self, uint32_t number):
+        """The market with this number of ``names`` and ``states``, into the table."""
+        cdef const char* name = (<BookState>self.states[number]).key
+        cdef uint64_t hash = scan_hash(name, name + len(<bytes>self.names[number]))
         cdef uint64_t slot = hash & self.mask
         while self.table[slot] != 0:
             slot = (slot + 1) & self.mask

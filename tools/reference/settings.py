@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from kalshi_fast.config import SETTINGS
+from kalshi_fast.config import SELECTORS, SETTINGS
 from tools.reference.markdown import code, page, sentence
 
 if TYPE_CHECKING:
@@ -16,16 +16,7 @@ if TYPE_CHECKING:
 
 GROUPS: Final[dict[str, tuple[str, ...]]] = {
     "The account": ("PROD_KEYID", "PROD_KEYFILE"),
-    "Which markets": (
-        "MARKET_TICKERS",
-        "MARKET_TICKERS_FILE",
-        "MARKET_SERIES",
-        "MARKET_EVENTS",
-        "MARKET_MATCH",
-        "MARKET_ALL_OPEN",
-        "MARKET_TOP",
-        "DISCOVERY_SECS",
-    ),
+    "Which markets": (*SELECTORS, "DISCOVERY_SECS"),
     "What is recorded of them": ("CHANNELS", "RAW", "USE_YES_PRICE"),
     "The exchange": ("WS_URL", "WS_HOSTNAME", "WS_CAFILE", "REST_URL"),
     "Connections": (
