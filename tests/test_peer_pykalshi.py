@@ -228,10 +228,10 @@ def test_the_command_is_an_exchange_to_it(tmp_path: Path, monkeypatch: pytest.Mo
         peer.feed.start()
         said = command.stdout.read()  # until the play is over
     assert command.returncode == 0, said
-    applied = -1
-    while applied != peer.applied:
-        applied = peer.applied
-        time.sleep(0.3)
+    expected = 6 + 3 * 2000
+    deadline = time.monotonic() + 60
+    while peer.applied < expected and time.monotonic() < deadline:
+        time.sleep(0.05)
     peer.close()
     *_, last = (tmp_path / "checkpoints.jsonl").read_text().splitlines()
     truth = {
@@ -239,5 +239,5 @@ def test_the_command_is_an_exchange_to_it(tmp_path: Path, monkeypatch: pytest.Mo
         for ticker, sides in json.loads(last)["books"].items()
     }
     assert set(truth) == set(tickers)
-    assert applied == 6 + 3 * 2000
+    assert peer.applied == expected
     assert peer.levels() == truth

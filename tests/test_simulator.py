@@ -195,20 +195,22 @@ def test_dropped_frames_use_up_their_number(tmp_path: Path) -> None:
 
 def test_a_slow_client_is_waited_for(tmp_path: Path) -> None:
     async def run() -> None:
-        async with exchange(tmp_path, seconds=1.0) as running:
+        async with exchange(tmp_path) as running:
             client = await connect(tmp_path, running.url)
             client.send(subscribe(*TICKERS))
             await client.until(lambda: len(client.frames) > 10)
             assert client.transport is not None
             client.transport.underlying_transport.pause_reading()
-            await asyncio.sleep(0.3)
-            held = running.played
-            await asyncio.sleep(0.3)
-            assert running.played == held, "nothing is played that nobody can take"
+            held = -1
+            async with asyncio.timeout(60):  # "nothing is played that nobody can take", once the socket is full
+                while held != running.played:
+                    held = running.played
+                    await asyncio.sleep(0.3)
+            assert not running.finished.is_set()
             client.transport.underlying_transport.resume_reading()
-            await running.finished.wait()
-            await client.until(lambda: len(client.frames) == running.stats.frames_sent)
-            assert running.played > held
+            await client.until(lambda: running.played > held, 60)
+            running.end_play()
+            await client.until(lambda: len(client.frames) == running.stats.frames_sent, 60)
 
     asyncio.run(run())
 
