@@ -202,7 +202,7 @@ def test_a_slow_client_is_waited_for(tmp_path: Path) -> None:
             assert client.transport is not None
             client.transport.underlying_transport.pause_reading()
             held = -1
-            async with asyncio.timeout(60):  # "nothing is played that nobody can take", once the socket is full
+            async with asyncio.timeout(60):  # once the socket is full nothing is played
                 while held != running.played:
                     held = running.played
                     await asyncio.sleep(0.3)
