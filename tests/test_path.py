@@ -36,7 +36,7 @@ class LongWay:
     def __init__(self, path: DeltaPath) -> None:
         self.__dict__["path"] = path
 
-    def take(self, payload: bytes, ingest_ns: int, behind: bytes = b"", last: bool = True) -> int:
+    def take(self, read: bytes, ingest_ns: int, start: int = 0, end: int = -1, last: bool = True) -> int:
         return 0
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401
@@ -78,9 +78,11 @@ class Rig:
     def read(self, payloads: list[bytes], rest: bytes = b"") -> None:
         """Frames that came with one read, and the beginning of one more, as ``FrameListener`` takes them."""
         self.now += 1000
-        for ahead, payload in enumerate(payloads, 1):
-            behind = b"".join(map(on_the_wire, payloads[ahead:])) + rest
-            taken = self.link.path.take(payload, self.now, behind, last=ahead == len(payloads))
+        read, at = b"".join(map(on_the_wire, payloads)) + rest, 0
+        for number, payload in enumerate(payloads, 1):
+            at += len(on_the_wire(payload))
+            last = number == len(payloads)
+            taken = self.link.path.take(read, self.now, at - len(payload), at, last=last)
             if taken == 0:
                 self.link.on_frame(payload, self.now)
             elif taken == 2:
@@ -294,7 +296,8 @@ def test_what_is_behind_a_frame_does_not_matter(seed: int) -> None:
         behind = on_the_wire(usual(seq + 1, rng.choice(TICKERS), price=rng.choice(["0.0800", "9.9999", "x"])))
         for _ in range(rng.randrange(3)):
             behind = rng.choice((mutated(rng, behind), rng.randbytes(rng.randrange(300)), behind + behind))
-        assert rig.link.path.take(usual(seq, TICKERS[seq % 2], change=f"{seq}.00"), rig.now, behind) == 1
+        frame = usual(seq, TICKERS[seq % 2], change=f"{seq}.00")
+        assert rig.link.path.take(frame + behind, rig.now, 0, len(frame)) == 1
         assert rig.books.by_ticker[TICKERS[seq % 2]].book.size_at(0, 800) > 100 * seq
 
 
@@ -396,7 +399,8 @@ def test_a_read_may_be_of_several_subscriptions() -> None:
 def test_markets_that_are_let_go_are_not_looked_for_in_advance() -> None:
     rig = Many(fast=True)
     there, gone = rig.delta(0), rig.delta(4999)
-    assert rig.link.path.take(there, rig.now, on_the_wire(gone), last=False) == 1
+    read = there + on_the_wire(gone)
+    assert rig.link.path.take(read, rig.now, 0, len(there), last=False) == 1
     rig.link.path.forget({rig.names[4999]})
-    assert rig.link.path.take(gone, rig.now) == 0
+    assert rig.link.path.take(read, rig.now, len(read) - len(gone)) == 0
     assert rig.link.path.take(rig.delta(1), rig.now) == 1

@@ -158,6 +158,7 @@ def drive(
                 start = read + (frames.starts[i] - frames.starts[first])
                 taken = path.scan(start, frames.lengths[i], read + size - start - frames.lengths[i], read_ns)
                 if taken == NOT_TAKEN:
+                    path.flush()
                     rest.on_text(start[: frames.lengths[i]], read_ns)
                 elif taken == TAKEN_AND_FULL:
                     rest.on_full()

@@ -1,5 +1,5 @@
 """Memory and C signatures of the book: one zeroed array of int64 sizes per side, one slot per tick, and above
-it a bit for each slot that has a size."""
+it a bit for each slot that has a size. What every delta reads and writes of it is two cache lines, ``Levels``."""
 
 from libc.stdint cimport int16_t, int64_t, uint16_t, uint64_t
 
@@ -15,17 +15,19 @@ cdef enum Status:
 
 cdef enum:
     TOP_WORDS = 3  # the finest grid has 10,001 slots: 157 words of 64 bits, and 3 words for those
+    CACHE_LINE = 64
 
 cdef struct Levels:
-    # What every delta reads and writes comes first, on as few cache lines as there can be.
+    # The first cache line.
     int64_t* qty[2]  # qty[side][slot]; both sides and their bits are one allocation
-    const int16_t* slot_of  # the grid's: price_e4 → slot, -1 off the grid
-    bint stale
-    int best[2]  # slot of the best bid, -1 when the side is empty
-    int64_t updates  # deltas applied since the book was made
-    int64_t sum[2]
-    int depth[2]  # how many slots are not zero
     uint64_t* bits[2]  # a bit for each slot whose size is not 0
+    const int16_t* slot_of  # the grid's: price_e4 → slot, -1 off the grid
+    int16_t best[2]  # slot of the best bid, -1 when the side is empty
+    int16_t depth[2]  # how many slots are not zero
+    int64_t updates  # deltas applied since the book was made
+    bint stale
+    # The second one.
+    int64_t sum[2]
     uint64_t top[2][TOP_WORDS]  # a bit for each word of ``bits`` that is not 0
 
 cdef inline int slot_below(const Levels* levels, int side, int slot) noexcept nogil:
@@ -90,7 +92,7 @@ cdef class Grid:
 
 cdef class OrderBook:
     cdef readonly Grid grid
-    cdef Levels levels
+    cdef Levels* levels  # at the same place as long as the book lives
 
     cdef Status add(self, int side, int64_t price_e4, int64_t delta_e2, int64_t* after_e2) noexcept nogil
     cdef void _take(self, OrderBook other) noexcept

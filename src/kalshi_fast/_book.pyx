@@ -12,6 +12,7 @@ Not here: which market it is, sequences, storage, where updates come from.
 from libc.stdint cimport int64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy, memset
+from posix.stdlib cimport posix_memalign
 
 from kalshi_fast._decode cimport PRICE_MAX_E4, QTY_LIMIT_E2
 from kalshi_fast.errors import (
@@ -115,8 +116,13 @@ cdef class OrderBook:
     """``OrderBook(grid=LINEAR_CENT, *, stale=False)``: an empty book."""
 
     def __cinit__(self, Grid grid not None=LINEAR_CENT, *, bint stale=False):
-        cdef Levels* levels = &self.levels
+        cdef Levels* levels
         cdef Py_ssize_t words = _words(grid)
+        if posix_memalign(<void**>&self.levels, CACHE_LINE, sizeof(Levels)) != 0:
+            self.levels = NULL
+            raise MemoryError
+        levels = self.levels
+        memset(levels, 0, sizeof(Levels))
         self.grid = grid
         levels.slot_of = grid.slot_of
         levels.stale = stale
@@ -129,7 +135,9 @@ cdef class OrderBook:
         levels.bits[1] = levels.bits[0] + words
 
     def __dealloc__(self):
-        free(self.levels.qty[0])
+        if self.levels != NULL:
+            free(self.levels.qty[0])
+            free(self.levels)
 
     @property
     def stale(self):
@@ -145,7 +153,7 @@ cdef class OrderBook:
 
     cdef Status add(self, int side, int64_t price_e4, int64_t delta_e2, int64_t* after_e2) noexcept nogil:
         """The delta in C: APPLIED and the level's new size, or why not (and the book is stale then)."""
-        cdef Levels* levels = &self.levels
+        cdef Levels* levels = self.levels
         cdef int slot
         cdef int64_t after
         if levels.stale:
@@ -209,7 +217,7 @@ cdef class OrderBook:
                     if price in seen:
                         raise DuplicateLevelError("price_e4", price, f"each {SIDES[side]} price once")
                     seen.add(price)
-                    put(&fresh.levels, side, self.grid.slot_of[price], qty)
+                    put(fresh.levels, side, self.grid.slot_of[price], qty)
         except BaseException:
             self.levels.stale = True
             raise
@@ -230,15 +238,16 @@ cdef class OrderBook:
                 if grid.slot_of[price] < 0:
                     self.levels.stale = True
                     raise PriceOffGridError("price_e4", price, f"a tick of the {grid.name} grid")
-                put(&fresh.levels, side, grid.slot_of[price], self.levels.qty[side][slot])
-                slot = slot_below(&self.levels, side, slot)
+                put(fresh.levels, side, grid.slot_of[price], self.levels.qty[side][slot])
+                slot = slot_below(self.levels, side, slot)
         self._take(fresh)
 
     cdef void _take(self, OrderBook other) noexcept:
         """Swaps grids and levels with another book, which keeps what this one had."""
-        cdef Levels mine = self.levels
+        cdef Levels mine = self.levels[0]
         self.grid, other.grid = other.grid, self.grid
-        self.levels, other.levels = other.levels, mine
+        self.levels[0] = other.levels[0]
+        other.levels[0] = mine
         self.levels.stale, self.levels.updates = mine.stale, mine.updates
 
     def mark_stale(self):
@@ -302,7 +311,7 @@ cdef class OrderBook:
         for i in range(n):
             price_view[i] = self.grid.price_of[slot]
             size_view[i] = self.levels.qty[side][slot]
-            slot = slot_below(&self.levels, side, slot)
+            slot = slot_below(self.levels, side, slot)
         return prices, sizes
 
     def ladders(self):
@@ -322,9 +331,9 @@ cdef class OrderBook:
     def copy(self):
         """An independent book with the same grid, levels and stale flag."""
         cdef OrderBook twin = OrderBook.__new__(OrderBook, self.grid)
-        cdef Levels own = twin.levels
+        cdef Levels own = twin.levels[0]
         memcpy(own.qty[0], self.levels.qty[0], self.nbytes)
-        twin.levels = self.levels
+        twin.levels[0] = self.levels[0]
         twin.levels.updates = 0
         for side in range(2):
             twin.levels.qty[side], twin.levels.bits[side] = own.qty[side], own.bits[side]
@@ -343,8 +352,8 @@ cdef class OrderBook:
         if not isinstance(other, OrderBook):
             return NotImplemented
         cdef OrderBook twin = other
-        cdef const Levels* mine = &self.levels
-        cdef const Levels* theirs = &twin.levels
+        cdef const Levels* mine = self.levels
+        cdef const Levels* theirs = twin.levels
         cdef int side, slot, there
         if mine.stale != theirs.stale:
             return False

@@ -80,6 +80,7 @@ cdef struct StagedRows:
     # Deltas of one read and one subscription on their way to the columns: a row written straight to those touches
     # nineteen places far apart, a block of rows copied column by column a few, one after the other.
     Py_ssize_t n
+    Py_ssize_t most  # so many, for the columns or the block have no room for more
     int8_t type
     uint64_t conn_id
     uint32_t sid

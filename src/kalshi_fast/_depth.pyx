@@ -209,7 +209,7 @@ cdef class DepthUpdates:
         while slot >= 0 and book.grid.price_of[slot] >= from_e4:
             price = book.grid.price_of[slot]
             self._put(C_SET, side, price if side == 0 else TOP_E4 - price, market, book.levels.qty[side][slot], row)
-            slot = slot_below(&book.levels, side, slot)
+            slot = slot_below(book.levels, side, slot)
 
     def levels(self, Py_ssize_t market_ix, Py_ssize_t row=-1):
         """The whole book of a market as CLEARED and its levels; nothing when it is unknown."""

@@ -45,13 +45,13 @@ cdef class FrameListener(WSListener):
             self._end_of_read()
 
     cdef _not_only_taken(self, WSTransport transport, WSFrame frame, bint text, Taken taken):
+        self.path.flush()
         try:
             if taken == TAKEN_AND_FULL:
                 self.rest.on_full()
             elif text:
                 self.rest.on_text(frame.get_payload_as_bytes(), self.read_ns)
             else:
-                self.path.flush()
                 self.rest.on_other(transport, frame, self.read_ns)
         except BaseException:
             # picows ends the connection, but not at once: what still comes has its own time.

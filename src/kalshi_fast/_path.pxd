@@ -3,6 +3,7 @@
 cimport cython
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
+from kalshi_fast._ahead cimport MAX_HEAD, Ahead, Table
 from kalshi_fast._columns cimport EventColumns, EventRows, LevelColumns, LevelRows, StagedRows
 from kalshi_fast._state cimport BookState, Sequence
 
@@ -12,32 +13,26 @@ cdef enum Taken:
     TAKEN_AND_FULL = 2
 
 cdef enum:
-    MAX_HEAD = 64
     MAX_TIMES = 96
-    NUMBER_BITS = 20  # of a market on one connection
     SEQ_DIGITS = 16
 
 cdef struct Head:
-    char text[MAX_HEAD]
+    char text[MAX_HEAD]  # how the frame will begin, up to its ticker
     Py_ssize_t length  # 0: not known
-    uint64_t seq  # the number that comes next, as it will be written
-    int digits
-    char seq_text[SEQ_DIGITS]
-    char seq_mask[SEQ_DIGITS]
+    Py_ssize_t to_seq  # what stands before the number
+    char* last_digit  # of the number
+    uint64_t seq  # the number
 
 @cython.final
 cdef class DeltaPath:
     cdef dict subscriptions
     cdef bint no_on_yes_scale
-    # Of each market its number in ``books`` and from one on, and in the upper bits what else there is of its hash: 0 is
-    # an empty place. As small as can be: every frame reads it somewhere else.
-    cdef uint32_t* table
-    cdef uint64_t mask
+    cdef Table table
     cdef list names
-    cdef list states
-    cdef void** books  # the BookStates of ``states``, not counted
-    cdef void* guess  # the BookState that the next frame seems to be for, NULL: no idea
-    # The frame before had this subscription, and began so, up to its number.
+    cdef list states  # whose ``hot`` the table has
+    cdef Ahead ahead
+    cdef bytes read  # what ``take`` was given
+    # The frame before had this subscription, and the next one begins so.
     cdef Sequence last
     cdef Head head
     # Its times, from the comma to the last digit but three of ts_ms; and what time those digits are.
@@ -61,11 +56,9 @@ cdef class DeltaPath:
     cdef Taken scan(
         self, const char* text, Py_ssize_t length, Py_ssize_t tail, int64_t ingest_ns
     ) except? NOT_TAKEN
-    cdef Taken _scan(
-        self, const char* text, Py_ssize_t length, Py_ssize_t tail, int64_t ingest_ns
-    ) except? NOT_TAKEN
     cdef void flush(self) noexcept nogil
-    cdef void _fetch(self, void* state, const char* names, const char* end, const char* end_of_frame) noexcept nogil
+    cdef void _write_rows(self) noexcept nogil
+    cdef bint _begin_block(self, int64_t ingest_ns) noexcept nogil
     cdef _widen(self)
     cdef bint _turn_to(self, const char* text, const char* end)
     cdef int64_t _times(self, const char* at, const char* end, int64_t ingest_ns) noexcept nogil

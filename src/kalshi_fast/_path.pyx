@@ -12,10 +12,11 @@ from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcmp, memcpy, memset
 
+from kalshi_fast._ahead cimport FROM_PRICE, NUMBER_BITS, ROW, Table, find, forget_ahead, guessed, look_ahead, tag_of
 from kalshi_fast._book cimport Levels, put
 from kalshi_fast._columns cimport EventColumns, LevelColumns, MOST_STAGED, StagedRows, append_staged
 from kalshi_fast._decode cimport BAD, PRICE_MAX_E4, QTY_LIMIT_E2, parse_price_e4, parse_qty_e2, parse_rfc3339_us
-from kalshi_fast._state cimport BookState, Sequence
+from kalshi_fast._state cimport BookState, Hot, Sequence
 
 from kalshi_fast._columns import DELTA as _DELTA
 from kalshi_fast.errors import FieldError
@@ -23,76 +24,63 @@ from kalshi_fast.errors import FieldError
 cdef extern from "_scan.h" nogil:
     uint64_t scan_hash(const char* text, const char* end_of_text) noexcept
     bint scan_same(const char* one, const char* other, Py_ssize_t length) noexcept
-    bint scan_masked(const char* at, const char* expected, const char* mask) noexcept
     const char* scan_price(const char* at, int64_t* price_e4) noexcept
     const char* scan_size(const char* at, int64_t* qty_e2) noexcept
     int scan_side(const char* at) noexcept
     const char* scan_plain_text(const char* at, const char* end) noexcept
-    const char* scan_quote(const char* at, const char* end) noexcept
     int scan_last_three(const char* end) noexcept
     bint scan_last_ms(const char* at, const char* end, uint64_t* value) noexcept
-
-cdef extern from *:
-    """
-    /* A line of memory that is about to be written, on its way into the cache as this core's own. */
-    static inline void kf_fetch_to_write(const void *at) {
-    #if defined(__x86_64__)
-        __asm__ volatile("prefetchw %0" : : "m"(*(const char *)at));
-    #else
-        __builtin_prefetch(at, 1);
-    #endif
-    }
-    """
-    void fetch_to_write "kf_fetch_to_write" (const void*) noexcept nogil
-    void prefetch "__builtin_prefetch" (const void*) noexcept nogil
 
 cdef int DELTA = _DELTA
 
 cdef uint64_t _MAX_SID = 0xFFFFFFFF
 cdef uint64_t _MAX_TS_MS = 9_223_372_036_854  # as in wire.UnixMs: what int64 nanoseconds hold
 
+cdef tuple _AROUND = (b'"market_ticker":"', b'","market_id":"')  # a ticker
 
-# A frame begins so; its sid follows.
+# A frame begins so; its sid follows, a comma and its number, and what stands between that and the ticker.
 cdef const char* _HEAD = b'{"type":"orderbook_delta","sid":'
+cdef const char* _TO_TICKER = b',"msg":{"market_ticker":"'
 cdef enum:
     _HEAD_LENGTH = 32
+    _TO_TICKER_LENGTH = 25
     _SHORTEST = 128  # more than is read before the length of the market's key is known
-    _FROM_PRICE = 32  # read of price and size in the usual form, and of what stands between them
-    _FROM_QUOTE = 26  # the same from the quote behind a price
+    _FROM_QUOTE = 26  # as FROM_PRICE, from the quote behind the price on
     _TO_SIDE = 13
-    _NUMBER = (1 << NUMBER_BITS) - 1
-    _AHEAD = 4 + MAX_HEAD + SEQ_DIGITS + 25 + 16  # of the next frame, to look at its market: all before it, and some
 
 
-cdef inline void expect_seq(Head* head, uint64_t seq) noexcept nogil:
+cdef void expect_seq(Head* head, uint64_t seq) noexcept nogil:
     """The next frame of the sequence has this number."""
     cdef uint64_t rest = seq
-    cdef int digits = 1
+    cdef int digits = 1, digit
     while rest >= 10:
         rest //= 10
         digits += 1
     head.seq = seq
-    head.digits = digits
-    memset(head.seq_mask, 0, SEQ_DIGITS)
-    memset(head.seq_text, 0, SEQ_DIGITS)
-    if digits > SEQ_DIGITS:  # no frame fits
-        head.seq_mask[0] = -1
-        head.digits = 0
+    if digits > SEQ_DIGITS:
+        head.text[0] = 0  # no frame fits
+        head.length = _HEAD_LENGTH
         return
-    while digits > 0:
-        digits -= 1
-        head.seq_text[digits] = <char>(c'0' + <int>(seq % 10))
-        head.seq_mask[digits] = -1
-        seq //= 10
+    head.text[0] = _HEAD[0]
+    head.last_digit = head.text + head.to_seq + digits - 1
+    rest = seq
+    for digit in range(digits):
+        head.last_digit[-digit] = <char>(c'0' + <int>(rest % 10))
+        rest //= 10
+    memcpy(head.last_digit + 1, _TO_TICKER, _TO_TICKER_LENGTH)
+    head.length = head.to_seq + digits + _TO_TICKER_LENGTH
 
 
 cdef inline void count_on(Head* head) noexcept nogil:
     """The next number."""
-    cdef char* last = &head.seq_text[head.digits - 1]
-    if last[0] == c'9':
+    cdef char* digit = head.last_digit
+    while digit[0] == c'9':
+        digit[0] = c'0'
+        digit -= 1
+    if digit[0] == c':':  # one digit more
         expect_seq(head, head.seq + 1)
     else:
-        last[0] += 1
+        digit[0] += 1
         head.seq += 1
 
 
@@ -103,34 +91,6 @@ cdef inline const char* _expect(
     if at == NULL or end - at < length or memcmp(at, literal, length) != 0:
         return NULL
     return at + length
-
-
-cdef inline void* _find(
-    const uint32_t* table, uint64_t mask, void** books, const char* start, const char* end, bint sure
-) noexcept nogil:
-    """The BookState of the market whose names begin here, NULL when there is none; unless ``sure``, that of which it
-    only seems so."""
-    cdef const char* at = scan_quote(start, end)
-    cdef uint64_t hash, slot
-    cdef uint32_t place
-    cdef void* state
-    cdef int length
-    if at == NULL:
-        return NULL
-    hash = scan_hash(start, at)
-    slot = hash & mask
-    while True:
-        place = table[slot]
-        if place == 0:
-            return NULL
-        if place >> NUMBER_BITS == hash >> 52:
-            state = books[(place & _NUMBER) - 1]
-            if not sure:
-                return state
-            length = (<BookState>state).key_length
-            if 0 < length <= end - start - _FROM_PRICE and scan_same(start, (<BookState>state).key, length):
-                return state
-        slot = (slot + 1) & mask
 
 
 cdef class DeltaPath:
@@ -145,15 +105,15 @@ cdef class DeltaPath:
         self.no_on_yes_scale = no_on_yes_scale
         self.names = []
         self.states = []
-        self.mask = 1023
-        self.table = <uint32_t*>calloc(self.mask + 1, sizeof(uint32_t))
-        self.books = <void**>malloc((self.mask + 1) // 4 * sizeof(void*))
-        if self.table == NULL or self.books == NULL:
+        self.table.entries = <uint32_t*>calloc(1024, sizeof(uint32_t))
+        self.table.books = <Hot**>malloc(1024 // 4 * sizeof(Hot*))
+        self.table.mask = 1024 - ROW
+        if self.table.entries == NULL or self.table.books == NULL:
             raise MemoryError
 
     def __dealloc__(self):
-        free(self.table)
-        free(self.books)
+        free(self.table.entries)
+        free(self.table.books)
 
     def add(self, str ticker not None, BookState state not None):
         """Frames of this market are for this book, from now on."""
@@ -162,8 +122,8 @@ cdef class DeltaPath:
     def forget(self, set tickers not None):
         """Frames of these markets are for nobody any more."""
         cdef list names = self.names, states = self.states
-        memset(self.table, 0, (self.mask + 1) * sizeof(uint32_t))
-        self.guess = NULL
+        memset(self.table.entries, 0, (self.table.mask + ROW) * sizeof(uint32_t))
+        forget_ahead(&self.ahead)
         self.names, self.states = [], []
         for name, state in zip(names, states):
             if (<bytes>name).decode() not in tickers:
@@ -175,37 +135,43 @@ cdef class DeltaPath:
             raise FieldError("market_ticker", name, "1 to 128 characters")
         if used + 1 >= 1 << NUMBER_BITS:  # numbers count from one
             raise FieldError("markets of a connection", used + 1, f"less than {1 << NUMBER_BITS}")
-        if 4 * <uint64_t>used >= self.mask + 1:
+        if 4 * <uint64_t>used >= self.table.mask + ROW:
             self._widen()
         self.names.append(name)
         self.states.append(state)
-        self.books[used] = <void*>state
+        self.table.books[used] = state.hot
         self._insert(<uint32_t>used)
 
     cdef _widen(self):
         """Room for twice as many: a quarter of the table is used at most."""
-        cdef uint64_t size = 2 * (self.mask + 1)
-        cdef uint32_t* table = <uint32_t*>calloc(size, sizeof(uint32_t))
-        cdef void** books = <void**>realloc(self.books, size // 4 * sizeof(void*))
+        cdef Table* table = &self.table
+        cdef uint64_t size = 2 * (table.mask + ROW)
+        cdef uint32_t* entries = <uint32_t*>calloc(size, sizeof(uint32_t))
+        cdef Hot** books = <Hot**>realloc(table.books, size // 4 * sizeof(Hot*))
         cdef uint32_t number
         if books != NULL:
-            self.books = books
-        if table == NULL or books == NULL:
-            free(table)
+            table.books = books
+        if entries == NULL or books == NULL:
+            free(entries)
             raise MemoryError
-        free(self.table)
-        self.table, self.mask = table, size - 1
+        free(table.entries)
+        table.entries, table.mask = entries, size - ROW
         for number in range(len(self.states)):
             self._insert(number)
 
     cdef _insert(self, uint32_t number):
         """The market with this number of ``names`` and ``states``, into the table."""
-        cdef const char* name = (<BookState>self.states[number]).key
+        # The hash looks at what stands around the ticker too.
+        cdef bytes text = _AROUND[0] + <bytes>self.names[number] + _AROUND[1]
+        cdef const char* name = <const char*>text + len(<bytes>_AROUND[0])
         cdef uint64_t hash = scan_hash(name, name + len(<bytes>self.names[number]))
-        cdef uint64_t slot = hash & self.mask
-        while self.table[slot] != 0:
-            slot = (slot + 1) & self.mask
-        self.table[slot] = <uint32_t>(hash >> 52 << NUMBER_BITS) | (number + 1)
+        cdef uint32_t* entries = self.table.entries
+        cdef uint64_t slot = hash & self.table.mask
+        while entries[slot + ROW - 1] != 0:
+            slot = (slot + ROW) & self.table.mask
+        while entries[slot] != 0:
+            slot += 1
+        entries[slot] = tag_of(hash) << NUMBER_BITS | (number + 1)
 
     def aim(
         self, uint64_t conn_id, EventColumns events not None, LevelColumns levels not None, Py_ssize_t seal_rows
@@ -218,24 +184,53 @@ cdef class DeltaPath:
         self.seal_rows = seal_rows
         self.last = None
         self.head.length = 0
+        self.staged.most = 0
 
-    def take(self, bytes payload not None, int64_t ingest_ns, bytes behind not None=b"", bint last=True):
-        """One frame. 0: not taken. 1: dealt with. 2: dealt with, and it is time to seal.
+    def take(
+        self, bytes read not None, int64_t ingest_ns, Py_ssize_t start=0, Py_ssize_t end=-1, bint last=True
+    ):
+        """The frame that lies there in what has been read. 0: not taken. 1: dealt with. 2: dealt with, and it is
+        time to seal.
 
-        ``behind``: what the same read has after it. Its row may not be in the columns before the ``last`` frame of the
-        read has been taken, or one has not been.
+        Its row may not be in the columns before the ``last`` frame of the read has been taken, or one has not been.
         """
-        cdef bytes read = payload + behind
-        cdef Taken taken = self.scan(read, len(payload), len(behind), ingest_ns)
-        if last:
+        cdef Py_ssize_t size = len(read)
+        cdef Taken taken
+        if end < 0:
+            end = size
+        if not 0 <= start <= end <= size:
+            raise FieldError("start and end", (start, end), f"a frame within the {size} bytes of a read")
+        if self.read is not read:
+            forget_ahead(&self.ahead)
+            self.read = read
+        taken = self.scan(<const char*>read + start, end - start, size - end, ingest_ns)
+        if last or taken != TAKEN:
             self.flush()
+            self.read = None
         return taken
 
     cdef void flush(self) noexcept nogil:
-        """What is staged, to the columns. To be called before anybody looks at those: at the end of a read, and
-        when the connection is over."""
+        """What is staged, to the columns. To be called before anybody looks at those: at the end of a read, when a
+        frame is not taken, and when the connection is over."""
+        forget_ahead(&self.ahead)
         if self.staged.n > 0:
-            append_staged(self.events, self.levels, &self.staged)
+            self._write_rows()
+
+    cdef void _write_rows(self) noexcept nogil:
+        self.written += self.staged.n
+        append_staged(self.events, self.levels, &self.staged)
+
+    cdef bint _begin_block(self, int64_t ingest_ns) noexcept nogil:
+        """Room for rows of this receive time; False when the columns are full."""
+        cdef Py_ssize_t room
+        if self.staged.n > 0:
+            self._write_rows()
+        if self.events == NULL:
+            return False
+        room = min(self.events.capacity - self.events.n, self.levels.capacity - self.levels.n)
+        self.staged.ingest_ns = ingest_ns
+        self.staged.most = min(room, MOST_STAGED, max(self.seal_rows - self.events.n, 1))
+        return room > 0
 
     cdef bint _turn_to(self, const char* text, const char* end):
         """Another subscription than that of the frame before: its head from now on. False when it is none of
@@ -256,7 +251,7 @@ cdef class DeltaPath:
             return False
         head = b'{"type":"orderbook_delta","sid":%d,"seq":' % sid
         memcpy(self.head.text, <const char*>head, len(head))
-        self.head.length = len(head)
+        self.head.to_seq = len(head)
         self.staged.sid = <uint32_t>sid
         expect_seq(&self.head, self.last.next_seq)
         return True
@@ -270,45 +265,25 @@ cdef class DeltaPath:
     cdef Taken scan(
         self, const char* text, Py_ssize_t length, Py_ssize_t tail, int64_t ingest_ns
     ) except? NOT_TAKEN:
-        """One frame, behind which there are ``tail`` more bytes of the same read. Until ``flush`` is called or
-        something else than TAKEN returned, its rows may not be in the columns yet."""
-        cdef Taken taken = self._scan(text, length, tail, ingest_ns)
-        if taken != TAKEN:
-            self.flush()
-        return taken
-
-    cdef void _fetch(self, void* state, const char* names, const char* end, const char* end_of_frame) noexcept nogil:
-        """The level that a frame seems to change, of which this seems to be the market."""
-        cdef Levels* book = (<BookState>state).levels
-        cdef const char* at = names + (<BookState>state).key_length
-        cdef const char* side = end_of_frame - self.times_length - 7
-        cdef int64_t price
-        cdef int slot
-        if end - at < _FROM_PRICE or side < at or side >= end or scan_price(at, &price) == NULL:
-            return
-        slot = book.slot_of[price]
-        fetch_to_write(&book.qty[side[0] == c'o'][slot])
-        fetch_to_write(&book.bits[side[0] == c'o'][slot >> 6])
-
-    cdef Taken _scan(
-        self, const char* text, Py_ssize_t length, Py_ssize_t tail, int64_t ingest_ns
-    ) except? NOT_TAKEN:
+        """One frame, behind which there are ``tail`` more bytes of the same read. Its row may not be in the columns
+        until ``flush`` is called, which is for the caller to do, also when the frame is not taken."""
         cdef Head* head = &self.head
         cdef const char* at
         cdef const char* start
         cdef const char* end = text + length
         cdef int64_t price, change, after, ts_us
         cdef int side, tick, ms
+        cdef int64_t row_ns
         cdef Py_ssize_t row
-        cdef void* state
-        cdef void* next = NULL
-        cdef const char* names = NULL
+        cdef Hot* state
         cdef Levels* book
         cdef StagedRows* staged = &self.staged
 
         # A bound for all that is read up to the side: what stands between the fields is longer than any field.
         if length < _SHORTEST:
             return NOT_TAKEN
+        if head.length > 0 and self.last.next_seq != head.seq:
+            expect_seq(head, self.last.next_seq)
         if head.length == 0 or not scan_same(text, head.text, head.length):
             if not scan_same(text, _HEAD, _HEAD_LENGTH) or not self._turn_to(text, end):
                 return NOT_TAKEN
@@ -316,37 +291,21 @@ cdef class DeltaPath:
                 return NOT_TAKEN
         if self.last.ended:
             return NOT_TAKEN
-        if self.last.next_seq != head.seq:
-            expect_seq(head, self.last.next_seq)
-        at = text + head.length
-        if not scan_masked(at, head.seq_text, head.seq_mask):
-            return NOT_TAKEN
-        start = at + head.digits
-        if memcmp(start, b',"msg":{"market_ticker":"', 25) != 0:
-            return NOT_TAKEN
 
-        start += 25
-        state = self.guess
-        self.guess = NULL
+        start = text + head.length
+        state = guessed(&self.ahead, start)
+        look_ahead(&self.ahead, &self.table, head.length, self.times_length, end, end + tail)
         if state != NULL:
-            length = (<BookState>state).key_length
-            if not 0 < length <= end - start - _FROM_PRICE or not scan_same(start, (<BookState>state).key, length):
+            length = state.key_length
+            if not 0 < length <= end - start - FROM_PRICE or not scan_same(start, state.key, length):
                 state = NULL
         if state == NULL:
-            state = _find(self.table, self.mask, self.books, start, end, True)
+            state = find(&self.table, start, end, True)
             if state == NULL:
                 return NOT_TAKEN
-        # What the next frame will need is fetched in three steps while this one is dealt with.
-        if tail >= _AHEAD:
-            names = end + 4 + head.length + head.digits + 25
-            next = _find(self.table, self.mask, self.books, names, end + tail, False)
-            if next != NULL:
-                prefetch(next)
-                prefetch(&(<BookState>next).text[16])
-                prefetch(&(<BookState>next).text[80])
-        length = (<BookState>state).key_length
-        book = (<BookState>state).levels
-        if <void*>(<BookState>state).subscription != <void*>self.last or book.stale:
+        length = state.key_length
+        book = state.levels
+        if state.subscription != <void*>self.last or book.stale:
             return NOT_TAKEN
 
         start += length
@@ -359,9 +318,6 @@ cdef class DeltaPath:
             if price == BAD or memcmp(at, b'",', 2) != 0:
                 return NOT_TAKEN
             at += 2
-        if next != NULL:
-            fetch_to_write((<BookState>next).levels)
-            fetch_to_write(&(<BookState>next).levels.sum[1])
         if memcmp(at, b'"delta_fp":"', 12) != 0:
             return NOT_TAKEN
         start = at + 12
@@ -400,37 +356,28 @@ cdef class DeltaPath:
         after = book.qty[side][tick] + change
         if after < 0 or after > QTY_LIMIT_E2:
             return NOT_TAKEN
-        if (
-            self.events == NULL or self.events.n + staged.n >= self.events.capacity
-            or self.levels.n + staged.n >= self.levels.capacity
-        ):
-            return NOT_TAKEN
+        if state.active:
+            row_ns = max(ingest_ns, self.not_before_ns)
+            if (staged.n == 0 or staged.ingest_ns != row_ns) and not self._begin_block(row_ns):
+                return NOT_TAKEN
 
-        if next != NULL:
-            self.guess = next
-            self._fetch(next, names, end + tail, end + 4 + (<unsigned char>end[2] << 8 | <unsigned char>end[3]))
-        self.last.next_seq = head.seq + 1
         self.last_frame_ns = ingest_ns
         put(book, side, tick, after)
         self.taken += 1
-        if not (<BookState>state).active:
-            count_on(head)
-            return TAKEN
-        if ingest_ns < self.not_before_ns:
-            ingest_ns = self.not_before_ns
-        if staged.n == MOST_STAGED or staged.ingest_ns != ingest_ns:
-            self.flush()
-            staged.ingest_ns = ingest_ns
         row = staged.n
-        staged.seq[row] = head.seq
-        staged.market_ix[row], staged.id_ix[row] = (<BookState>state).ix, (<BookState>state).id_ix
-        staged.side[row], staged.price_e4[row] = side, price
-        staged.qty_e2[row], staged.size_e2[row] = change, after
-        staged.ts_us[row] = ts_us
-        staged.n = row + 1
-        self.written += 1
+        if state.active:
+            staged.seq[row] = head.seq
+            staged.market_ix[row], staged.id_ix[row] = state.ix, state.id_ix
+            staged.side[row], staged.price_e4[row] = side, price
+            staged.qty_e2[row], staged.size_e2[row] = change, after
+            staged.ts_us[row] = ts_us
+            staged.n = row + 1
         count_on(head)
-        return TAKEN_AND_FULL if self.events.n + staged.n >= self.seal_rows else TAKEN
+        self.last.next_seq = head.seq
+        if not state.active or row + 1 < staged.most:
+            return TAKEN
+        self._write_rows()
+        return TAKEN_AND_FULL if self.events.n >= self.seal_rows else TAKEN
 
     cdef int64_t _times(self, const char* at, const char* end, int64_t ingest_ns) noexcept nogil:
         """The exchange's time of a frame whose end begins here, in microseconds; BAD when the end is not in one of

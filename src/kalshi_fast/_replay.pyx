@@ -43,7 +43,7 @@ OUTCOMES = (
 
 
 cdef inline void _clear(OrderBook book) noexcept nogil:
-    clear(&book.levels)
+    clear(book.levels)
     book.levels.stale = False
 
 
@@ -93,7 +93,7 @@ cdef inline Outcome _step(OrderBook book, int kind, int side, int price, int64_t
     if after < 0 or after > QTY_LIMIT_E2:
         book.levels.stale = True
         return NEGATIVE if after < 0 else TOO_LARGE
-    put(&book.levels, side, slot, after)
+    put(book.levels, side, slot, after)
     return DONE
 
 
@@ -259,7 +259,7 @@ cdef class BookTable:
                     prices[row] = book.grid.price_of[slot]
                     sizes[row] = book.levels.qty[side][slot]
                     row += 1
-                    slot = slot_below(&book.levels, side, slot)
+                    slot = slot_below(book.levels, side, slot)
         return columns
 
 

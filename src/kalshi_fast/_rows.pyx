@@ -22,7 +22,7 @@ def write_book(
     ``before``: both sides as ``OrderBook.ladders`` has them. Returns how many events were written, or -1 when
     the buffers have no room for all of it: then nothing is written.
     """
-    cdef const Levels* resting = &book.levels
+    cdef const Levels* resting = book.levels
     cdef Py_ssize_t depth = resting.depth[0] + resting.depth[1]
     cdef Py_ssize_t changes = depth + len(before[0]) + len(before[1])
     cdef EventRows* event_rows = &events.rows

@@ -41,15 +41,23 @@ static inline uint64_t scan_first_digits(uint64_t word, int digits) {
     return scan_eight_digits(word << (64 - 8 * digits));  /* a byte 0 counts as the digit 0 */
 }
 
+#if defined(__SSE2__)
+static inline __m128i scan_same16(const char *one, const char *other) {
+    return _mm_cmpeq_epi8(_mm_loadu_si128((const __m128i *)one), _mm_loadu_si128((const __m128i *)other));
+}
+#endif
+
 /* Whether 16 or more bytes are the same. */
 static inline int scan_same(const char *one, const char *other, Py_ssize_t length) {
     Py_ssize_t i;
 #if defined(__SSE2__)
-    __m128i same = _mm_cmpeq_epi8(
-        _mm_loadu_si128((const __m128i *)(one + length - 16)), _mm_loadu_si128((const __m128i *)(other + length - 16)));
-    for (i = 0; i < length - 16; i += 16)
-        same = _mm_and_si128(same, _mm_cmpeq_epi8(
-            _mm_loadu_si128((const __m128i *)(one + i)), _mm_loadu_si128((const __m128i *)(other + i))));
+    __m128i same = scan_same16(one + length - 16, other + length - 16);
+    for (i = 0; i < length - 32; i += 32)
+        same = _mm_and_si128(
+            same, _mm_and_si128(scan_same16(one + i, other + i), scan_same16(one + i + 16, other + i + 16)));
+    /* What is left is at most one block of 16 before the last; that one is looked at twice rather than not. */
+    if (i < length - 16)
+        same = _mm_and_si128(same, scan_same16(one + i, other + i));
     return _mm_movemask_epi8(same) == 0xFFFF;
 #else
     uint64_t difference = scan_load8(one + length - 8) ^ scan_load8(other + length - 8);
@@ -57,12 +65,6 @@ static inline int scan_same(const char *one, const char *other, Py_ssize_t lengt
         difference |= scan_load8(one + i) ^ scan_load8(other + i);
     return difference == 0;
 #endif
-}
-
-/* Whether 16 bytes are the expected ones where the mask says that it matters. */
-static inline int scan_masked(const char *at, const char *expected, const char *mask) {
-    return (((scan_load8(at) ^ scan_load8(expected)) & scan_load8(mask))
-        | ((scan_load8(at + 8) ^ scan_load8(expected + 8)) & scan_load8(mask + 8))) == 0;
 }
 
 /* Thirteen digits and "}}" up to the very end: how a frame with ts_ms ends. */
@@ -78,25 +80,28 @@ static inline int scan_last_ms(const char *at, const char *end, uint64_t *value)
     return 1;
 }
 
-/* The number of `ddd}}`, the last five bytes of a frame; -1 when they are others. */
+/* Whether the lowest bytes of a word, three or four by the mask, are digits. */
+static inline int scan_are_digits(uint32_t word, uint32_t mask) {
+    return ((word & mask) ^ (0x30303030 & mask)) == 0 && (((word + (0x06060606 & mask)) & mask) ^ (0x30303030 & mask)) == 0;
+}
+
+/* The number of `ddd}}`, the last five bytes of a frame; -1 when they are others. Reads the last 8 bytes. */
 static inline int scan_last_three(const char *end) {
-    const unsigned first = (unsigned char)end[-5] - '0', second = (unsigned char)end[-4] - '0',
-                   third = (unsigned char)end[-3] - '0';
-    if (first > 9 || second > 9 || third > 9 || end[-2] != '}' || end[-1] != '}')
+    const uint64_t word = scan_load8(end - 8) >> 24;
+    const uint32_t digits = (uint32_t)word;
+    if (word >> 24 != 0x7D7D || !scan_are_digits(digits, 0xF0F0F0))
         return -1;
-    return (int)(first * 100 + second * 10 + third);
+    return (int)((digits & 0x0F) * 100 + (digits >> 8 & 0x0F) * 10 + (digits >> 16 & 0x0F));
 }
 
 /* Behind `0.dddd",`, the price in 1/10,000 dollar. Reads 8 bytes. */
 static inline const char *scan_price(const char *at, int64_t *price_e4) {
-    uint64_t word, digits;
-    word = scan_load8(at);
-    if ((word & 0xFFFF00000000FFFFULL) != 0x2C22000000002E30ULL)
+    const uint64_t word = scan_load8(at);
+    uint32_t digits = (uint32_t)(word >> 16);
+    if ((word & 0xFFFF00000000FFFFULL) != 0x2C22000000002E30ULL || !scan_are_digits(digits, 0xF0F0F0F0))
         return NULL;
-    digits = (word >> 16) << 32;
-    if (scan_other_than_digits(digits | 0x30303030) != 0)
-        return NULL;
-    *price_e4 = (int64_t)scan_eight_digits(digits);
+    digits = (digits & 0x0F0F0F0F) * 2561 >> 8;
+    *price_e4 = (digits & 0x00FF00FF) * 6553601 >> 16;
     return at + 8;
 }
 
@@ -178,6 +183,19 @@ static inline const char *scan_quote(const char *at, const char *end) {
             return at;
     }
     return NULL;
+}
+
+/* Which of four entries have this tag above their lowest `bits` bits: a bit for each. */
+static inline unsigned scan_tagged(const uint32_t *entries, uint32_t tag, int bits) {
+#if defined(__SSE2__)
+    const __m128i tags = _mm_srl_epi32(_mm_loadu_si128((const __m128i *)entries), _mm_cvtsi32_si128(bits));
+    return (unsigned)_mm_movemask_ps(_mm_castsi128_ps(_mm_cmpeq_epi32(tags, _mm_set1_epi32((int)tag))));
+#else
+    unsigned found = 0;
+    for (int i = 0; i < 4; i++)
+        found |= (unsigned)(entries[i] >> bits == tag) << i;
+    return found;
+#endif
 }
 
 /* A hash of the text before `end_of_text` that looks at its first 8 and its last 16 bytes. 16 bytes before and

@@ -4,9 +4,12 @@
 ``BookState`` is the base of a market's book on one connection. Not here: any rule about either.
 """
 
-from libc.string cimport memcpy
+from libc.stdlib cimport free
+from libc.string cimport memcpy, memset
+from posix.stdlib cimport posix_memalign
 
-cdef bytes _BEFORE = b'"market_ticker":"'
+from kalshi_fast._book cimport CACHE_LINE
+
 cdef bytes _BETWEEN = b'","market_id":"'
 cdef bytes _BEHIND = b'","price_dollars":"'
 
@@ -26,8 +29,15 @@ cdef class BookState:
     """
 
     def __cinit__(self, *args, **kwargs):
+        if posix_memalign(<void**>&self.hot, CACHE_LINE, sizeof(Hot)) != 0:
+            self.hot = NULL
+            raise MemoryError
+        memset(self.hot, 0, sizeof(Hot))
         self.book = OrderBook(stale=True)
-        self.key = self.text + len(_BEFORE)
+        self.subscription = None
+
+    def __dealloc__(self):
+        free(self.hot)
 
     @property
     def book(self):
@@ -37,15 +47,39 @@ cdef class BookState:
     @book.setter
     def book(self, OrderBook book not None):
         self._book = book
-        self.levels = &book.levels
+        self.hot.levels = book.levels
+
+    @property
+    def subscription(self):
+        return self._subscription
+
+    @subscription.setter
+    def subscription(self, Sequence subscription):
+        self._subscription = subscription
+        self.hot.subscription = <void*>subscription
+
+    @property
+    def active(self):
+        return bool(self.hot.active)
+
+    @active.setter
+    def active(self, bint active):
+        self.hot.active = active
+
+    @property
+    def ix(self):
+        return self.hot.ix
+
+    @property
+    def id_ix(self):
+        return self.hot.id_ix
 
     def name(self, int32_t ix, int32_t id_ix, str ticker not None, str market_id not None):
         """The market's numbers, and its names as the exchange writes them (an empty id: not known yet)."""
         cdef bytes key = ticker.encode() + _BETWEEN + market_id.encode() + _BEHIND
-        cdef bytes text = _BEFORE + key
-        self.ix = ix
-        self.id_ix = id_ix
         # An id that JSON would have to write in another way is never found as it stands.
         plain = market_id.isascii() and market_id.isprintable()
-        self.key_length = <int>len(key) if market_id and plain and len(text) <= MAX_KEY else 0
-        memcpy(self.text, <const char*>text, min(len(text), MAX_KEY))
+        self.hot.ix = ix
+        self.hot.id_ix = id_ix
+        self.hot.key_length = <int>len(key) if market_id and plain and len(key) <= MAX_KEY else 0
+        memcpy(self.hot.key, <const char*>key, min(len(key), MAX_KEY))

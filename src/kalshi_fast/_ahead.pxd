@@ -1,0 +1,164 @@
+"""Which market a frame is for, and the frames of a read that have not been dealt with yet: what they will need is on
+its way into the cache before their turn comes. Of 500 markets hardly anything is in the fastest cache when it is
+needed, and a frame is done in less time than memory takes to answer.
+
+All of it is a guess, of which nothing is believed: a frame's bytes are looked at when it is dealt with.
+"""
+
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+
+from kalshi_fast._book cimport CACHE_LINE, Levels
+from kalshi_fast._state cimport Hot
+
+cdef extern from "_scan.h" nogil:
+    uint64_t scan_hash(const char* text, const char* end_of_text) noexcept
+    bint scan_same(const char* one, const char* other, Py_ssize_t length) noexcept
+    const char* scan_price(const char* at, int64_t* price_e4) noexcept
+    const char* scan_quote(const char* at, const char* end) noexcept
+    unsigned scan_tagged(const uint32_t* entries, uint32_t tag, int bits) noexcept
+
+cdef extern from *:
+    """
+    /* A line of memory that is about to be written, on its way into the cache as this core's own. */
+    static inline void kf_fetch_to_write(const void *at) {
+    #if defined(__x86_64__)
+        __asm__ volatile("prefetchw %0" : : "m"(*(const char *)at));
+    #else
+        __builtin_prefetch(at, 1);
+    #endif
+    }
+    """
+    void fetch_to_write "kf_fetch_to_write" (const void*) noexcept nogil
+    void prefetch "__builtin_prefetch" (const void*) noexcept nogil
+    int lowest_bit "__builtin_ctz" (unsigned) noexcept nogil
+
+cdef enum:
+    MAX_HEAD = 96  # of what stands before a ticker: at most 49 characters, the number, and 25 behind it
+    FROM_PRICE = 32  # read of price and size in the usual form, and of what stands between them
+    NUMBER_BITS = 20  # of a market on one connection
+    ROW = 4
+    AHEAD = 8  # how many frames are looked at in advance, a power of two
+    _NUMBER = (1 << NUMBER_BITS) - 1
+    _AHEAD_BYTES = 4 + MAX_HEAD + 16  # of a frame, to look at its market: all before it, and some
+
+cdef struct Table:
+    # Of each market its number in ``books`` and from one on, and in the upper bits what else there is of its hash: 0 is
+    # an empty place. As small as can be: every frame reads it somewhere else. In rows of ROW, each filled from its
+    # beginning and looked at as a whole: where in its row a market stands nobody can predict.
+    uint32_t* entries
+    uint64_t mask
+    Hot** books
+
+cdef struct Coming:
+    Hot* state  # of the book that the frame seems to be for, NULL: of none
+    const char* names  # where its ticker begins, if it begins as the one before
+    const char* end
+
+cdef struct Ahead:
+    # They are numbered, and stand at their number modulo AHEAD. The next one is ``first``, those before ``found`` are
+    # known, of those before ``booked`` the book is being fetched, of those before ``levelled`` the level.
+    Coming frames[AHEAD]
+    unsigned first
+    unsigned found
+    unsigned booked
+    unsigned levelled
+
+
+cdef inline uint32_t tag_of(uint64_t hash) noexcept nogil:
+    """What an entry has of a hash beside its place: never 0, which an empty entry has."""
+    return <uint32_t>(hash >> 52) | 1
+
+
+cdef inline Hot* find(const Table* table, const char* start, const char* end, bint sure) noexcept nogil:
+    """The book of the market whose names begin here, NULL when there is none; unless ``sure``, that of which it
+    only seems so."""
+    cdef const char* at = scan_quote(start, end)
+    cdef uint64_t hash, slot
+    cdef unsigned found
+    cdef Hot* state
+    cdef int length
+    if at == NULL:
+        return NULL
+    hash = scan_hash(start, at)
+    slot = hash & table.mask
+    while True:
+        found = scan_tagged(&table.entries[slot], tag_of(hash), NUMBER_BITS)
+        while found != 0:
+            state = table.books[(table.entries[slot + lowest_bit(found)] & _NUMBER) - 1]
+            if not sure:
+                return state
+            length = state.key_length
+            if 0 < length <= end - start - FROM_PRICE and scan_same(start, state.key, length):
+                return state
+            found &= found - 1
+        if table.entries[slot + ROW - 1] == 0:
+            return NULL
+        slot = (slot + ROW) & table.mask
+
+
+cdef inline void _fetch_level(const Coming* coming, Py_ssize_t times_length, const char* limit) noexcept nogil:
+    """The level that the frame seems to change."""
+    cdef const Levels* book = coming.state.levels
+    cdef const char* at = coming.names + coming.state.key_length
+    cdef const char* side = coming.end - times_length - 7
+    cdef int64_t price
+    cdef int slot
+    if limit - at < FROM_PRICE or side < at or side >= limit or scan_price(at, &price) == NULL:
+        return
+    slot = book.slot_of[price]
+    fetch_to_write(&book.qty[side[0] == c'o'][slot])
+    fetch_to_write(&book.bits[side[0] == c'o'][slot >> 6])
+
+
+cdef inline void look_ahead(
+    Ahead* ahead, const Table* table, Py_ssize_t to_names, Py_ssize_t times_length, const char* end, const char* limit
+) noexcept nogil:
+    """What the frames up to ``limit`` need that follow the one which ends here is fetched: first what is known of their
+    market, a few frames later the book, and again some later the level.
+
+    ``to_names`` is how much stands before a market's names, ``times_length`` as in ``DeltaPath``.
+    """
+    cdef Coming* coming
+    cdef unsigned wait_for_market = 2, wait_for_book = 4
+    if ahead.found != ahead.first:
+        end = ahead.frames[(ahead.found - 1) % AHEAD].end
+    while ahead.found - ahead.first < AHEAD and limit - end >= _AHEAD_BYTES:
+        coming = &ahead.frames[ahead.found % AHEAD]
+        coming.names = end + 4 + to_names
+        coming.end = end + 4 + (<unsigned char>end[2] << 8 | <unsigned char>end[3])
+        coming.state = find(table, coming.names, limit, False)
+        if coming.state != NULL:
+            prefetch(coming.state)
+            prefetch(&coming.state.key[CACHE_LINE])
+        end = coming.end
+        ahead.found += 1
+    if limit - end < _AHEAD_BYTES:  # nothing more comes with this read
+        wait_for_market = wait_for_book = 0
+    while ahead.found - ahead.booked > wait_for_market:
+        coming = &ahead.frames[ahead.booked % AHEAD]
+        if coming.state != NULL:
+            fetch_to_write(coming.state.levels)
+            fetch_to_write(&coming.state.levels.sum[0])
+        ahead.booked += 1
+    while ahead.found - ahead.levelled > wait_for_book:
+        coming = &ahead.frames[ahead.levelled % AHEAD]
+        if coming.state != NULL:
+            _fetch_level(coming, times_length, limit)
+        ahead.levelled += 1
+
+
+cdef inline void forget_ahead(Ahead* ahead) noexcept nogil:
+    """What has been found is not what comes."""
+    ahead.first = ahead.booked = ahead.levelled = ahead.found
+
+
+cdef inline Hot* guessed(Ahead* ahead, const char* names) noexcept nogil:
+    """The book that the next frame seems to be for, whose market's names begin here; NULL: no idea."""
+    cdef const Coming* coming = &ahead.frames[ahead.first % AHEAD]
+    if ahead.found == ahead.first:
+        return NULL
+    if coming.names != names:  # something else than a frame of this kind came between
+        forget_ahead(ahead)
+        return NULL
+    ahead.first += 1
+    return coming.state
