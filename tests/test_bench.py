@@ -215,6 +215,38 @@ def test_percentiles_are_of_all_lags_and_so_is_the_histogram() -> None:
     assert all(bound > 0 for bound, _ in counts)
 
 
+def test_rounds_of_a_variant_become_one() -> None:
+    def found(us: float, realtime: bool) -> dict[str, Any]:
+        figures = latency.percentiles(np.full(10, us * 1000))
+        return {
+            **figures,
+            "histogram": latency.histogram(np.full(10, us * 1000)),
+            "from_sent": figures,
+            "sender_late": {**figures, "cpu": 1.0},
+            "capture": {"realtime": realtime},
+        }
+
+    one = latency.combined([found(30, True), found(10, True), found(20, True)])
+    assert (one["p50_us"], one["p999_us"], one["rounds"], one["realtime"]) == (20.0, 20.0, 3, True)
+    assert one["spreads"]["max_us"] == [10.0, 30.0]
+    assert one["from_sent"]["p99_us"] == one["sender_late"]["p99_us"] == 20.0
+    assert [count for _, count in one["histogram"]] == [10, 10, 10]
+    assert not latency.combined([found(1, True), found(1, False)])["realtime"]
+
+    results = Results()
+    assert results.as_json()["latency_p999_us"] is None
+    untuned, tuned = latency.VARIANTS[0].name, latency.TUNED
+    for realtime, of, p50 in ((True, tuned, 7.0), (False, untuned, 9.0)):
+        results.latency = {
+            untuned: latency.combined([found(9, False)]),
+            tuned: latency.combined([found(7, realtime)]),
+        }
+        made = results.as_json()
+        assert (made["latency_of"], made["latency_p50_us"]) == (of, p50)
+        assert made["spreads"]["latency_p50_us"] == [p50, p50]
+        assert f"half of all rows ({of})" in tables.text(results)
+
+
 @pytest.mark.parametrize("tls", [False, True])
 def test_all_receivers_get_all_frames_from_the_sender(*, tls: bool) -> None:
     n = 2_000

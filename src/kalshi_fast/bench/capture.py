@@ -41,6 +41,7 @@ from kalshi_fast.recorder import Recorder
 from kalshi_fast.recording import READY_SLOTS
 from kalshi_fast.ring import Ring
 from kalshi_fast.session import Session
+from kalshi_fast.tuning.priority import set_fifo
 from kalshi_fast.tuning.spin import Spinner
 
 if TYPE_CHECKING:
@@ -49,13 +50,15 @@ if TYPE_CHECKING:
 
 SLOTS: Final = 1000
 FLUSH_S: Final = 0.01
+FIFO: Final = 50  # as docs/tuning.md has it
 _MARGIN_S: Final = 60
 
 
 @dataclass(frozen=True)
 class Task:
     """``lags_file``: gets the ns of every frame after the warm ones. ``core``: of this process;
-    ``writer_core``: of the other. ``busy``: never sleeps in the event loop. ``directory``: of the stores, if
+    ``writer_core``: of the other. ``busy``: never sleeps in the event loop. ``fifo``: with real-time
+    priority, where it may be had. ``directory``: of the stores, if
     there are any. ``floor``: nothing is recorded, only the time of each frame is read."""
 
     url: str
@@ -67,6 +70,7 @@ class Task:
     core: int | None = None
     writer_core: int | None = None
     busy: bool = False
+    fifo: bool = False
     directory: str | None = None
     floor: bool = False
 
@@ -154,11 +158,21 @@ def floor(task: Task) -> dict[str, Any]:
     listener = LagFloor(
         warm, warm + task.frames, lambda transport: transport.send(picows.WSMsgType.TEXT, GO), done.set
     )
-    pin(task.core)
+    realtime = placed(task)
     with no_collections():
         uvloop.run(connected(task, listener, done))
     Path(task.lags_file).write_bytes(listener.lags_ns().tobytes())
-    return {"frames": listener.frames}
+    return {"frames": listener.frames, "realtime": realtime}
+
+
+def placed(task: Task) -> bool:
+    """On its core, with its priority. Whether that is a real-time one."""
+    pin(task.core)
+    if task.fifo:
+        with suppress(TuningError):
+            set_fifo(FIFO)
+            return True
+    return False
 
 
 def recorded(task: Task) -> dict[str, Any]:
@@ -175,7 +189,7 @@ def recorded(task: Task) -> dict[str, Any]:
         writer = started_writer(ring, Path(task.directory))
         _clock.not_before(writer.floor_ns + 1)
         pool = ProbedPool(ring, books.tickers, books.ids, writer.wake, writer.floor_ns)
-    pin(task.core)
+    realtime = placed(task)
     pool.probe = probe
     recorder = Recorder(books, pool, pool.deliver, seal_rows=BATCH_ROWS)
     with no_collections():
@@ -184,7 +198,7 @@ def recorded(task: Task) -> dict[str, Any]:
     if counts.gaps or counts.rejected or counts.frames != 1 + task.warm + task.frames:
         raise WrongResultError(f"expected {1 + task.warm + task.frames} usable frames, got {counts}")
     Path(task.lags_file).write_bytes(probe.lags_ns()[-task.frames :].tobytes())
-    figures: dict[str, Any] = {"events": counts.events}
+    figures: dict[str, Any] = {"events": counts.events, "realtime": realtime}
     if writer is not None:
         while not pool.pump():
             time.sleep(0.005)

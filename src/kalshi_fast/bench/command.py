@@ -10,7 +10,7 @@ import sys
 import time
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from kalshi_fast.bench import burst, inprocess, instructions, latency, plot, sockets, tables
 from kalshi_fast.bench.cpus import cores, machine, pinned
@@ -36,6 +36,7 @@ class Size:
     socket_deltas: int
     socket_rounds: int
     latency_s: float
+    latency_rounds: int
     variants: tuple[latency.Variant, ...]
 
 
@@ -45,14 +46,16 @@ QUICK: Final = Size(
     socket_deltas=150_000,
     socket_rounds=4,
     latency_s=2.5,
-    variants=(latency.VARIANTS[0], latency.VARIANTS[2]),
+    latency_rounds=1,
+    variants=latency.QUICK,
 )
 FULL: Final = Size(
     deltas=50_000,
     rounds=21,
     socket_deltas=400_000,
     socket_rounds=11,
-    latency_s=10.5,
+    latency_s=5.5,
+    latency_rounds=5,
     variants=latency.VARIANTS,
 )
 
@@ -77,15 +80,7 @@ def measure(size: Size, parts: tuple[str, ...], say: Callable[[str], None]) -> R
     if "sockets" in parts:
         _sockets(results, size, sender_core, core, say)
     if "latency" in parts:
-        frames = N_MARKETS + round(size.latency_s * latency.RATE)
-        for tls in sorted({variant.tls for variant in size.variants}):
-            say("latency: the sender makes its frames")
-            with sending(frames, tls=tls, core=sender_core) as sender:
-                for variant in size.variants:
-                    if variant.tls == tls:
-                        say(f"latency: {variant.name}")
-                        found = latency.measured(sender, variant, size.latency_s, placed)
-                        results.latency[variant.name] = found
+        _latency(results, size, placed, say)
     if "burst" in parts:
         say("burst: the sender makes its frames")
         with sending(N_MARKETS + burst.FRAMES, tls=False, core=sender_core) as sender:
@@ -97,6 +92,25 @@ def measure(size: Size, parts: tuple[str, ...], say: Callable[[str], None]) -> R
             results.reasons["instructions_per_frame"] = reason
     results.about["seconds"] = round(time.monotonic() - started, 1)
     return results
+
+
+def _latency(
+    results: Results, size: Size, placed: tuple[int, int] | None, say: Callable[[str], None]
+) -> None:
+    frames = N_MARKETS + round(size.latency_s * latency.RATE)
+    rounds: dict[str, list[dict[str, Any]]] = {variant.name: [] for variant in size.variants}
+    with ExitStack() as stack:
+        say("latency: the senders make their frames")
+        senders = {
+            tls: stack.enter_context(sending(frames, tls=tls, core=placed[0] if placed is not None else None))
+            for tls in {variant.tls for variant in size.variants}
+        }
+        for number in range(1, size.latency_rounds + 1):
+            for variant in size.variants:
+                say(f"latency: round {number} of {size.latency_rounds}: {variant.name}")
+                found = latency.measured(senders[variant.tls], variant, size.latency_s, placed)
+                rounds[variant.name].append(found)
+    results.latency = {name: latency.combined(found) for name, found in rounds.items()}
 
 
 def _sockets(

@@ -11,9 +11,11 @@ that only reads the time of each. Not here: what the capture process is (``captu
 from __future__ import annotations
 
 import json
+import statistics
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -44,25 +46,31 @@ class Variant:
     name: str
     sinks: bool = False
     busy: bool = False
+    fifo: bool = False
     tls: bool = False
     floor: bool = False
 
 
 VARIANTS: Final = (
     Variant("sinks off"),
+    Variant("sinks off, real-time priority", fifo=True),
     Variant("sinks off, busy polling", busy=True),
     Variant("both sinks writing", sinks=True),
+    Variant("both sinks writing, real-time priority", sinks=True, fifo=True),
     Variant("both sinks writing, busy polling", sinks=True, busy=True),
-    Variant("sinks off, over wss://", tls=True),
+    Variant("sinks off, over wss://, real-time priority", tls=True, fifo=True),
     Variant("picows alone (the floor)", floor=True),
+    Variant("picows alone, real-time priority", floor=True, fifo=True),
     Variant("picows alone, busy polling", floor=True, busy=True),
 )
+QUICK: Final = VARIANTS[:2] + VARIANTS[5:6]
+TUNED: Final = VARIANTS[1].name  # the figure that is promised, as docs/tuning.md says to run it
 
 
 def measured(
     sending: Sending, variant: Variant, seconds: float, cores: tuple[int, int] | None
 ) -> dict[str, Any]:
-    """Percentiles in us, the histogram, and how late the sender was."""
+    """One round: percentiles in us, the histogram, and how late the sender was."""
     frames = round(seconds * RATE)
     sender_core, core = cores if cores is not None else (None, None)
     # With the writer on its core the sender sleeps between instants, or nothing would be written; it has
@@ -81,6 +89,7 @@ def measured(
             core=core,
             writer_core=sender_core,
             busy=variant.busy,
+            fifo=variant.fifo,
             directory=str(directory) if variant.sinks else None,
             floor=variant.floor,
         )
@@ -108,6 +117,36 @@ def measured(
             "cpu": round(said["cpu_s"] / seconds, 2),
         },
         "capture": json.loads(done.stdout.splitlines()[-1]),
+    }
+
+
+def combined(rounds: list[dict[str, Any]]) -> dict[str, Any]:
+    """Several rounds of a variant: the median of each percentile, in ``spreads`` the least and the most of it;
+    the histogram is of all rows."""
+    counts: Counter[float] = Counter()
+    for found in rounds:
+        counts.update(dict(found["histogram"]))
+
+    def medians(of: list[dict[str, Any]]) -> dict[str, float]:
+        return {f"{name}_us": statistics.median(one[f"{name}_us"] for one in of) for name in PERCENTILES}
+
+    spreads = {
+        f"{name}_us": [min(values), max(values)]
+        for name in PERCENTILES
+        if (values := [found[f"{name}_us"] for found in rounds])
+    }
+    return {
+        **rounds[-1],
+        **medians(rounds),
+        "spreads": spreads,
+        "rounds": len(rounds),
+        "histogram": sorted(counts.items()),
+        "from_sent": medians([found["from_sent"] for found in rounds]),
+        "sender_late": {
+            **rounds[-1]["sender_late"],
+            **medians([found["sender_late"] for found in rounds]),
+        },
+        "realtime": all(found["capture"]["realtime"] for found in rounds),
     }
 
 

@@ -27,7 +27,7 @@ PROMISED: Final = (
     ("ratio_ws_noop", "of the frames/s of picows that only counts, ws://"),
     ("ratio_wss_noop", "of the same over wss://"),
     ("ratio_websockets", "times the frames/s of `websockets` doing nothing"),
-    ("latency_p50_us", "us from wire to column at 50,000 frames/s, half of all rows (sinks off)"),
+    ("latency_p50_us", "us from wire to column at 50,000 frames/s, half of all rows ({latency_of})"),
     ("latency_p999_us", "us, 99.9 % of them"),
     ("instructions_per_frame", "instructions per delta frame (callgrind)"),
 )
@@ -60,6 +60,10 @@ def text(results: Results) -> str:
             ):
                 values = "".join(f"{found[f'{key}_us']:>10,.1f}" for key in _PERCENTILES)
                 lines.append(f"  {what:<62}{values}")
+            if figures["rounds"] > 1:
+                least = "".join(f"{figures['spreads'][f'{key}_us'][0]:>10,.1f}" for key in _PERCENTILES)
+                most = "".join(f"{figures['spreads'][f'{key}_us'][1]:>10,.1f}" for key in _PERCENTILES)
+                lines += [f"  {'  the least of its rounds':<62}{least}", f"  {'  the most':<62}{most}"]
     if results.burst is not None:
         burst = results.burst
         lines += [
@@ -92,7 +96,9 @@ def _promise(made: dict[str, Any], key: str, what: str) -> str:
     if value is None:
         return f"{'-':>12}  {what}: {made['reasons'][key]}"
     spread = made["spreads"].get(key)
-    return f"{value:>12,.2f}  {what}" + (f" ({spread[0]:,.2f}-{spread[1]:,.2f})" if spread else "")
+    return f"{value:>12,.2f}  {what.format_map(made)}" + (
+        f" ({spread[0]:,.2f}-{spread[1]:,.2f})" if spread else ""
+    )
 
 
 def markdown(results: Results) -> str:
@@ -114,9 +120,18 @@ def markdown(results: Results) -> str:
         lines += ["", "| us from wire to column, 50,000 frames/s | p50 | p90 | p99 | p99.9 | max |"]
         lines += ["|---|---:|---:|---:|---:|---:|"]
         for name, figures in results.latency.items():
-            values = " | ".join(f"{figures[f'{key}_us']:,.1f}" for key in _PERCENTILES)
+            values = " | ".join(_of_rounds(figures, f"{key}_us") for key in _PERCENTILES)
             lines.append(f"| {name} | {values} |")
     return "\n".join(lines)
+
+
+def _of_rounds(figures: dict[str, Any], key: str) -> str:
+    least, most = (f"{_us(value)}" for value in figures["spreads"][key])
+    return f"{_us(figures[key])} ({least}-{most})" if figures["rounds"] > 1 else _us(figures[key])
+
+
+def _us(value: float) -> str:
+    return f"{value:,.1f}" if value < 100 else f"{value:,.0f}"
 
 
 def _groups(results: Results) -> Iterator[tuple[str, list[tuple[str, Any, str, str]]]]:
