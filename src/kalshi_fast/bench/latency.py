@@ -121,7 +121,7 @@ def measured(
 
 
 def combined(rounds: list[dict[str, Any]]) -> dict[str, Any]:
-    """Several rounds of a variant: the median of each percentile, in ``spreads`` the least and the most of it;
+    """Several rounds of a variant: the median of each percentile, in ``spreads`` its least and most;
     the histogram is of all rows."""
     counts: Counter[float] = Counter()
     for found in rounds:

@@ -119,7 +119,7 @@ class Results:
         }
 
     def _latency_of(self) -> str | None:
-        """Whose figures are the promised ones: those of a process run as docs/tuning.md says, if it may be."""
+        """Whose figures are promised: those of a process run as docs/tuning.md says, if it may be."""
         tuned = self.latency.get(latency.TUNED)
         if tuned is None or tuned["realtime"]:
             return None if tuned is None else latency.TUNED
