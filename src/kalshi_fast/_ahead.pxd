@@ -38,6 +38,8 @@ cdef enum:
     NUMBER_BITS = 20  # of a market on one connection
     ROW = 4
     AHEAD = 8  # how many frames are looked at in advance, a power of two
+    _FOR_MARKET = 2  # frames, while memory answers
+    _FOR_BOOK = 2
     _NUMBER = (1 << NUMBER_BITS) - 1
     _AHEAD_BYTES = 4 + MAX_HEAD + 16  # of a frame, to look at its market: all before it, and some
 
@@ -119,32 +121,35 @@ cdef inline void look_ahead(
     ``to_names`` is how much stands before a market's names, ``times_length`` as in ``DeltaPath``.
     """
     cdef Coming* coming
-    cdef unsigned wait_for_market = 2, wait_for_book = 4
-    if ahead.found != ahead.first:
-        end = ahead.frames[(ahead.found - 1) % AHEAD].end
-    while ahead.found - ahead.first < AHEAD and limit - end >= _AHEAD_BYTES:
-        coming = &ahead.frames[ahead.found % AHEAD]
+    cdef unsigned found = ahead.found, room = ahead.first + AHEAD - found, i
+    cdef unsigned up_to_book, up_to_level
+    if room < AHEAD:
+        end = ahead.frames[(found - 1) % AHEAD].end
+    while room > 0 and limit - end >= _AHEAD_BYTES:
+        coming = &ahead.frames[found % AHEAD]
         coming.names = end + 4 + to_names
-        coming.end = end + 4 + (<unsigned char>end[2] << 8 | <unsigned char>end[3])
+        end += 4 + (<unsigned char>end[2] << 8 | <unsigned char>end[3])
+        coming.end = end
         coming.state = find(table, coming.names, limit, False)
         if coming.state != NULL:
             prefetch(coming.state)
             prefetch(&coming.state.key[CACHE_LINE])
-        end = coming.end
-        ahead.found += 1
-    if limit - end < _AHEAD_BYTES:  # nothing more comes with this read
-        wait_for_market = wait_for_book = 0
-    while ahead.found - ahead.booked > wait_for_market:
-        coming = &ahead.frames[ahead.booked % AHEAD]
+        found += 1
+        room -= 1
+    ahead.found = up_to_book = up_to_level = found
+    if room == 0:  # else nothing more comes with this read
+        up_to_book -= _FOR_MARKET
+        up_to_level -= _FOR_MARKET + _FOR_BOOK
+    for i in range(ahead.booked, up_to_book):
+        coming = &ahead.frames[i % AHEAD]
         if coming.state != NULL:
             fetch_to_write(coming.state.levels)
             fetch_to_write(&coming.state.levels.sum[0])
-        ahead.booked += 1
-    while ahead.found - ahead.levelled > wait_for_book:
-        coming = &ahead.frames[ahead.levelled % AHEAD]
+    for i in range(ahead.levelled, up_to_level):
+        coming = &ahead.frames[i % AHEAD]
         if coming.state != NULL:
             _fetch_level(coming, times_length, limit)
-        ahead.levelled += 1
+    ahead.booked, ahead.levelled = up_to_book, up_to_level
 
 
 cdef inline void forget_ahead(Ahead* ahead) noexcept nogil:
