@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Any
 from kalshi_fast import wire
 from kalshi_fast.link import Link
 from kalshi_fast.session import CHANNEL, Session
+from kalshi_fast.subscription import Limits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from kalshi_fast._columns import EventColumns, LevelColumns
     from kalshi_fast.recorder import Recorder
+
+LIMITS = Limits()
 
 
 def rows(columns: EventColumns | LevelColumns, *names: str) -> Iterator[tuple[Any, ...]]:
@@ -23,10 +26,16 @@ def rows(columns: EventColumns | LevelColumns, *names: str) -> Iterator[tuple[An
 
 
 def link(
-    recorder: Recorder, tickers: Iterable[str], clock: Callable[[], int], *, use_yes_price: bool = False
+    recorder: Recorder,
+    tickers: Iterable[str],
+    clock: Callable[[], int],
+    *,
+    use_yes_price: bool = False,
+    limits: Limits = LIMITS,
 ) -> Link:
     """Not connected yet: see ``grant``."""
-    session = Session(tickers, clock=clock, rng=random.Random(1), use_yes_price=use_yes_price)
+    rng = random.Random(1)
+    session = Session(tickers, clock=clock, rng=rng, use_yes_price=use_yes_price, limits=limits)
     return Link(recorder, session)
 
 

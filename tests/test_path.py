@@ -18,6 +18,7 @@ from kalshi_fast.bench.workload import on_the_wire
 from kalshi_fast.books import Books
 from kalshi_fast.pool import LocalPool
 from kalshi_fast.recorder import Recorder
+from kalshi_fast.subscription import Limits
 from test_wire import mutated
 
 if TYPE_CHECKING:
@@ -345,12 +346,12 @@ def test_sequence_numbers_of_every_length_are_counted_on() -> None:
 
 
 class Many(Rig):
-    """5,000 markets, more than one subscription carries."""
+    """5,000 markets (or so many), more than one subscription carries."""
 
-    def __init__(self, *, fast: bool) -> None:
+    def __init__(self, *, fast: bool, markets: int = 5000, limits: Limits = links.LIMITS) -> None:
         super().__init__(fast=fast, seal_rows=20_000)
-        self.names = [f"KX{n}-T{n % 7}" for n in range(5000)]
-        self.link = links.link(self.recorder, self.names, lambda: self.now)
+        self.names = [f"KX{n}-T{n % 7}" for n in range(markets)]
+        self.link = links.link(self.recorder, self.names, lambda: self.now, limits=limits)
         self.link.on_connected(1, 1)
         for number, _ in enumerate(list(self.link.session.outbox), 1):
             self.feed(
@@ -394,6 +395,25 @@ def test_a_read_may_be_of_several_subscriptions() -> None:
         rng = random.Random(7)
         rig.read([rig.delta(rng.choice((0, 1, 1500, 4999))) for _ in range(400)])
     assert rigs[0].state() == rigs[1].state()
+
+
+def test_more_subscriptions_than_the_path_knows_at_a_time() -> None:
+    """Their numbers are of different lengths; one misses a frame, one is told twice, one ends meanwhile."""
+    limits = Limits(markets_per_subscription=4)
+    rigs = [Many(fast=fast, markets=40, limits=limits) for fast in (True, False)]
+    for rig in rigs:
+        assert len(rig.subscriptions) == 10
+        for sid, seq in ((2, 8), (3, 10**15), (9, 97), (10, 9_998)):
+            rig.subscriptions[sid].next_seq, rig.seqs[sid] = seq, seq - 1
+        rng = random.Random(3)
+        rig.read([rig.delta(rng.randrange(40)) for _ in range(700)])
+        assert rig.recorder.counts.deltas == 700
+        rig.next_seq(rig.names[3])
+        told = [rig.delta(rng.randrange(40)) for _ in range(300)]
+        told[150:150] = [told[10], b'{"id":99,"sid":3,"seq":%d,"type":"unsubscribed"}' % rig.seqs[3]]
+        rig.read(told, rest=b"\x81\x7e")
+    assert rigs[0].state() == rigs[1].state()
+    assert rigs[0].recorder.counts.gaps > 0
 
 
 def test_markets_that_are_let_go_are_not_looked_for_in_advance() -> None:

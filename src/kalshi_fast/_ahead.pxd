@@ -40,6 +40,9 @@ cdef enum:
     AHEAD = 8  # how many frames are looked at in advance, a power of two
     _FOR_MARKET = 2  # frames, while memory answers
     _FOR_BOOK = 2
+    _TO_SID = 32
+    _TO_SEQ = 7  # from behind the sid
+    _TO_NAMES = 25  # from behind the number
     _NUMBER = (1 << NUMBER_BITS) - 1
     _AHEAD_BYTES = 4 + MAX_HEAD + 16  # of a frame, to look at its market: all before it, and some
 
@@ -112,13 +115,25 @@ cdef inline void _fetch_level(const Coming* coming, Py_ssize_t times_length, con
     fetch_to_write(&book.bits[side[0] == c'o'][slot >> 6])
 
 
+cdef inline const char* _names_of(const char* frame) noexcept nogil:
+    """Where a market's names begin in a frame whose sid or number is longer or shorter than that of the one before."""
+    cdef const char* at = frame + _TO_SID
+    while c'0' <= at[0] <= c'9' and at < frame + _TO_SID + 10:
+        at += 1
+    at += _TO_SEQ
+    frame = at
+    while c'0' <= at[0] <= c'9' and at < frame + 16:
+        at += 1
+    return at + _TO_NAMES
+
+
 cdef inline void look_ahead(
     Ahead* ahead, const Table* table, Py_ssize_t to_names, Py_ssize_t times_length, const char* end, const char* limit
 ) noexcept nogil:
     """What the frames up to ``limit`` need that follow the one which ends here is fetched: first what is known of their
     market, a few frames later the book, and again some later the level.
 
-    ``to_names`` is how much stands before a market's names, ``times_length`` as in ``DeltaPath``.
+    ``to_names`` is how much stands before a market's names in the frame before, ``times_length`` as in ``DeltaPath``.
     """
     cdef Coming* coming
     cdef unsigned found = ahead.found, room = ahead.first + AHEAD - found, i
@@ -128,6 +143,8 @@ cdef inline void look_ahead(
     while room > 0 and limit - end >= _AHEAD_BYTES:
         coming = &ahead.frames[found % AHEAD]
         coming.names = end + 4 + to_names
+        if (coming.names - 1)[0] != c'"' or (coming.names - 2)[0] != c':':
+            coming.names = _names_of(end + 4)
         end += 4 + (<unsigned char>end[2] << 8 | <unsigned char>end[3])
         coming.end = end
         coming.state = find(table, coming.names, limit, False)

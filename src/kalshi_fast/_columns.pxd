@@ -77,18 +77,18 @@ cdef enum:
     MOST_STAGED = 64
 
 cdef struct StagedRows:
-    # Deltas of one read and one subscription on their way to the columns: a row written straight to those touches
+    # Deltas of one read on their way to the columns: a row written straight to those touches
     # nineteen places far apart, a block of rows copied column by column a few, one after the other.
     Py_ssize_t n
     Py_ssize_t most  # so many, for the columns or the block have no room for more
     int8_t type
     uint64_t conn_id
-    uint32_t sid
     int64_t ingest_ns
     uint64_t seq[MOST_STAGED]
     int64_t qty_e2[MOST_STAGED]
     int64_t size_e2[MOST_STAGED]  # of the level, after the change
     int64_t ts_us[MOST_STAGED]
+    uint32_t sid[MOST_STAGED]
     int32_t market_ix[MOST_STAGED]
     int32_t id_ix[MOST_STAGED]
     uint16_t price_e4[MOST_STAGED]
@@ -100,11 +100,10 @@ cdef inline void append_staged(EventRows* events, LevelRows* levels, StagedRows*
     for i in range(n):
         events.type[first + i] = staged.type
     for i in range(n):
-        events.sid[first + i] = staged.sid
-    for i in range(n):
         events.conn_id[first + i] = staged.conn_id
     for i in range(n):
         events.ingest_ns[first + i] = levels.ingest_ns[first_level + i] = staged.ingest_ns
+    memcpy(&events.sid[first], staged.sid, n * sizeof(uint32_t))
     memcpy(&events.seq[first], staged.seq, n * sizeof(uint64_t))
     memcpy(&events.market_ix[first], staged.market_ix, n * sizeof(int32_t))
     memcpy(&events.id_ix[first], staged.id_ix, n * sizeof(int32_t))

@@ -15,13 +15,17 @@ cdef enum Taken:
 cdef enum:
     MAX_TIMES = 96
     SEQ_DIGITS = 16
+    HEADS = 8  # of so many subscriptions the next frame is known
 
 cdef struct Head:
-    char text[MAX_HEAD]  # how the frame will begin, up to its ticker
+    # Of the next frame of a subscription.
+    char text[MAX_HEAD]  # how it will begin, up to its ticker
     Py_ssize_t length  # 0: not known
     Py_ssize_t to_seq  # what stands before the number
     char* last_digit  # of the number
     uint64_t seq  # the number
+    uint32_t sid
+    void* subscription  # its Sequence
 
 @cython.final
 cdef class DeltaPath:
@@ -32,10 +36,11 @@ cdef class DeltaPath:
     cdef list states  # whose ``hot`` the table has
     cdef Ahead ahead
     cdef bytes read  # what ``take`` was given
-    # The frame before had this subscription, and the next one begins so.
-    cdef Sequence last
-    cdef Head head
-    # Its times, from the comma to the last digit but three of ts_ms; and what time those digits are.
+    # The frame before had this head; that of a sid stands at its number modulo HEADS.
+    cdef Head* head
+    cdef Head heads[HEADS]
+    cdef list subscriptions_of_heads
+    # The times of the frame before, from the comma to the last digit but three of ts_ms; and what time those digits are.
     cdef char times[MAX_TIMES]
     cdef Py_ssize_t times_length
     cdef int64_t second_us
@@ -60,7 +65,9 @@ cdef class DeltaPath:
     cdef void _write_rows(self) noexcept nogil
     cdef bint _begin_block(self, int64_t ingest_ns) noexcept nogil
     cdef _widen(self)
-    cdef bint _turn_to(self, const char* text, const char* end)
+    cdef Head* _head_of(self, const char* text, const char* end) except? NULL
+    cdef bint _learn(self, Head* head, uint32_t sid) except -1
+    cdef void _forget_heads(self) noexcept
     cdef int64_t _times(self, const char* at, const char* end, int64_t ingest_ns) noexcept nogil
     cdef void _keep_times(self, const char* times, Py_ssize_t length, int64_t ts_us) noexcept nogil
     cdef _insert(self, uint32_t number)

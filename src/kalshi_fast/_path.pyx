@@ -103,6 +103,8 @@ cdef class DeltaPath:
     def __cinit__(self, dict subscriptions not None, bint no_on_yes_scale=False):
         self.subscriptions = subscriptions
         self.no_on_yes_scale = no_on_yes_scale
+        self.head = &self.heads[0]
+        self._forget_heads()
         self.names = []
         self.states = []
         self.table.entries = <uint32_t*>calloc(1024, sizeof(uint32_t))
@@ -182,8 +184,7 @@ cdef class DeltaPath:
         self.event_columns, self.events = events, &events.rows
         self.level_columns, self.levels = levels, &levels.rows
         self.seal_rows = seal_rows
-        self.last = None
-        self.head.length = 0
+        self._forget_heads()
         self.staged.most = 0
 
     def take(
@@ -232,28 +233,46 @@ cdef class DeltaPath:
         self.staged.most = min(room, MOST_STAGED, max(self.seal_rows - self.events.n, 1))
         return room > 0
 
-    cdef bint _turn_to(self, const char* text, const char* end):
-        """Another subscription than that of the frame before: its head from now on. False when it is none of
-        ours, or written in another way."""
+    cdef void _forget_heads(self) noexcept:
+        cdef int i
+        for i in range(HEADS):
+            self.heads[i].length = 0
+        self.subscriptions_of_heads = [None] * HEADS
+
+    cdef Head* _head_of(self, const char* text, const char* end) except? NULL:
+        """The head of a frame that is not the next one of the subscription before. NULL when it is none of ours, not the
+        next one of its own either, or written in another way."""
         cdef const char* at = text + _HEAD_LENGTH
         cdef uint64_t sid = 0
-        self.last = None
-        self.head.length = 0
-        self.flush()
+        cdef Head* head
+        if not scan_same(text, _HEAD, _HEAD_LENGTH):
+            return NULL
         while at < end and c'0' <= at[0] <= c'9' and sid <= _MAX_SID:
             sid = sid * 10 + <uint64_t>(at[0] - c'0')
             at += 1
-        text += _HEAD_LENGTH
-        if at == text or sid > _MAX_SID or (text[0] == c'0' and at - text > 1):
+        if sid > _MAX_SID:
+            return NULL
+        head = &self.heads[sid % HEADS]
+        if (head.length == 0 or head.sid != sid) and not self._learn(head, <uint32_t>sid):
+            return NULL
+        self.head = head
+        if head.seq != (<Sequence>head.subscription).next_seq:
+            expect_seq(head, (<Sequence>head.subscription).next_seq)
+        return head if scan_same(text, head.text, head.length) else NULL
+
+    cdef bint _learn(self, Head* head, uint32_t sid) except -1:
+        """The subscription with this sid has this head from now on; False when there is none."""
+        cdef Sequence subscription = self.subscriptions.get(sid)
+        head.length = 0
+        self.subscriptions_of_heads[sid % HEADS] = subscription
+        if subscription is None:
             return False
-        self.last = self.subscriptions.get(sid)
-        if self.last is None:
-            return False
-        head = b'{"type":"orderbook_delta","sid":%d,"seq":' % sid
-        memcpy(self.head.text, <const char*>head, len(head))
-        self.head.to_seq = len(head)
-        self.staged.sid = <uint32_t>sid
-        expect_seq(&self.head, self.last.next_seq)
+        text = b'{"type":"orderbook_delta","sid":%d,"seq":' % sid
+        memcpy(head.text, <const char*>text, len(text))
+        head.to_seq = len(text)
+        head.sid = sid
+        head.subscription = <void*>subscription
+        expect_seq(head, subscription.next_seq)
         return True
 
     cdef void _keep_times(self, const char* times, Py_ssize_t length, int64_t ts_us) noexcept nogil:
@@ -267,7 +286,7 @@ cdef class DeltaPath:
     ) except? NOT_TAKEN:
         """One frame, behind which there are ``tail`` more bytes of the same read. Its row may not be in the columns
         until ``flush`` is called, which is for the caller to do, also when the frame is not taken."""
-        cdef Head* head = &self.head
+        cdef Head* head = self.head
         cdef const char* at
         cdef const char* start
         cdef const char* end = text + length
@@ -282,14 +301,13 @@ cdef class DeltaPath:
         # A bound for all that is read up to the side: what stands between the fields is longer than any field.
         if length < _SHORTEST:
             return NOT_TAKEN
-        if head.length > 0 and self.last.next_seq != head.seq:
-            expect_seq(head, self.last.next_seq)
+        if head.length > 0 and (<Sequence>head.subscription).next_seq != head.seq:
+            expect_seq(head, (<Sequence>head.subscription).next_seq)
         if head.length == 0 or not scan_same(text, head.text, head.length):
-            if not scan_same(text, _HEAD, _HEAD_LENGTH) or not self._turn_to(text, end):
+            head = self._head_of(text, end)
+            if head == NULL:
                 return NOT_TAKEN
-            if not scan_same(text, head.text, head.length):
-                return NOT_TAKEN
-        if self.last.ended:
+        if (<Sequence>head.subscription).ended:
             return NOT_TAKEN
 
         start = text + head.length
@@ -305,7 +323,7 @@ cdef class DeltaPath:
                 return NOT_TAKEN
         length = state.key_length
         book = state.levels
-        if state.subscription != <void*>self.last or book.stale:
+        if state.subscription != head.subscription or book.stale:
             return NOT_TAKEN
 
         start += length
@@ -366,14 +384,14 @@ cdef class DeltaPath:
         self.taken += 1
         row = staged.n
         if state.active:
-            staged.seq[row] = head.seq
+            staged.sid[row], staged.seq[row] = head.sid, head.seq
             staged.market_ix[row], staged.id_ix[row] = state.ix, state.id_ix
             staged.side[row], staged.price_e4[row] = side, price
             staged.qty_e2[row], staged.size_e2[row] = change, after
             staged.ts_us[row] = ts_us
             staged.n = row + 1
         count_on(head)
-        self.last.next_seq = head.seq
+        (<Sequence>head.subscription).next_seq = head.seq
         if not state.active or row + 1 < staged.most:
             return TAKEN
         self._write_rows()
