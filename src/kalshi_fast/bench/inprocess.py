@@ -17,7 +17,7 @@ from kalshi_fast.bench.peers import peer, why_not
 from kalshi_fast.bench.rig import BATCH_ROWS, Rig, WrongResultError
 from kalshi_fast.bench.rounds import Contender, Timed
 from kalshi_fast.bench.seed_style import SeedStyleRecorder
-from kalshi_fast.bench.workload import N_MARKETS, N_WARM, changes, tickers
+from kalshi_fast.bench.workload import N_MARKETS, N_WARM, changes, spread, tickers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 PIPELINE: Final = "pipeline"
 OURS: Final = "kalshi-fast: decode, sequence, book, columns"
 OURS_NO_ROWS: Final = "kalshi-fast: decode, sequence, book (a standby's: no rows)"
+SIDS: Final = 5
+OURS_SIDS: Final = f"kalshi-fast: the same of {SIDS} subscriptions in turn"
 SEED: Final = "the usual Python recorder rebuilt: orjson, books of dicts, rows as dicts"
 SEED_JSON: Final = "the same with json"
 PYKALSHI: Final = "pykalshi: parser and OrderbookManager"
@@ -45,15 +47,17 @@ DECODED_FRAMES: Final = 20_000
 
 def pipelines(frames: list[bytes]) -> list[Contender]:
     """``frames``: warm ones first (see ``workload``), then those that are measured."""
+    of_many = spread(frames, SIDS)
     found = [
         Contender(PIPELINE, OURS, Timed(len(frames) - N_WARM, lambda: ours(frames))),
+        Contender(PIPELINE, OURS_SIDS, Timed(len(frames) - N_WARM, lambda: ours(of_many, sids=SIDS))),
         Contender(PIPELINE, OURS_NO_ROWS, Timed(len(frames) - N_WARM, lambda: ours(frames, rows=False))),
         Contender(PIPELINE, SEED_JSON, Timed(SLOW_FRAMES, lambda: seed(frames, json.loads))),
         Contender("decode", MSGSPEC, Timed(DECODED_FRAMES, lambda: decode(frames, wire.decode))),
         Contender("decode", JSON, Timed(SLOW_FRAMES, lambda: decode(frames, json.loads, SLOW_FRAMES))),
     ]
     if (orjson := peer("orjson")) is not None:
-        found.insert(2, Contender(PIPELINE, SEED, Timed(SLOW_FRAMES, lambda: seed(frames, orjson.loads))))
+        found.insert(3, Contender(PIPELINE, SEED, Timed(SLOW_FRAMES, lambda: seed(frames, orjson.loads))))
         found.append(Contender("decode", ORJSON, Timed(DECODED_FRAMES, lambda: decode(frames, orjson.loads))))
     else:
         found += [Contender(group, name, None, why_not("orjson")) for group, name in _WITH_ORJSON]
@@ -88,8 +92,8 @@ def stages() -> list[Contender]:
 # --- pipelines --------------------------------------------------------------------------------------
 
 
-def ours(frames: list[bytes], *, rows: bool = True) -> Prepared:
-    rig = Rig(tickers())
+def ours(frames: list[bytes], *, rows: bool = True, sids: int = 1) -> Prepared:
+    rig = Rig(tickers(), sids=sids)
     rig.warm(frames[:N_WARM])
     measured = Frames(frames[N_WARM:])
     if not rows:

@@ -52,7 +52,7 @@ def draw(results: Results, file: Path) -> None:
             (contender.name, figure)
             for contender in results.contenders
             if contender.group == group
-            and contender.name != inprocess.OURS_NO_ROWS
+            and contender.name not in (inprocess.OURS_SIDS, inprocess.OURS_NO_ROWS)
             and (figure := results.figure(contender.name)) is not None
         ]
         if not rows:

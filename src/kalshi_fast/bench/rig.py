@@ -23,6 +23,7 @@ from kalshi_fast.receiver import Receiver
 from kalshi_fast.recorder import Recorder
 from kalshi_fast.ring import Ring
 from kalshi_fast.session import CHANNEL, Session
+from kalshi_fast.subscription import Limits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -39,14 +40,20 @@ class WrongResultError(KalshiFastError):
 
 
 class Rig:
-    """``Rig(tickers)``; ``warm`` gives it books, ``drive`` more frames. ``look`` sees every sealed batch."""
+    """``Rig(tickers)``; ``warm`` gives it books, ``drive`` more frames. ``look`` sees every sealed batch.
+    The markets are spread over so many ``sids``."""
 
-    def __init__(self, tickers: Iterable[str], look: Callable[[SealedSlot], None] | None = None) -> None:
+    def __init__(
+        self, tickers: Iterable[str], look: Callable[[SealedSlot], None] | None = None, sids: int = 1
+    ) -> None:
         self.books = Books()
         self.ring = Ring.create(BATCH_ROWS, SLOTS, uuid.uuid4())
         self.pool = BatchPool(self.ring, self.books.tickers, self.books.ids, self._taken)
         self.recorder = Recorder(self.books, self.pool, self.pool.deliver, seal_rows=BATCH_ROWS)
-        self.session = Session(tickers, clock=time.monotonic_ns, rng=random.Random(1))  # noqa: S311
+        rng = random.Random(1)  # noqa: S311
+        limits = Limits(markets_per_subscription=-(-N_MARKETS // sids))
+        self.session = Session(tickers, clock=time.monotonic_ns, rng=rng, limits=limits)
+        self.sids = sids
         self.link = Link(self.recorder, self.session)
         self.receiver = Receiver(self.link, self.pool)
         self._look = look
@@ -60,7 +67,8 @@ class Rig:
         """Connected, subscribed, and these frames are dealt with: snapshots, then deltas."""
         now_ns = time.time_ns()
         self.link.on_connected(1, now_ns)
-        self.session.on_subscribed(wire.Subscribed(1, wire.ChannelSid(CHANNEL, 1)))
+        for sid in range(1, self.sids + 1):
+            self.session.on_subscribed(wire.Subscribed(sid, wire.ChannelSid(CHANNEL, sid)))
         self.session.outbox.clear()
         for frame in frames[:N_MARKETS]:
             self.link.feed(frame, now_ns)

@@ -45,6 +45,20 @@ def stream() -> Iterator[bytes]:
         yield b'{"type":"orderbook_delta","sid":1,"seq":%d,"msg":%b}' % (seq, change.body)
 
 
+def spread(frames: list[bytes], sids: int) -> list[bytes]:
+    """The same frames as a connection with so many subscriptions has them, each with its own numbers."""
+    size = -(-N_MARKETS // sids)
+    sid_of = {ticker.encode(): number // size + 1 for number, ticker in enumerate(tickers())}
+    seqs = dict.fromkeys(sid_of.values(), 0)
+    made = []
+    for frame in frames:
+        begin, rest = frame.index(b'"sid":1,'), frame[frame.index(b',"msg":') :]
+        sid = sid_of[rest.split(b'"', 6)[5]]
+        seqs[sid] += 1
+        made.append(frame[:begin] + b'"sid":%d,"seq":%d' % (sid, seqs[sid]) + rest)
+    return made
+
+
 def made_frames(n_deltas: int) -> list[bytes]:
     """All snapshots and so many deltas."""
     frames = stream()
