@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 import yaml
 
-from kalshi_fast.cli import parser
+from kalshi_fast.commands.parser import parser
 from kalshi_fast.config import SETTINGS, load, template
 from kalshi_fast.errors import (
     ConfigError,

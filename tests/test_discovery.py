@@ -24,6 +24,7 @@ from kalshi_fast.auth import Signer
 from kalshi_fast.backoff import Scale
 from kalshi_fast.channels.catalogue import Catalogue
 from kalshi_fast.channels.messages import LifecycleBody, RestMarket
+from kalshi_fast.commands.parser import parser
 from kalshi_fast.config import load, read_tickers
 from kalshi_fast.discovery import listing, table
 from kalshi_fast.discovery.selection import Selection, selected, volume_e2
@@ -107,7 +108,7 @@ def test_volumes_are_exact_and_nonsense_is_none() -> None:
 
 
 def setting(*flags: str, **told: str) -> Selection:
-    options = cli.parser().parse_args(["config", *flags])
+    options = parser().parse_args(["config", *flags])
     given_flags = {name: getattr(options, name, None) for name in vars(options) if name.isupper()}
     return selected(load(given_flags, environ=told, env_file=None, toml_file=Path(os.devnull)).settings)
 

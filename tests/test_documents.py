@@ -23,8 +23,9 @@ from tools.reference import api, commands, meanings, schema, settings
 from tools.reference.__main__ import PAGES, SCHEMA
 
 import kalshi_fast
-from kalshi_fast import cli, errors, migrations
+from kalshi_fast import errors, migrations
 from kalshi_fast.channels.rows import SCHEMAS
+from kalshi_fast.commands.parser import parser as command_line
 from kalshi_fast.config import SETTINGS
 from kalshi_fast.errors import KalshiFastError
 from kalshi_fast.sinks import clickhouse
@@ -104,7 +105,7 @@ def test_every_setting_is_documented() -> None:
 
 
 def test_every_command_and_every_flag_is_documented() -> None:
-    text, parsers = page("reference/commands.md"), commands.subparsers(cli.parser())
+    text, parsers = page("reference/commands.md"), commands.subparsers(command_line())
     assert re.findall(r"^## `kalshi-fast (\w+)`$", text, re.MULTILINE) == list(parsers)
     assert parsers.keys() == commands.FAILURES.keys()
     flags_of_settings = set(re.findall(r"`(--[\w-]+)`", page("reference/settings.md")))
@@ -273,7 +274,7 @@ def parsed(parser: argparse.ArgumentParser, given: list[str]) -> tuple[object, s
 
 
 def test_every_command_line_can_be_given() -> None:
-    seen, parser = 0, cli.parser()
+    seen, parser = 0, command_line()
     parsers = commands.subparsers(parser)
     for name, text in TEXTS.items():
         for words in command_lines(text):
@@ -299,7 +300,7 @@ def is_prose(word: str, more: list[str], flags: set[str]) -> bool:
 
 
 def test_every_command_that_the_text_names_exists() -> None:
-    seen, parsers = 0, commands.subparsers(cli.parser())
+    seen, parsers = 0, commands.subparsers(command_line())
     for name, text in TEXTS.items():
         for piece, is_text in website.outside_code(text):
             for words in re.findall(r"`kalshi-fast ([^`]+)`", piece) if is_text else ():

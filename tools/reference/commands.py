@@ -1,4 +1,4 @@
-"""docs/reference/commands.md: every command and flag of the parsers in ``kalshi_fast.cli``.
+"""docs/reference/commands.md: every command and flag of the parsers in ``kalshi_fast.commands``.
 
 Not here: the settings, which most commands take as flags (``settings``).
 """
@@ -9,7 +9,7 @@ import argparse
 import textwrap
 from typing import Final
 
-from kalshi_fast.cli import parser
+from kalshi_fast.commands.parser import parser
 from kalshi_fast.config import SETTINGS
 from tools.reference.markdown import code, page, sentence, table
 from tools.reference.settings import flags
