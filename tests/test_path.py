@@ -5,6 +5,7 @@ go the fast way."""
 from __future__ import annotations
 
 import random
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,6 +15,9 @@ from hypothesis import strategies as st
 import links
 from conftest import FEW
 from frames import MARKET_ID
+from kalshi_fast import wire
+from kalshi_fast._book import SIDES
+from kalshi_fast._decode import price_e4, qty_e2, rfc3339_us
 from kalshi_fast.bench.workload import on_the_wire
 from kalshi_fast.books import Books
 from kalshi_fast.pool import LocalPool
@@ -269,9 +273,85 @@ def test_spoilt_streams_are_the_same_on_both_ways(seed: int, seal_rows: int, yes
     same(payloads, seal_rows=seal_rows, yes_price=yes_price)
 
 
-def test_a_hundred_thousand_mutations_of_one_frame_are_the_same_on_both_ways() -> None:
+class Again(Rig):
+    """Every frame finds exact books and its own number expected: nothing that came before can keep it from
+    being taken. One that is taken must be what msgspec and the long way's own functions read."""
+
+    def __init__(self, seq: int) -> None:
+        super().__init__(fast=True, seal_rows=50_000)
+        self.subscription = self.link.session.subscriptions[1]
+        self.seq = seq
+        self.sizes: Counter[tuple[str, int, int]] = Counter()
+        for ticker in TICKERS:
+            book = self.books.by_ticker[ticker].book
+            self.sizes.update({(ticker, s, p): q for s in (0, 1) for p, q in book.ladders()[s]})
+
+    def give(self, payload: bytes) -> bool:
+        """Whether it was taken."""
+        self.subscription.next_seq = self.seq
+        if self.link.path.take(payload, self.now) == 0:
+            assert self.subscription.next_seq == self.seq
+            return False
+        assert self.subscription.next_seq == self.seq + 1
+        message = wire.decode(payload)
+        assert isinstance(message, wire.OrderbookDelta), payload
+        body = message.msg
+        assert body.market_id == MARKET_ID, payload
+        assert body.price_dollars is not None, payload
+        assert body.delta_fp is not None, payload
+        side, price, change = SIDES.index(body.side), price_e4(body.price_dollars), qty_e2(body.delta_fp)
+        ts_us = body.ts_ms * 1000 if body.ts_ms is not None else self.now // 1000
+        if body.ts_ms is None and body.ts is not None:
+            ts_us = rfc3339_us(body.ts)
+        columns = self.recorder._batch.events
+        row = {name: array[columns.n - 1] for name, array in columns.arrays.items()}
+        names = ("sid", "seq", "side", "price_e4", "qty_e2", "ts_us")
+        expected = (1, self.seq, side, price, change, ts_us)
+        assert tuple(row[name] for name in names) == expected, payload
+        assert self.books.tickers[row["market_ix"]] == body.market_ticker, payload
+        level = (body.market_ticker, side, price)
+        self.sizes[level] += change
+        assert self.books.by_ticker[level[0]].book.size_at(side, price) == self.sizes[level], payload
+        if columns.n == 50_000:
+            self.link.on_full()
+        return True
+
+
+def test_a_hundred_thousand_mutations_of_one_frame_are_taken_for_what_they_are() -> None:
+    rng, rig = random.Random(99), Again(3)
+    bases = [
+        usual(3),
+        usual(3, TICKERS[1], price="0.4000", side="no"),
+        usual(3, times=',"ts_ms":1795000050500'),
+    ]
+    taken = sum(rig.give(mutated(rng, rng.choice(bases))) for _ in range(5_000 if FEW else 100_000))
+    assert taken > 50
+
+
+@pytest.mark.parametrize("seq", [3, 9_999_999_999_999_999, 10**16])
+def test_every_byte_at_every_place_is_taken_for_what_it_is(seq: int) -> None:
+    """The digits' neighbours, NUL, quotes, all; also when the next number is longer than the path knows."""
+    rig = Again(seq)
+    assert rig.give(usual(seq)) == (seq < 10**16)
+    taken = 0
+    for base in (
+        usual(seq),
+        usual(seq, TICKERS[1], price="0.4000", side="no", times=',"ts_ms":1795000050500'),
+    ):
+        for at in range(len(base)):
+            values = range(256) if not FEW or at < 2 else b'\0/09:;?@"\\x\x80'
+            for value in values:
+                taken += rig.give(base[:at] + bytes([value]) + base[at + 1 :])
+    assert (taken > 100) == (seq < 10**16)
+    # The beginning without a number, whatever stands in the place of the brace.
+    rest = usual(3)[usual(3).index(TICKERS[0].encode()) :]
+    for value in range(256):
+        assert not rig.give(bytes([value]) + b'"type":"orderbook_delta","sid":' + rest)
+
+
+def test_mutations_in_a_row_are_the_same_on_both_ways() -> None:
     rng = random.Random(99)
-    for _ in range(20 if FEW else 1000):
+    for _ in range(10 if FEW else 200):
         fast, slow = Rig(fast=True), Rig(fast=False)
         for _ in range(100):
             payload = mutated(rng, usual(fast.link.session.subscriptions[1].next_seq))

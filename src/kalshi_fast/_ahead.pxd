@@ -56,7 +56,7 @@ cdef struct Table:
 
 cdef struct Coming:
     Hot* state  # of the book that the frame seems to be for, NULL: of none
-    const char* names  # where its ticker begins, if it begins as the one before
+    const char* names  # where its ticker begins, if it is a delta
     const char* end
 
 cdef struct Ahead:

@@ -326,7 +326,7 @@ cdef class OrderBook:
         return 2 * (self.grid.n_ticks + _words(self.grid)) * sizeof(int64_t)
 
     def __sizeof__(self):
-        return object.__sizeof__(self) + self.nbytes
+        return object.__sizeof__(self) + sizeof(Levels) + self.nbytes
 
     def copy(self):
         """An independent book with the same grid, levels and stale flag."""

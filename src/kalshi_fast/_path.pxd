@@ -15,7 +15,7 @@ cdef enum Taken:
 cdef enum:
     MAX_TIMES = 96
     SEQ_DIGITS = 16
-    HEADS = 8  # of so many subscriptions the next frame is known
+    HEADS = 64  # of so many subscriptions the next frame is known
 
 cdef struct Head:
     # Of the next frame of a subscription.
@@ -58,16 +58,14 @@ cdef class DeltaPath:
     cdef public int64_t last_frame_ns
 
     cdef _enter(self, bytes name, BookState state)
-    cdef Taken scan(
-        self, const char* text, Py_ssize_t length, Py_ssize_t tail, int64_t ingest_ns
-    ) except? NOT_TAKEN
+    cdef Taken scan(self, const char* text, Py_ssize_t length, Py_ssize_t tail, int64_t ingest_ns) noexcept
     cdef void flush(self) noexcept nogil
     cdef void _write_rows(self) noexcept nogil
     cdef bint _begin_block(self, int64_t ingest_ns) noexcept nogil
     cdef _widen(self)
-    cdef Head* _head_of(self, const char* text, const char* end) except? NULL
-    cdef bint _learn(self, Head* head, uint32_t sid) except -1
-    cdef void _forget_heads(self) noexcept
+    cdef Head* _head_of(self, const char* text, const char* end) noexcept
+    cdef bint _learn(self, Head* head, uint32_t sid) noexcept
+    cdef _forget_heads(self)
     cdef int64_t _times(self, const char* at, const char* end, int64_t ingest_ns) noexcept nogil
     cdef void _keep_times(self, const char* times, Py_ssize_t length, int64_t ts_us) noexcept nogil
     cdef _insert(self, uint32_t number)

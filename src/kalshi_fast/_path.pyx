@@ -8,7 +8,7 @@ a value that is wrong) it leaves untouched to the link's own path, which decodes
 do and what to say. Values in their usual form are read by ``_scan.h``, others as on the long way (``_decode``).
 """
 
-from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcmp, memcpy, memset
 
@@ -50,18 +50,16 @@ cdef enum:
 
 
 cdef void expect_seq(Head* head, uint64_t seq) noexcept nogil:
-    """The next frame of the sequence has this number."""
+    """The next frame of the sequence has this number. One that is too long is not known."""
     cdef uint64_t rest = seq
     cdef int digits = 1, digit
     while rest >= 10:
         rest //= 10
         digits += 1
     head.seq = seq
+    head.length = 0
     if digits > SEQ_DIGITS:
-        head.text[0] = 0  # no frame fits
-        head.length = _HEAD_LENGTH
         return
-    head.text[0] = _HEAD[0]
     head.last_digit = head.text + head.to_seq + digits - 1
     rest = seq
     for digit in range(digits):
@@ -233,13 +231,13 @@ cdef class DeltaPath:
         self.staged.most = min(room, MOST_STAGED, max(self.seal_rows - self.events.n, 1))
         return room > 0
 
-    cdef void _forget_heads(self) noexcept:
+    cdef _forget_heads(self):
         cdef int i
         for i in range(HEADS):
             self.heads[i].length = 0
         self.subscriptions_of_heads = [None] * HEADS
 
-    cdef Head* _head_of(self, const char* text, const char* end) except? NULL:
+    cdef Head* _head_of(self, const char* text, const char* end) noexcept:
         """The head of a frame that is not the next one of the subscription before. NULL when it is none of ours, not the
         next one of its own either, or written in another way."""
         cdef const char* at = text + _HEAD_LENGTH
@@ -258,16 +256,19 @@ cdef class DeltaPath:
         self.head = head
         if head.seq != (<Sequence>head.subscription).next_seq:
             expect_seq(head, (<Sequence>head.subscription).next_seq)
-        return head if scan_same(text, head.text, head.length) else NULL
+        return head if head.length > 0 and scan_same(text, head.text, head.length) else NULL
 
-    cdef bint _learn(self, Head* head, uint32_t sid) except -1:
+    cdef bint _learn(self, Head* head, uint32_t sid) noexcept:
         """The subscription with this sid has this head from now on; False when there is none."""
-        cdef Sequence subscription = self.subscriptions.get(sid)
-        head.length = 0
-        self.subscriptions_of_heads[sid % HEADS] = subscription
+        cdef Sequence subscription
+        try:
+            subscription = self.subscriptions.get(sid)
+            text = b'{"type":"orderbook_delta","sid":%d,"seq":' % sid
+        except MemoryError:
+            return False  # the long way has more to say about that
         if subscription is None:
             return False
-        text = b'{"type":"orderbook_delta","sid":%d,"seq":' % sid
+        self.subscriptions_of_heads[sid % HEADS] = subscription
         memcpy(head.text, <const char*>text, len(text))
         head.to_seq = len(text)
         head.sid = sid
@@ -281,9 +282,7 @@ cdef class DeltaPath:
         self.times_length = length if 16 <= length <= MAX_TIMES else 0
         memcpy(self.times, times, self.times_length)
 
-    cdef Taken scan(
-        self, const char* text, Py_ssize_t length, Py_ssize_t tail, int64_t ingest_ns
-    ) except? NOT_TAKEN:
+    cdef Taken scan(self, const char* text, Py_ssize_t length, Py_ssize_t tail, int64_t ingest_ns) noexcept:
         """One frame, behind which there are ``tail`` more bytes of the same read. Its row may not be in the columns
         until ``flush`` is called, which is for the caller to do, also when the frame is not taken."""
         cdef Head* head = self.head
@@ -308,6 +307,7 @@ cdef class DeltaPath:
             if head == NULL:
                 return NOT_TAKEN
         if (<Sequence>head.subscription).ended:
+            head.length = 0  # another one may have its sid by now
             return NOT_TAKEN
 
         start = text + head.length

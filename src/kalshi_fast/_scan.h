@@ -80,9 +80,10 @@ static inline int scan_last_ms(const char *at, const char *end, uint64_t *value)
     return 1;
 }
 
-/* Whether the lowest bytes of a word, three or four by the mask, are digits. */
+/* Whether the bytes of a word that the mask leaves the upper half of are digits: 0x30 to 0x3F, and still so with 6 more.
+ * After the first test nothing is carried from one byte to the next. */
 static inline int scan_are_digits(uint32_t word, uint32_t mask) {
-    return ((word & mask) ^ (0x30303030 & mask)) == 0 && (((word + (0x06060606 & mask)) & mask) ^ (0x30303030 & mask)) == 0;
+    return ((word ^ 0x30303030) & mask) == 0 && (((word + 0x06060606) ^ 0x30303030) & mask) == 0;
 }
 
 /* The number of `ddd}}`, the last five bytes of a frame; -1 when they are others. Reads the last 8 bytes. */

@@ -278,8 +278,8 @@ class Recorder:
         self.counters.events += 1
 
     def level(self, market: Market, side: int, price: int, size: int, ts_us: int, ingest_ns: int) -> None:
-        """The state of one level of a market."""
-        row = (market.ix, market.id_ix, side, price, size, ts_us, ingest_ns)
+        """The state of one level of a market; its time is that of the event's row."""
+        row = (market.ix, market.id_ix, side, price, size, ts_us, max(ingest_ns, self._handover_ns))
         if not self._batch.levels.set(*row):
             self.seal()
             self._batch.levels.set(*row)
