@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ from benchmarks import instructions as gate
 from kalshi_fast._bench import Frames, LagProbe, overslept_ns, pace
 from kalshi_fast._columns import DELTA, SNAPSHOT, EventColumns
 from kalshi_fast._decode import rfc3339_us
-from kalshi_fast.bench import inprocess, latency, peers, plot, sockets, tables
+from kalshi_fast.bench import command, inprocess, latency, peers, plot, sockets, tables
 from kalshi_fast.bench.instructions import Count, CountError, judged
 from kalshi_fast.bench.options import PARTS
 from kalshi_fast.bench.results import Results
@@ -236,15 +237,31 @@ def test_rounds_of_a_variant_become_one() -> None:
     results = Results()
     assert results.as_json()["latency_p999_us"] is None
     untuned, tuned = latency.VARIANTS[0].name, latency.TUNED
-    for realtime, of, p50 in ((True, tuned, 7.0), (False, untuned, 9.0)):
-        results.latency = {
-            untuned: latency.combined([found(9, False)]),
-            tuned: latency.combined([found(7, realtime)]),
-        }
+    for name, us in ((untuned, 9.0), (tuned, 7.0)):
+        results.latency[name] = latency.combined([found(us, name == tuned)])
         made = results.as_json()
-        assert (made["latency_of"], made["latency_p50_us"]) == (of, p50)
-        assert made["spreads"]["latency_p50_us"] == [p50, p50]
-        assert f"half of all rows ({of})" in tables.text(results)
+        assert (made["latency_of"], made["latency_p50_us"]) == (name, us)
+        assert made["spreads"]["latency_p50_us"] == [us, us]
+        assert f"half of all rows ({name})" in tables.text(results)
+
+
+def test_a_priority_that_is_refused_is_no_figure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody may take the figures without it for those with it."""
+
+    def measured(_: object, variant: latency.Variant, *__: object) -> dict[str, Any]:
+        figures = latency.percentiles(np.full(10, 5000))
+        late = {**figures, "cpu": 1.0, "realtime": False}
+        capture = {"realtime": False}
+        return {**figures, "histogram": [], "from_sent": figures, "sender_late": late, "capture": capture}
+
+    monkeypatch.setattr(latency, "measured", measured)
+    results = command.measure(replace(command.QUICK, latency_s=0.01), ("latency",), lambda _: None)
+    assert results.latency.keys() == {variant.name for variant in latency.QUICK if not variant.fifo}
+    made = results.as_json()
+    assert made["latency_of"] == latency.VARIANTS[0].name
+    assert made["reasons"][latency.TUNED] == "real-time priority is not allowed here"
+    (line,) = [line for line in tables.text(results).splitlines() if latency.TUNED in line]
+    assert line.endswith("-  real-time priority is not allowed here")
 
 
 @pytest.mark.parametrize("tls", [False, True])

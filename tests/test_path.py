@@ -22,7 +22,7 @@ from kalshi_fast.bench.workload import on_the_wire
 from kalshi_fast.books import Books
 from kalshi_fast.pool import LocalPool
 from kalshi_fast.recorder import Recorder
-from kalshi_fast.subscription import Limits
+from kalshi_fast.subscription import Limits, Subscription
 from test_wire import mutated
 
 if TYPE_CHECKING:
@@ -426,9 +426,11 @@ def test_sequence_numbers_of_every_length_are_counted_on() -> None:
 
 
 class Many(Rig):
-    """5,000 markets (or so many), more than one subscription carries."""
+    """5,000 markets (or so many), more than one subscription carries. ``step``: from one sid to the next."""
 
-    def __init__(self, *, fast: bool, markets: int = 5000, limits: Limits = links.LIMITS) -> None:
+    def __init__(
+        self, *, fast: bool, markets: int = 5000, limits: Limits = links.LIMITS, step: int = 1
+    ) -> None:
         super().__init__(fast=fast, seal_rows=20_000)
         self.names = [f"KX{n}-T{n % 7}" for n in range(markets)]
         self.link = links.link(self.recorder, self.names, lambda: self.now, limits=limits)
@@ -436,7 +438,7 @@ class Many(Rig):
         for number, _ in enumerate(list(self.link.session.outbox), 1):
             self.feed(
                 b'{"id":%d,"type":"subscribed","msg":{"channel":"orderbook_delta","sid":%d}}'
-                % (number, number)
+                % (number, 1 + (number - 1) * step)
             )
         self.subscriptions = self.link.session.subscriptions
         self.sids = {ticker: sid for sid, item in self.subscriptions.items() for ticker in item.tickers}
@@ -477,23 +479,40 @@ def test_a_read_may_be_of_several_subscriptions() -> None:
     assert rigs[0].state() == rigs[1].state()
 
 
-def test_more_subscriptions_than_the_path_knows_at_a_time() -> None:
-    """Their numbers are of different lengths; one misses a frame, one is told twice, one ends meanwhile."""
+@pytest.mark.parametrize("step", [1, 32, 64])
+def test_a_read_may_be_of_many_subscriptions(step: int) -> None:
+    """Their numbers are of different lengths; one misses a frame, one is told twice, one ends meanwhile. Of those
+    whose sids are 64 apart the path knows one at a time."""
     limits = Limits(markets_per_subscription=4)
-    rigs = [Many(fast=fast, markets=40, limits=limits) for fast in (True, False)]
+    rigs = [Many(fast=fast, markets=40, limits=limits, step=step) for fast in (True, False)]
     for rig in rigs:
         assert len(rig.subscriptions) == 10
-        for sid, seq in ((2, 8), (3, 10**15), (9, 97), (10, 9_998)):
+        for number, seq in ((1, 8), (2, 10**15), (8, 97), (9, 9_998)):
+            sid = 1 + number * step
             rig.subscriptions[sid].next_seq, rig.seqs[sid] = seq, seq - 1
         rng = random.Random(3)
         rig.read([rig.delta(rng.randrange(40)) for _ in range(700)])
         assert rig.recorder.counts.deltas == 700
         rig.next_seq(rig.names[3])
         told = [rig.delta(rng.randrange(40)) for _ in range(300)]
-        told[150:150] = [told[10], b'{"id":99,"sid":3,"seq":%d,"type":"unsubscribed"}' % rig.seqs[3]]
+        told[150:150] = [told[10], b'{"id":99,"sid":%d,"seq":9,"type":"unsubscribed"}' % (1 + 2 * step)]
         rig.read(told, rest=b"\x81\x7e")
     assert rigs[0].state() == rigs[1].state()
     assert rigs[0].recorder.counts.gaps > 0
+
+
+def test_a_sid_that_is_given_anew_is_learned_at_once() -> None:
+    rig = Rig(fast=True)
+    assert rig.link.path.take(usual(3), rig.now) == 1
+    before = rig.link.session.subscriptions[1]
+    before.ended = True
+    assert rig.link.path.take(usual(4), rig.now) == 0
+    anew = Subscription(1, set(TICKERS), rig.now, 0)
+    rig.link.session.subscriptions[1] = anew
+    for replica in rig.link.replicas.values():
+        replica.subscription = anew
+    assert [rig.link.path.take(usual(seq), rig.now) for seq in (1, 2, 3)] == [1, 1, 1]
+    assert (before.next_seq, anew.next_seq) == (4, 4)
 
 
 def test_markets_that_are_let_go_are_not_looked_for_in_advance() -> None:

@@ -232,6 +232,7 @@ def test_the_command_is_an_exchange_to_it(tmp_path: Path, monkeypatch: pytest.Mo
     deadline = time.monotonic() + 60
     while peer.applied < expected and time.monotonic() < deadline:
         time.sleep(0.05)
+    time.sleep(0.3)  # what is told twice comes now
     peer.close()
     *_, last = (tmp_path / "checkpoints.jsonl").read_text().splitlines()
     truth = {

@@ -17,7 +17,7 @@ from kalshi_fast._book cimport OrderBook
 from kalshi_fast._clock cimport now_ns
 from kalshi_fast._columns cimport EventColumns, EventRows, LevelColumns, append_event, append_level
 from kalshi_fast._decode cimport parse_rfc3339_us
-from kalshi_fast._path cimport NOT_TAKEN, TAKEN_AND_FULL, DeltaPath, Taken
+from kalshi_fast._path cimport NOT_TAKEN, TAKEN, TAKEN_AND_FULL, DeltaPath, Taken
 
 import os
 
@@ -157,8 +157,9 @@ def drive(
             for i in range(first, last + 1):
                 start = read + (frames.starts[i] - frames.starts[first])
                 taken = path.scan(start, frames.lengths[i], read + size - start - frames.lengths[i], read_ns)
-                if taken == NOT_TAKEN:
+                if taken != TAKEN:
                     path.flush()
+                if taken == NOT_TAKEN:
                     rest.on_text(start[: frames.lengths[i]], read_ns)
                 elif taken == TAKEN_AND_FULL:
                     rest.on_full()

@@ -251,8 +251,9 @@ cdef class DeltaPath:
         if sid > _MAX_SID:
             return NULL
         head = &self.heads[sid % HEADS]
-        if (head.length == 0 or head.sid != sid) and not self._learn(head, <uint32_t>sid):
-            return NULL
+        if head.length == 0 or head.sid != sid or (<Sequence>head.subscription).ended:
+            if not self._learn(head, <uint32_t>sid):
+                return NULL
         self.head = head
         if head.seq != (<Sequence>head.subscription).next_seq:
             expect_seq(head, (<Sequence>head.subscription).next_seq)
@@ -307,7 +308,6 @@ cdef class DeltaPath:
             if head == NULL:
                 return NOT_TAKEN
         if (<Sequence>head.subscription).ended:
-            head.length = 0  # another one may have its sid by now
             return NOT_TAKEN
 
         start = text + head.length

@@ -110,7 +110,12 @@ def _latency(
                 say(f"latency: round {number} of {size.latency_rounds}: {variant.name}")
                 found = latency.measured(senders[variant.tls], variant, size.latency_s, placed)
                 rounds[variant.name].append(found)
-    results.latency = {name: latency.combined(found) for name, found in rounds.items()}
+    for variant in size.variants:
+        found = latency.combined(rounds[variant.name])
+        if variant.fifo and not found["realtime"]:
+            results.reasons[variant.name] = "real-time priority is not allowed here"
+        else:
+            results.latency[variant.name] = found
 
 
 def _sockets(

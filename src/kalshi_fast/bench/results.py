@@ -119,11 +119,10 @@ class Results:
         }
 
     def _latency_of(self) -> str | None:
-        """Whose figures are promised: those of a process run as docs/tuning.md says, if it may be."""
-        tuned = self.latency.get(latency.TUNED)
-        if tuned is None or tuned["realtime"]:
-            return None if tuned is None else latency.TUNED
-        return latency.VARIANTS[0].name
+        """Whose figures are promised: those with real-time priority, where that is allowed."""
+        return next(
+            (name for name in (latency.TUNED, latency.VARIANTS[0].name) if name in self.latency), None
+        )
 
     def _figures(self, name: str) -> dict[str, float]:
         figure, cpu, sender = self.figure(name), self.cpu(name), self.cpu(name, "sender_cpu_ns")

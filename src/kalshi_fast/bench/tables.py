@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from kalshi_fast.bench import inprocess, sockets
+from kalshi_fast.bench.latency import VARIANTS
 from kalshi_fast.bench.results import NOT_ASKED
 
 if TYPE_CHECKING:
@@ -64,6 +65,9 @@ def text(results: Results) -> str:
                 least = "".join(f"{figures['spreads'][f'{key}_us'][0]:>10,.1f}" for key in _PERCENTILES)
                 most = "".join(f"{figures['spreads'][f'{key}_us'][1]:>10,.1f}" for key in _PERCENTILES)
                 lines += [f"  {'  the least of its rounds':<62}{least}", f"  {'  the most':<62}{most}"]
+        for variant in VARIANTS:
+            if variant.name in results.reasons:
+                lines.append(f"  {variant.name:<62}{'-':>10}  {results.reasons[variant.name]}")
     if results.burst is not None:
         burst = results.burst
         lines += [

@@ -1,4 +1,4 @@
-"""`watch`, `top`, `markets`, `check`, `config` and `bench`: they show something and store nothing."""
+"""`watch`, `top`, `markets`, `check`, `config` and `bench`: they show something and record nothing."""
 
 from __future__ import annotations
 
