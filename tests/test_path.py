@@ -481,8 +481,8 @@ def test_a_read_may_be_of_several_subscriptions() -> None:
 
 @pytest.mark.parametrize("step", [1, 32, 64])
 def test_a_read_may_be_of_many_subscriptions(step: int) -> None:
-    """Their numbers are of different lengths; one misses a frame, one is told twice, one ends meanwhile. Of those
-    whose sids are 64 apart the path knows one at a time."""
+    """Numbers of different lengths; one misses a frame, one is told twice, one ends meanwhile. Of those whose
+    sids are 64 apart the path knows one at a time."""
     limits = Limits(markets_per_subscription=4)
     rigs = [Many(fast=fast, markets=40, limits=limits, step=step) for fast in (True, False)]
     for rig in rigs:
