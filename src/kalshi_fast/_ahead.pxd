@@ -33,16 +33,19 @@ cdef extern from *:
     int lowest_bit "__builtin_ctz" (unsigned) noexcept nogil
 
 cdef enum:
-    MAX_HEAD = 96  # of what stands before a ticker: at most 49 characters, the number, and 25 behind it
+    MAX_HEAD = 96  # room for all that stands before a ticker, number included
     FROM_PRICE = 32  # read of price and size in the usual form, and of what stands between them
     NUMBER_BITS = 20  # of a market on one connection
     ROW = 4
     AHEAD = 8  # how many frames are looked at in advance, a power of two
     _FOR_MARKET = 2  # frames, while memory answers
     _FOR_BOOK = 2
-    _TO_SID = 32
+    # How a delta begins: see _path.
+    TO_SID = 32
+    SID_DIGITS = 10
     _TO_SEQ = 7  # from behind the sid
-    _TO_NAMES = 25  # from behind the number
+    SEQ_DIGITS = 16  # a longer number is not known
+    TO_NAMES = 25  # from behind the number
     _NUMBER = (1 << NUMBER_BITS) - 1
     _AHEAD_BYTES = 4 + MAX_HEAD + 16  # of a frame, to look at its market: all before it, and some
 
@@ -117,14 +120,14 @@ cdef inline void _fetch_level(const Coming* coming, Py_ssize_t times_length, con
 
 cdef inline const char* _names_of(const char* frame) noexcept nogil:
     """Where a market's names begin in a frame whose sid or number is longer or shorter than that of the one before."""
-    cdef const char* at = frame + _TO_SID
-    while c'0' <= at[0] <= c'9' and at < frame + _TO_SID + 10:
+    cdef const char* at = frame + TO_SID
+    while c'0' <= at[0] <= c'9' and at < frame + TO_SID + SID_DIGITS:
         at += 1
     at += _TO_SEQ
     frame = at
-    while c'0' <= at[0] <= c'9' and at < frame + 16:
+    while c'0' <= at[0] <= c'9' and at < frame + SEQ_DIGITS:
         at += 1
-    return at + _TO_NAMES
+    return at + TO_NAMES
 
 
 cdef inline void look_ahead(

@@ -2,6 +2,8 @@
 it a bit for each slot that has a size. What every delta reads and writes of it is two cache lines, ``Levels``."""
 
 from libc.stdint cimport int16_t, int64_t, uint16_t, uint64_t
+from libc.string cimport memset
+from posix.stdlib cimport posix_memalign
 
 cdef extern from *:
     int clz64 "__builtin_clzll" (uint64_t) noexcept nogil
@@ -29,6 +31,13 @@ cdef struct Levels:
     # The second one.
     int64_t sum[2]
     uint64_t top[2][TOP_WORDS]  # a bit for each word of ``bits`` that is not 0
+
+cdef inline void* zeroed_lines(size_t size) noexcept nogil:
+    """So many bytes 0 from the beginning of a cache line on, for ``free``; NULL when there is no memory."""
+    cdef void* block = NULL
+    if posix_memalign(&block, CACHE_LINE, size) != 0:
+        return NULL
+    return memset(block, 0, size)
 
 cdef inline int slot_below(const Levels* levels, int side, int slot) noexcept nogil:
     """The highest slot below this one that has a size, -1 when there is none: two or three words are looked at,

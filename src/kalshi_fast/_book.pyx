@@ -12,7 +12,6 @@ Not here: which market it is, sequences, storage, where updates come from.
 from libc.stdint cimport int64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy, memset
-from posix.stdlib cimport posix_memalign
 
 from kalshi_fast._decode cimport PRICE_MAX_E4, QTY_LIMIT_E2
 from kalshi_fast.errors import (
@@ -118,11 +117,9 @@ cdef class OrderBook:
     def __cinit__(self, Grid grid not None=LINEAR_CENT, *, bint stale=False):
         cdef Levels* levels
         cdef Py_ssize_t words = _words(grid)
-        if posix_memalign(<void**>&self.levels, CACHE_LINE, sizeof(Levels)) != 0:
-            self.levels = NULL
+        self.levels = levels = <Levels*>zeroed_lines(sizeof(Levels))
+        if levels == NULL:
             raise MemoryError
-        levels = self.levels
-        memset(levels, 0, sizeof(Levels))
         self.grid = grid
         levels.slot_of = grid.slot_of
         levels.stale = stale

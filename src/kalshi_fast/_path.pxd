@@ -14,7 +14,6 @@ cdef enum Taken:
 
 cdef enum:
     MAX_TIMES = 96
-    SEQ_DIGITS = 16
     HEADS = 64  # of so many subscriptions the next frame is known
 
 cdef struct Head:

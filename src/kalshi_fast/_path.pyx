@@ -12,7 +12,9 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcmp, memcpy, memset
 
-from kalshi_fast._ahead cimport FROM_PRICE, NUMBER_BITS, ROW, Table, find, forget_ahead, guessed, look_ahead, tag_of
+from kalshi_fast._ahead cimport (
+    FROM_PRICE, NUMBER_BITS, ROW, SEQ_DIGITS, TO_NAMES, TO_SID, Table, find, forget_ahead, guessed, look_ahead, tag_of,
+)
 from kalshi_fast._book cimport Levels, put
 from kalshi_fast._columns cimport EventColumns, LevelColumns, MOST_STAGED, StagedRows, append_staged
 from kalshi_fast._decode cimport BAD, PRICE_MAX_E4, QTY_LIMIT_E2, parse_price_e4, parse_qty_e2, parse_rfc3339_us
@@ -36,14 +38,10 @@ cdef int DELTA = _DELTA
 cdef uint64_t _MAX_SID = 0xFFFFFFFF
 cdef uint64_t _MAX_TS_MS = 9_223_372_036_854  # as in wire.UnixMs: what int64 nanoseconds hold
 
-cdef tuple _AROUND = (b'"market_ticker":"', b'","market_id":"')  # a ticker
-
 # A frame begins so; its sid follows, a comma and its number, and what stands between that and the ticker.
 cdef const char* _HEAD = b'{"type":"orderbook_delta","sid":'
 cdef const char* _TO_TICKER = b',"msg":{"market_ticker":"'
 cdef enum:
-    _HEAD_LENGTH = 32
-    _TO_TICKER_LENGTH = 25
     _SHORTEST = 128  # more than is read before the length of the market's key is known
     _FROM_QUOTE = 26  # as FROM_PRICE, from the quote behind the price on
     _TO_SIDE = 13
@@ -65,8 +63,8 @@ cdef void expect_seq(Head* head, uint64_t seq) noexcept nogil:
     for digit in range(digits):
         head.last_digit[-digit] = <char>(c'0' + <int>(rest % 10))
         rest //= 10
-    memcpy(head.last_digit + 1, _TO_TICKER, _TO_TICKER_LENGTH)
-    head.length = head.to_seq + digits + _TO_TICKER_LENGTH
+    memcpy(head.last_digit + 1, _TO_TICKER, TO_NAMES)
+    head.length = head.to_seq + digits + TO_NAMES
 
 
 cdef inline void count_on(Head* head) noexcept nogil:
@@ -162,9 +160,10 @@ cdef class DeltaPath:
     cdef _insert(self, uint32_t number):
         """The market with this number of ``names`` and ``states``, into the table."""
         # The hash looks at what stands around the ticker too.
-        cdef bytes text = _AROUND[0] + <bytes>self.names[number] + _AROUND[1]
-        cdef const char* name = <const char*>text + len(<bytes>_AROUND[0])
-        cdef uint64_t hash = scan_hash(name, name + len(<bytes>self.names[number]))
+        cdef Py_ssize_t length = len(<bytes>self.names[number])
+        cdef bytes text = _TO_TICKER[:TO_NAMES] + (<BookState>self.states[number]).hot.key[: length + 8]
+        cdef const char* name = <const char*>text + TO_NAMES
+        cdef uint64_t hash = scan_hash(name, name + length)
         cdef uint32_t* entries = self.table.entries
         cdef uint64_t slot = hash & self.table.mask
         while entries[slot + ROW - 1] != 0:
@@ -240,10 +239,10 @@ cdef class DeltaPath:
     cdef Head* _head_of(self, const char* text, const char* end) noexcept:
         """The head of a frame that is not the next one of the subscription before. NULL when it is none of ours, not the
         next one of its own either, or written in another way."""
-        cdef const char* at = text + _HEAD_LENGTH
+        cdef const char* at = text + TO_SID
         cdef uint64_t sid = 0
         cdef Head* head
-        if not scan_same(text, _HEAD, _HEAD_LENGTH):
+        if not scan_same(text, _HEAD, TO_SID):
             return NULL
         while at < end and c'0' <= at[0] <= c'9' and sid <= _MAX_SID:
             sid = sid * 10 + <uint64_t>(at[0] - c'0')

@@ -5,10 +5,9 @@
 """
 
 from libc.stdlib cimport free
-from libc.string cimport memcpy, memset
-from posix.stdlib cimport posix_memalign
+from libc.string cimport memcpy
 
-from kalshi_fast._book cimport CACHE_LINE
+from kalshi_fast._book cimport zeroed_lines
 
 cdef bytes _BETWEEN = b'","market_id":"'
 cdef bytes _BEHIND = b'","price_dollars":"'
@@ -29,10 +28,9 @@ cdef class BookState:
     """
 
     def __cinit__(self, *args, **kwargs):
-        if posix_memalign(<void**>&self.hot, CACHE_LINE, sizeof(Hot)) != 0:
-            self.hot = NULL
+        self.hot = <Hot*>zeroed_lines(sizeof(Hot))
+        if self.hot == NULL:
             raise MemoryError
-        memset(self.hot, 0, sizeof(Hot))
         self.book = OrderBook(stale=True)
         self.subscription = None
 

@@ -130,15 +130,13 @@ def combined(rounds: list[dict[str, Any]]) -> dict[str, Any]:
     def medians(of: list[dict[str, Any]]) -> dict[str, float]:
         return {f"{name}_us": statistics.median(one[f"{name}_us"] for one in of) for name in PERCENTILES}
 
-    spreads = {
-        f"{name}_us": [min(values), max(values)]
-        for name in PERCENTILES
-        if (values := [found[f"{name}_us"] for found in rounds])
-    }
     return {
         **rounds[-1],
         **medians(rounds),
-        "spreads": spreads,
+        "spreads": {
+            f"{name}_us": [end(found[f"{name}_us"] for found in rounds) for end in (min, max)]
+            for name in PERCENTILES
+        },
         "rounds": len(rounds),
         "histogram": sorted(counts.items()),
         "from_sent": medians([found["from_sent"] for found in rounds]),

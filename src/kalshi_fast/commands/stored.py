@@ -76,10 +76,7 @@ def sql(options: argparse.Namespace) -> int:
 def replay(options: argparse.Namespace) -> int:
     from kalshi_fast.replaying.command import replay
 
-    def credentials() -> Settings:
-        return load({}, environ=os.environ, env_file=Path(".env"), toml_file=None).settings
-
-    return replay(options, credentials)
+    return replay(options, _source_options(options, options.path))
 
 
 def plot(options: argparse.Namespace) -> int:
@@ -100,7 +97,7 @@ def plot(options: argparse.Namespace) -> int:
             end=options.end,
             columns=options.columns,
             progress=line.show,
-            **_source_options(options),
+            **_source_options(options, options.source),
         )
         line.show("drawing …")
         save(picture, options.out)
@@ -127,7 +124,7 @@ def export(options: argparse.Namespace) -> int:
         bbo=options.bbo,
         overwrite=options.overwrite,
         quiet=options.quiet,
-        **_source_options(options),
+        **_source_options(options, options.source),
     )
     sys.stdout.write(describe(report) + "\n")
     if options.json:
@@ -135,14 +132,16 @@ def export(options: argparse.Namespace) -> int:
     return 0
 
 
-def _source_options(options: argparse.Namespace) -> dict[str, Any]:
+def _configured() -> Settings:
+    """Of commands without flags for settings."""
+    return load({}, environ=os.environ, env_file=Path(".env"), toml_file=None).settings
+
+
+def _source_options(options: argparse.Namespace, source: str) -> dict[str, Any]:
     """How a source is opened; a database with the configured user."""
     more: dict[str, Any] = {"repair": options.repair}
-    if options.source.startswith(("chdb://", "http://", "https://")):
-        if getattr(options, "dir", None) is not None:
-            settings = told_only({})
-        else:
-            settings = load({}, environ=os.environ, env_file=Path(".env"), toml_file=None).settings
+    if source.startswith(("chdb://", "http://", "https://")):
+        settings = _configured() if getattr(options, "dir", None) is None else told_only({})
         more["user"] = settings.clickhouse_user
         more["password"] = settings.clickhouse_password
         more["database"] = options.database or settings.clickhouse_database
@@ -155,7 +154,7 @@ def _configured_source(options: argparse.Namespace) -> str:
         url = stores(options.dir)["CLICKHOUSE_URL"]
         _require_recorded(url)
         return url
-    settings = load({}, environ=os.environ, env_file=Path(".env"), toml_file=None).settings
+    settings = _configured()
     source = settings.clickhouse_url or settings.parquet_dir
     if source is None:
         raise ConfigError("--from: CLICKHOUSE_URL and PARQUET_DIR are both off: expected where to read from")

@@ -17,23 +17,15 @@ from kalshi_fast.replaying.verify import describe, summarise, verify
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable
 
-    from kalshi_fast.config import Settings
     from kalshi_fast.replaying.source import Source
 
 
-def replay(options: argparse.Namespace, credentials: Callable[[], Settings]) -> int:
+def replay(options: argparse.Namespace, more: dict[str, Any]) -> int:
     """Reads the recording that the options name; 1 when an invariant does not hold.
 
-    ``credentials``: the settings, asked for only when a database is to be read.
+    ``more``: how a source is opened (``Replay``).
     """
-    more: dict[str, Any] = {"repair": options.repair}
-    if options.path.startswith(("chdb://", "http://", "https://")):
-        settings = credentials()
-        more["user"] = settings.clickhouse_user
-        more["password"] = settings.clickhouse_password
-        more["database"] = options.database or settings.clickhouse_database
     markets = None
     if options.markets is not None:
         markets = [ticker.strip() for ticker in options.markets.split(",") if ticker.strip()]
