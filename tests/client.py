@@ -32,10 +32,11 @@ async def exchange(
     source: Source | None = None,
     *,
     tls: bool = True,
+    key_kind: str = "rsa",
     **options: Any,  # noqa: ANN401
 ) -> AsyncIterator[Exchange]:
     """A running simulator; its client key is ``directory/client.pem``, its authority ``ca.pem``."""
-    public = make_key(directory / "client.pem")
+    public = make_key(directory / "client.pem", key_kind)
     context = make_tls(directory)[0] if tls else None
     running = Exchange(source or SyntheticMarkets(3, 1), {KEY_ID: public}, ssl_context=context, **options)
     await running.start()

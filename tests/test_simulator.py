@@ -74,6 +74,17 @@ def test_handshake_is_refused(tmp_path: Path, header: str, value: str, code: str
     asyncio.run(run())
 
 
+@pytest.mark.parametrize("kind", ["rsa", "ed25519"])
+def test_a_handshake_with_either_kind_of_key(tmp_path: Path, kind: str) -> None:
+    async def run() -> None:
+        async with exchange(tmp_path, key_kind=kind) as running:
+            client = await connect(tmp_path, running.url)
+            assert (await client.reply(subscribe(TICKERS[0])))["type"] == "subscribed"
+            await client.leave()
+
+    asyncio.run(run())
+
+
 def test_other_paths_are_not_found(tmp_path: Path) -> None:
     async def run() -> None:
         async with exchange(tmp_path) as running:

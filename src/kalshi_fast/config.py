@@ -407,7 +407,13 @@ SELECTORS: Final = (
 
 SETTINGS: Final = (
     Setting("PROD_KEYID", "prod_keyid", _text, "", "API key id of the exchange", secret=True),
-    Setting("PROD_KEYFILE", "prod_keyfile", _key_path, "", "file of the RSA private key (PEM, mode 0600)"),
+    Setting(
+        "PROD_KEYFILE",
+        "prod_keyfile",
+        _key_path,
+        "",
+        "file of the RSA or Ed25519 private key (PEM, mode 0600)",
+    ),
     Setting(
         "MARKET_TICKERS",
         "market_tickers",

@@ -31,4 +31,6 @@ def look(settings: Settings) -> Iterator[Finding]:
     made = signer(settings)
     if made is not None:
         made.headers(time.time_ns() // 1_000_000)
-        yield ok("key", f"{settings.prod_keyfile} is an RSA key that only its owner can read, and it signs")
+        yield ok(
+            "key", f"{settings.prod_keyfile} is an {made.kind} key that only its owner can read, and it signs"
+        )

@@ -41,10 +41,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
-    from cryptography.hazmat.primitives.asymmetric import rsa
-
     from kalshi_fast.simulator.client import Announced
     from kalshi_fast.simulator.faults import Fault
+    from kalshi_fast.simulator.handshake import PublicKey
 
 PACE_S: Final = 0.002
 PATIENCE_S: Final = 0.05  # between two looks at the clock while a client is waited for
@@ -64,7 +63,7 @@ class Exchange:
     def __init__(
         self,
         source: Source,
-        keys: Mapping[str, rsa.RSAPublicKey],
+        keys: Mapping[str, PublicKey],
         *,
         host: str = "127.0.0.1",
         port: int = 0,

@@ -50,7 +50,7 @@ async def launch(options: argparse.Namespace) -> Launched:
     try:
         options.dir.mkdir(parents=True, exist_ok=True)
         key_file = options.dir / "client.pem"
-        keys = {KEY_ID: keep_key(key_file)}
+        keys = {KEY_ID: keep_key(key_file, options.key_kind)}
         context, ca_file = make_tls(options.dir, options.host) if options.tls else (None, None)
     except OSError as error:
         raise SimulatorError(f"--dir: {options.dir} cannot be written: {error.strerror or error}") from error

@@ -51,6 +51,11 @@ def add_options(parser: argparse.ArgumentParser, synthetic_rate: int = 0) -> Non
         metavar="SECONDS",
         help="so often a synthetic market is created, one repriced, and the oldest settled",
     )
+    parser.add_argument(
+        "--key-kind",
+        choices=("rsa", "ed25519"),
+        help="of the key that a client signs with (rsa, or that of the key file that is there)",
+    )
     parser.add_argument("--drop-every", type=natural, default=0, help="leave out each n-th frame")
 
 

@@ -22,9 +22,8 @@ from kalshi_fast.simulator.tape import contracts, dollars
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from cryptography.hazmat.primitives.asymmetric import rsa
-
     from kalshi_fast.simulator.exchange import Exchange
+    from kalshi_fast.simulator.handshake import PublicKey
     from kalshi_fast.simulator.life import Market
     from kalshi_fast.simulator.tape import Traded
 
@@ -55,7 +54,7 @@ class Answer(NamedTuple):
 
 
 def answer(
-    exchange: Exchange, target: str, headers: Mapping[str, str], keys: Mapping[str, rsa.RSAPublicKey]
+    exchange: Exchange, target: str, headers: Mapping[str, str], keys: Mapping[str, PublicKey]
 ) -> Answer:
     """Status and JSON of the answer to a GET."""
     parts = urlsplit(target)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -25,28 +25,37 @@ from kalshi_fast.errors import SimulatorError
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from kalshi_fast.simulator.handshake import PublicKey
+
 _VALID = timedelta(days=2)
 
 
-def make_key(path: Path) -> rsa.RSAPublicKey:
-    """Writes a new RSA private key (PEM, mode 0600) and returns its public half."""
-    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+def make_key(path: Path, kind: str = "rsa") -> PublicKey:
+    """Writes a new private key of this kind (PEM, PKCS#8, mode 0600) and returns its public half."""
+    key: rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey
+    if kind == "ed25519":
+        key = ed25519.Ed25519PrivateKey.generate()
+    else:
+        key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     _write_private(path, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     return key.public_key()
 
 
-def keep_key(path: Path) -> rsa.RSAPublicKey:
-    """The public half of the private key in the file; makes one if there is none. Raises SimulatorError."""
+def keep_key(path: Path, kind: str | None = None) -> PublicKey:
+    """The public half of the private key in the file; makes one if there is none. Raises SimulatorError, also
+    when it is not of the kind that is asked for."""
     try:
         content = path.read_bytes()
     except FileNotFoundError:
-        return make_key(path)
+        return make_key(path, kind or "rsa")
     try:
         key = load_pem_private_key(content, None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise SimulatorError(f"--dir: {path} is no private key in PEM form without a password") from error
-    if not isinstance(key, rsa.RSAPrivateKey):
-        raise SimulatorError(f"--dir: {path} is no RSA key")
+    if not isinstance(key, rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey):
+        raise SimulatorError(f"--dir: {path} is no RSA or Ed25519 key")
+    if kind is not None and isinstance(key, ed25519.Ed25519PrivateKey) != (kind == "ed25519"):
+        raise SimulatorError(f"--key-kind: {path} holds a key of the other kind, expected {kind}")
     return key.public_key()
 
 
