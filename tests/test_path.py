@@ -515,6 +515,20 @@ def test_a_sid_that_is_given_anew_is_learned_at_once() -> None:
     assert (before.next_seq, anew.next_seq) == (4, 4)
 
 
+def test_a_path_that_follows_no_subscription_takes_nothing_until_it_does() -> None:
+    rig = Rig(fast=True)
+    path, now = rig.link.path, rig.now
+    assert path.take(usual(3), now) == 1
+    path.follow({})
+    assert path.take(usual(4), now) == 0
+    path.follow(rig.link.session.subscriptions)
+    path.no_on_yes_scale = True
+    assert path.take(usual(4, side="no", price="0.4000"), now) == 1
+    rig.recorder.seal()
+    levels = rig.books.by_ticker[TICKERS[0]].book.ladders()[1]
+    assert [price for price, _ in levels] == [4000, 6000]  # 0.40 of the snapshot, 1 - 0.40 of the delta
+
+
 def test_markets_that_are_let_go_are_not_looked_for_in_advance() -> None:
     rig = Many(fast=True)
     there, gone = rig.delta(0), rig.delta(4999)

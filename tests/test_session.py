@@ -473,3 +473,40 @@ def test_back_off_is_jittered_capped_and_reset_and_slow_for_refusals() -> None:
     refusals = [Backoff(random.Random(n)).next_ns(0, refused=True) for n in range(50)]
     assert min(refusals) >= REFUSED.first_ns // 2
     assert len(set(refusals)) > 40
+
+
+def test_a_market_that_is_put_off_is_asked_for_at_its_time_and_not_before() -> None:
+    """Its snapshot has come and says nothing: no failure, no loop, whatever else happens to the subscription."""
+    rig = Rig("A", "B")
+    rig.opened()
+    rig.grant(7, exact=False)
+    until_ns = rig.now + 60 * NS
+    assert rig.session.receive(7, 1) is Verdict.IN_ORDER
+    rig.session.put_off(7, "A", 1, until_ns)
+    assert rig.session.receive(7, 2) is Verdict.IN_ORDER
+    rig.session.repaired(7, "B")
+    assert not rig.session.exact(7, "A")
+    assert rig.session.exact(7, "B")
+    assert rig.session.lost == []  # it was never known
+    assert rig.session.receive(7, 9) is Verdict.GAP  # makes B doubtful, A was unknown
+    assert [loss.ticker for loss in rig.session.lost] == ["B"]
+    assert rig.asked() == [("get_snapshot", "B")]
+    rig.session.receive(7, 10)
+    rig.session.repaired(7, "B")
+    rig.now = until_ns - 1
+    rig.session.tick()
+    assert rig.sent() == []
+    assert rig.session.wake_ns == until_ns
+    assert [command["params"]["market_tickers"] for command in rig.wake()] == [["A"]]
+    rig.session.receive(7, 11)
+    rig.session.repaired(7, "A")
+    assert rig.session.exact(7, "A")
+
+
+def test_a_book_that_was_known_is_lost_when_it_is_put_off() -> None:
+    rig = opened("A")
+    rig.session.put_off(7, "A", 5, rig.now + NS)
+    assert rig.session.lost == [Loss("A", 7, 5)]
+    rig.session.put_off(7, "NOT-CARRIED", 5, rig.now + NS)
+    rig.session.put_off(9, "A", 5, rig.now + NS)  # of no subscription
+    assert rig.session.lost == [Loss("A", 7, 5)]

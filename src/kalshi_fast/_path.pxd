@@ -29,7 +29,7 @@ cdef struct Head:
 @cython.final
 cdef class DeltaPath:
     cdef dict subscriptions
-    cdef bint no_on_yes_scale
+    cdef public bint no_on_yes_scale
     cdef Table table
     cdef list names
     cdef list states  # whose ``hot`` the table has

@@ -113,6 +113,11 @@ cdef class DeltaPath:
         free(self.table.entries)
         free(self.table.books)
 
+    def follow(self, dict subscriptions not None):
+        """From now on takes the frames of these subscriptions; of an empty dict: none."""
+        self.subscriptions = subscriptions
+        self._forget_heads()
+
     def add(self, str ticker not None, BookState state not None):
         """Frames of this market are for this book, from now on."""
         self._enter(ticker.encode(), state)

@@ -186,7 +186,8 @@ class Link:
 
     def _on_snapshot(self, message: wire.OrderbookSnapshot, ingest_ns: int) -> None:
         body = message.msg
-        replica = self._replica(message.sid, message.seq, body.market_ticker, body.market_id, ingest_ns)
+        market_id = body.market_id or ""
+        replica = self._replica(message.sid, message.seq, body.market_ticker, market_id, ingest_ns)
         if replica is None:
             return
         market = replica.market

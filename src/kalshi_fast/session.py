@@ -150,8 +150,24 @@ class Session:
         """A snapshot of this market has been applied."""
         subscription = self.subscriptions[sid]
         subscription.due.pop(ticker, None)
+        subscription.put_off.pop(ticker, None)
         if self._no_longer_expected(subscription.waiting.pop(ticker, 0), ticker):
             subscription.failures = 0
+
+    def put_off(self, sid: int, ticker: str, seq: int, until_ns: int) -> None:
+        """A snapshot of this market has come, and its book is unknown all the same. That is no failure of the
+        subscription: whatever happens to it, the market is asked for at that time, and not before."""
+        subscription = self.subscriptions.get(sid)
+        if subscription is None or ticker not in subscription.tickers:
+            return
+        self._lose(subscription, [ticker], seq)
+        if self._no_longer_expected(subscription.waiting.get(ticker, 0), ticker):
+            subscription.failures = 0
+        subscription.waiting[ticker] = 0
+        subscription.due.pop(ticker, None)
+        subscription.aside.pop(ticker, None)
+        subscription.put_off[ticker] = until_ns
+        self.wake_ns = min(self.wake_ns, until_ns)
 
     def lose(self, sid: int, tickers: Iterable[str], seq: int, *, unusable: bool = False) -> None:
         """These books are unknown from ``seq`` on: they go to ``lost``, and snapshots are asked for.
@@ -164,6 +180,8 @@ class Session:
         self._lose(subscription, tickers, seq)
         now = self._clock()
         for ticker in tickers:
+            if ticker in subscription.put_off:
+                continue  # unknown already, and asked for when it is time
             self._no_longer_expected(subscription.waiting.get(ticker, 0), ticker)
             subscription.waiting[ticker] = 0
             failures, due_ns = subscription.aside.get(ticker, (0, 0))
@@ -223,6 +241,7 @@ class Session:
             self._no_longer_expected(subscription.waiting.pop(ticker, 0), ticker)
             subscription.due.pop(ticker, None)
             subscription.aside.pop(ticker, None)
+            subscription.put_off.pop(ticker, None)
         if subscription.tickers or subscription.adding:
             self._update(subscription, "delete_markets", sorted(tickers), "other")
         else:
@@ -489,6 +508,12 @@ class Session:
             if ticker in subscription.due or subscription.waiting.get(ticker) != 0:
                 continue
             if due_ns <= now:
+                subscription.due[ticker] = None
+            else:
+                self.wake_ns = min(self.wake_ns, due_ns)
+        for ticker, due_ns in list(subscription.put_off.items()):
+            if due_ns <= now:
+                del subscription.put_off[ticker]
                 subscription.due[ticker] = None
             else:
                 self.wake_ns = min(self.wake_ns, due_ns)

@@ -49,7 +49,8 @@ class Subscription(Sequence):
     ``adding``: markets on their way into it, by the command that asks for them; their frames are not used.
     ``waiting``: its markets without an exact book, and the command whose answer is to repair each (0: yet to
     be asked for, and then in ``due`` or ``aside`` too). ``aside``: markets with frames that could not
-    be used, how often in a row, and when to ask for a snapshot again.
+    be used, how often in a row, and when to ask for a snapshot again. ``put_off``: markets whose snapshot has
+    come and does not make their book known, and when to ask once more.
     """
 
     __slots__ = (
@@ -61,6 +62,7 @@ class Subscription(Sequence):
         "lives",
         "opened_ns",
         "paced_ns",
+        "put_off",
         "repeated_at",
         "repeats",
         "sid",
@@ -75,6 +77,7 @@ class Subscription(Sequence):
         self.waiting: dict[str, int] = {}
         self.due: dict[str, None] = {}
         self.aside: dict[str, tuple[int, int]] = {}
+        self.put_off: dict[str, int] = {}
         self.failures = 0  # requests for snapshots in a row that came to nothing
         self.lives = lives  # subscriptions of these markets that the exchange has ended before, in a row
         self.opened_ns = opened_ns

@@ -65,10 +65,13 @@ CentLevel: TypeAlias = tuple[int, int]  # (8, 300)
 
 
 class SnapshotBody(Struct, gc=False, omit_defaults=True):
-    """All levels of one market. A side without resting orders has no key at all."""
+    """All levels of one market. A side without resting orders has no key at all.
+
+    ``market_id`` is absent in old frames; "" without levels is the answer for a market that does not exist.
+    """
 
     market_ticker: str
-    market_id: str = ""
+    market_id: str | None = None
     yes_dollars_fp: list[FixedLevel] | None = None
     no_dollars_fp: list[FixedLevel] | None = None
     yes: list[CentLevel] | None = None
