@@ -18,7 +18,8 @@ import uvloop
 from kalshi_fast.auth import Signer
 from kalshi_fast.backoff import Backoff
 from kalshi_fast.books import Books
-from kalshi_fast.feed import Feed, tls_context
+from kalshi_fast.dial import tls_context
+from kalshi_fast.feed import Feed
 from kalshi_fast.link import Link
 from kalshi_fast.pool import LocalPool
 from kalshi_fast.recorder import Recorder

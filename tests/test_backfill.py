@@ -29,8 +29,8 @@ from kalshi_fast.channels.recent import Recent
 from kalshi_fast.channels.rows import TABLES, ChannelRows, TradeRow
 from kalshi_fast.channels.streams import Interruption, Streams
 from kalshi_fast.config import load
+from kalshi_fast.dial import tls_context
 from kalshi_fast.errors import FieldError, RestError
-from kalshi_fast.feed import tls_context
 from kalshi_fast.pool import LocalPool
 from kalshi_fast.recorder import Recorder
 from kalshi_fast.rest import Rest

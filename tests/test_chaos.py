@@ -21,7 +21,7 @@ from kalshi_fast.auth import Signer
 from kalshi_fast.books import Books
 from kalshi_fast.checkpoints import Comparison, Row, compare
 from kalshi_fast.config import load
-from kalshi_fast.feed import tls_context
+from kalshi_fast.dial import tls_context
 from kalshi_fast.fleet import Fleet
 from kalshi_fast.pool import LocalPool
 from kalshi_fast.recorder import Counts, Recorder

@@ -23,8 +23,9 @@ from client import KEY_ID, exchange
 from kalshi_fast.auth import Signer
 from kalshi_fast.backoff import Backoff, Scale
 from kalshi_fast.books import Books
+from kalshi_fast.dial import tls_context
 from kalshi_fast.errors import ConnectError, RefusedError, SubscriptionError
-from kalshi_fast.feed import Feed, tls_context
+from kalshi_fast.feed import Feed
 from kalshi_fast.link import Link
 from kalshi_fast.pool import LocalPool
 from kalshi_fast.receiver import new_conn_id

@@ -16,8 +16,8 @@ from kalshi_fast import fleet as fleet_module
 from kalshi_fast.auth import Signer
 from kalshi_fast.books import Books
 from kalshi_fast.config import load
+from kalshi_fast.dial import tls_context
 from kalshi_fast.errors import ConnectError, SubscriptionError
-from kalshi_fast.feed import tls_context
 from kalshi_fast.fleet import Fleet
 from kalshi_fast.pool import LocalPool
 from kalshi_fast.recorder import Recorder

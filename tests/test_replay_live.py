@@ -17,7 +17,7 @@ from kalshi_fast.auth import Signer
 from kalshi_fast.batch import pack_extra
 from kalshi_fast.books import Books
 from kalshi_fast.config import load
-from kalshi_fast.feed import tls_context
+from kalshi_fast.dial import tls_context
 from kalshi_fast.fleet import Fleet
 from kalshi_fast.journal import Journal, Position
 from kalshi_fast.pool import LocalPool

@@ -86,10 +86,12 @@ class ConnectError(KalshiFastError):
     """No connection to the exchange: name resolution, TCP, TLS, or the upgrade was refused.
 
     It ends a recording only when the very first connection fails; a later attempt may succeed with nothing
-    changed, hence the exit code. ``lasting``: trying again soon will not help.
+    changed, hence the exit code. ``lasting``: trying again soon will not help. ``unanswered``: nobody was
+    there, so that trying again soon harms nobody.
     """
 
     lasting = False
+    unanswered = False
 
 
 class RefusedError(ConnectError):

@@ -8,25 +8,22 @@ with the frames of a connection (``receiver``), what they mean (``link``).
 from __future__ import annotations
 
 import asyncio
-import email.utils
 import logging
 import socket
-import ssl
 import time
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
-from urllib.parse import urlsplit
 
 import picows
 
 from kalshi_fast._clock import receive_ns
 from kalshi_fast._listener import FrameListener
 from kalshi_fast.backoff import NS, Backoff
-from kalshi_fast.errors import ConnectError, RefusedError
-from kalshi_fast.receiver import MAX_FRAME_BYTES, Receiver
+from kalshi_fast.dial import IDLE_S, connect, hang_up
+from kalshi_fast.errors import ConnectError
+from kalshi_fast.receiver import Receiver
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
+    import ssl
 
     from kalshi_fast.auth import Signer
     from kalshi_fast.channels.link import ChannelLink
@@ -37,24 +34,10 @@ log = logging.getLogger("kalshi_fast.feed")
 
 L = TypeVar("L", bound="Link | ChannelLink")
 
-HANDSHAKE_TIMEOUT_S: Final = 10.0
-IDLE_S: Final = 10.0  # the exchange pings every 10 s
 TICK_S: Final = 0.02
-HANG_UP_S: Final = 2.0
 PRESSED_POLL_S: Final = 0.05
 PATIENT_S: Final = 1.0  # a patient feed that was never connected waits so long before it says why
 _TCP_CLOSE: Final = 7  # tcpi_state in linux/tcp.h
-CLOCK_SKEW_S: Final = 3  # less than that, rounding of the Date and the way can explain
-
-
-def tls_context(cafile: Path | None) -> ssl.SSLContext:
-    """Verifies the exchange against the system's authorities, or against those of a file."""
-    return ssl.create_default_context(cafile=str(cafile) if cafile is not None else None)
-
-
-def exchange_tls(url: str, cafile: Path | None) -> ssl.SSLContext | None:
-    """For an address of the exchange: None when it has no TLS."""
-    return tls_context(cafile) if urlsplit(url).scheme == "wss" else None
 
 
 class Feed(Generic[L]):
@@ -106,20 +89,21 @@ class Feed(Generic[L]):
             while self._pool.pressed and not self._stop.is_set():
                 await _wait(self._stop, PRESSED_POLL_S)  # what it brings would find no room
             started = time.monotonic_ns()
-            refused = False
+            refused = unanswered = False
             try:
                 reason = await self._one_connection()
                 refused = session.closing is not None
             except ConnectError as error:
                 if self.connections == 0 and not self._patient:
                     raise
-                refused = error.lasting
+                refused, unanswered = error.lasting, error.unanswered
                 reason = str(error)
             if session.fatal is not None:
                 raise session.fatal
             if self._stop.is_set():
                 return
-            delay_s = self._backoff.next_ns(time.monotonic_ns() - started, refused=refused) / NS
+            lasted_ns = time.monotonic_ns() - started
+            delay_s = self._backoff.next_ns(lasted_ns, refused=refused, unanswered=unanswered) / NS
             if self.connections == 0:
                 # Whoever is not patient may be about to end all of us for the same reason, and says it.
                 await _wait(self._stop, PATIENT_S)
@@ -131,14 +115,9 @@ class Feed(Generic[L]):
     async def _one_connection(self) -> str:
         """Runs one connection to its end and says why it ended."""
         receiver = Receiver(self.link, self._pool)
-        transport = await connect(
-            lambda: FrameListener(self.link.path, receiver),
-            self._url,
-            self._signer,
-            ssl_context=self._ssl_context,
-            hostname=self._hostname,
-            idle_s=self._idle_s,
-        )
+        transport = await self._connect(receiver)
+        if transport is None:
+            return "stopped"
         if not receiver.upgraded:
             transport.disconnect()
             raise ConnectError(f"WS_URL: {self._url} ended the connection before it became a WebSocket")
@@ -153,6 +132,29 @@ class Feed(Generic[L]):
         finally:
             await hang_up(transport)
         return receiver.reason
+
+    async def _connect(self, receiver: Receiver) -> picows.WSTransport | None:
+        """A connection; None when ``stop`` is called before it is there. Raises ConnectError."""
+        dialling = asyncio.ensure_future(
+            connect(
+                lambda: FrameListener(self.link.path, receiver),
+                self._url,
+                self._signer,
+                ssl_context=self._ssl_context,
+                hostname=self._hostname,
+                idle_s=self._idle_s,
+            )
+        )
+        stopped = asyncio.ensure_future(self._stop.wait())
+        try:
+            await asyncio.wait({dialling, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            if dialling.done():
+                return dialling.result()
+            return None
+        finally:
+            for task in (dialling, stopped):
+                task.cancel()
+            await asyncio.gather(dialling, stopped, return_exceptions=True)
 
     async def _until_over(self, transport: picows.WSTransport, receiver: Receiver) -> None:
         """Until the connection is lost, ``stop`` is called or the session gives up."""
@@ -180,84 +182,6 @@ class Feed(Generic[L]):
                 raise error  # of our own making
 
 
-async def connect(
-    factory: Callable[[], picows.WSListener],
-    url: str,
-    signer: Signer,
-    *,
-    ssl_context: ssl.SSLContext | None,
-    hostname: str | None = None,
-    idle_s: float = IDLE_S,
-) -> picows.WSTransport:
-    """One signed handshake. Raises ConnectError or RefusedError with what is wrong."""
-    target = urlsplit(url)
-    host = target.hostname or url
-    port = target.port or (443 if target.scheme == "wss" else 80)
-    try:
-        transport, _ = await picows.ws_connect(
-            factory,
-            target._replace(netloc=f"{hostname or host}:{port}").geturl(),
-            socket_factory=lambda _: _dial(host, port),
-            ssl_context=ssl_context,
-            disconnect_on_exception=True,
-            websocket_handshake_timeout=HANDSHAKE_TIMEOUT_S,
-            enable_auto_ping=True,
-            enable_auto_pong=False,  # the listener answers: it has to see every end of a read
-            auto_ping_idle_timeout=idle_s,
-            auto_ping_reply_timeout=idle_s,
-            max_frame_size=MAX_FRAME_BYTES,
-            max_redirects=0,
-            extra_headers=signer.headers(time.time_ns() // 1_000_000),
-        )
-    except picows.WSHandshakeError as error:
-        raise _refusal(host, error) from error
-    except ssl.SSLCertVerificationError as error:
-        raise ConnectError(
-            f"WS_URL: the certificate of {host} is not valid: {error.verify_message}"
-        ) from error
-    except ssl.SSLError as error:
-        raise ConnectError(f"WS_URL: no TLS with {host}: {error.reason or error}") from error
-    except socket.gaierror as error:
-        raise ConnectError(f"WS_URL: the host {host} cannot be resolved: {error.strerror}") from error
-    except TimeoutError as error:
-        raise ConnectError(f"WS_URL: {host} does not answer within {HANDSHAKE_TIMEOUT_S:.0f} s") from error
-    except OSError as error:
-        raise ConnectError(f"WS_URL: {host} cannot be reached: {error.strerror or error}") from error
-    return transport
-
-
-def _refusal(host: str, error: picows.WSHandshakeError) -> ConnectError:
-    status = int(error.response.status) if error.response is not None else 0
-    said = (error.raw_body or b"")[:200].decode("utf-8", "replace").strip()
-    said = f" ({said})" if said else ""
-    if status in (401, 403):
-        skew = _clock_skew(error)
-        return RefusedError(
-            f"{host} refused the key, the signature or the clock: HTTP {status}{said};"
-            f" check PROD_KEYID, PROD_KEYFILE and the time of this machine{skew}",
-            # A clock is set soon after the machine has started; 403 is what a wall before the exchange says.
-            may_pass=status == 403 or bool(skew),
-        )
-    if status:
-        error_of_status = ConnectError(f"WS_URL: {host} refused the WebSocket: HTTP {status}{said}")
-        error_of_status.lasting = 400 <= status < 500  # 429 Too Many Requests is one of them
-        return error_of_status
-    return ConnectError(f"WS_URL: {host} does not speak WebSocket: {error}")
-
-
-def _clock_skew(error: picows.WSHandshakeError) -> str:
-    """What the Date of a refusal says about our clock; nothing when it has none or agrees with us."""
-    date = error.response.headers.get("Date") if error.response is not None else None
-    try:
-        theirs = email.utils.parsedate_to_datetime(date or "").timestamp()
-    except ValueError:
-        return ""
-    behind_s = round(theirs - time.time())
-    if abs(behind_s) < CLOCK_SKEW_S:
-        return ""
-    return f" ({abs(behind_s)} s {'behind' if behind_s > 0 else 'ahead of'} the exchange's)"
-
-
 def _is_reset(transport: picows.WSTransport) -> bool:
     """The socket has no peer any more (where the system tells: Linux)."""
     sock = transport.underlying_transport.get_extra_info("socket")
@@ -267,41 +191,6 @@ def _is_reset(transport: picows.WSTransport) -> bool:
         return bool(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _TCP_CLOSE)
     except OSError:
         return False  # closed already, which others see to
-
-
-async def hang_up(transport: picows.WSTransport) -> None:
-    """Ends a connection; one whose other end does not take part is cut off."""
-    transport.disconnect()
-    try:
-        await asyncio.wait_for(transport.wait_disconnected(), HANG_UP_S)
-    except TimeoutError:
-        transport.disconnect(graceful=False)
-        await asyncio.wait_for(
-            asyncio.gather(transport.wait_disconnected(), return_exceptions=True), HANG_UP_S
-        )
-    except picows.WSError as error:
-        log.debug("at the end of a connection: %s", error)
-
-
-async def _dial(host: str, port: int) -> socket.socket:
-    """A TCP connection to the host of the URL, whatever name the WebSocket then uses."""
-    loop = asyncio.get_running_loop()
-    failure: OSError | None = None
-    for family, kind, proto, _, address in await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM):
-        sock = socket.socket(family, kind, proto)
-        sock.setblocking(False)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        try:
-            await loop.sock_connect(sock, address)
-        except OSError as error:
-            sock.close()
-            failure = error
-        except BaseException:
-            sock.close()
-            raise
-        else:
-            return sock
-    raise failure or OSError(f"{host} has no address")
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:

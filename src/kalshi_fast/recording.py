@@ -22,11 +22,11 @@ from kalshi_fast.books import Books
 from kalshi_fast.channels.feeds import ChannelFeeds
 from kalshi_fast.channels.session import LIFECYCLE, TRADE
 from kalshi_fast.config import BOOKS, Settings, require_key, require_live
+from kalshi_fast.dial import exchange_tls
 from kalshi_fast.discovery import listing
 from kalshi_fast.discovery.follower import Follower
 from kalshi_fast.discovery.selection import selected
 from kalshi_fast.errors import ConfigError, KalshiFastError, TuningError
-from kalshi_fast.feed import exchange_tls
 from kalshi_fast.fleet import Fleet
 from kalshi_fast.pool import BatchPool
 from kalshi_fast.recorder import Recorder

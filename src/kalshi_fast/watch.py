@@ -25,8 +25,9 @@ from kalshi_fast.auth import Signer
 from kalshi_fast.backoff import Backoff, Scale
 from kalshi_fast.books import NIL_ID, Books
 from kalshi_fast.config import require_live
+from kalshi_fast.dial import exchange_tls
 from kalshi_fast.errors import ConfigError, FieldError, KalshiFastError
-from kalshi_fast.feed import Feed, exchange_tls
+from kalshi_fast.feed import Feed
 from kalshi_fast.ladder_view import TradeSeen, View, contracts, dollars
 from kalshi_fast.link import Link
 from kalshi_fast.pool import LocalPool

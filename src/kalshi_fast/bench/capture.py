@@ -32,8 +32,8 @@ from kalshi_fast.bench.rounds import no_collections
 from kalshi_fast.bench.sender import GO
 from kalshi_fast.bench.workload import tickers
 from kalshi_fast.books import Books
+from kalshi_fast.dial import tls_context
 from kalshi_fast.errors import TuningError
-from kalshi_fast.feed import tls_context
 from kalshi_fast.link import Link
 from kalshi_fast.pool import BatchPool
 from kalshi_fast.receiver import Receiver

@@ -19,7 +19,7 @@ from kalshi_fast.bench.rig import BATCH_ROWS, Rig
 from kalshi_fast.bench.rounds import Sample, Stopwatch
 from kalshi_fast.bench.sender import GO
 from kalshi_fast.bench.workload import tickers
-from kalshi_fast.feed import tls_context
+from kalshi_fast.dial import tls_context
 from kalshi_fast.receiver import MAX_FRAME_BYTES, Receiver
 
 if TYPE_CHECKING:

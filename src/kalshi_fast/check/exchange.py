@@ -1,6 +1,6 @@
 """The exchange: its REST interface, its clock beside ours, and a signed WebSocket handshake.
 
-The handshake is the recorder's own (``feed.connect``); it is closed again without a word. Not here: the key
+The handshake is the recorder's own (``dial.connect``); it is closed again without a word. Not here: the key
 (``key``).
 """
 
@@ -20,9 +20,9 @@ import picows
 
 from kalshi_fast.check.finding import Check, Finding, failure, ok, warning
 from kalshi_fast.check.key import signer
+from kalshi_fast.dial import connect, exchange_tls, hang_up, tls_context
 from kalshi_fast.discovery.selection import selected
 from kalshi_fast.errors import ConfigError, ConnectError, reason
-from kalshi_fast.feed import connect, exchange_tls, hang_up, tls_context
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
