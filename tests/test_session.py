@@ -476,7 +476,7 @@ def test_back_off_is_jittered_capped_and_reset_and_slow_for_refusals() -> None:
 
 
 def test_a_market_that_is_put_off_is_asked_for_at_its_time_and_not_before() -> None:
-    """Its snapshot has come and says nothing: no failure, no loop, whatever else happens to the subscription."""
+    """Its snapshot has come and says nothing: no failure and no loop, whatever else happens."""
     rig = Rig("A", "B")
     rig.opened()
     rig.grant(7, exact=False)
