@@ -482,7 +482,7 @@ def test_a_market_that_is_put_off_is_asked_for_at_its_time_and_not_before() -> N
     rig.grant(7, exact=False)
     until_ns = rig.now + 60 * NS
     assert rig.session.receive(7, 1) is Verdict.IN_ORDER
-    rig.session.put_off(7, "A", 1, until_ns)
+    rig.session.put_off(7, "A", 1, 60 * NS)
     assert rig.session.receive(7, 2) is Verdict.IN_ORDER
     rig.session.repaired(7, "B")
     assert not rig.session.exact(7, "A")
@@ -505,8 +505,8 @@ def test_a_market_that_is_put_off_is_asked_for_at_its_time_and_not_before() -> N
 
 def test_a_book_that_was_known_is_lost_when_it_is_put_off() -> None:
     rig = opened("A")
-    rig.session.put_off(7, "A", 5, rig.now + NS)
+    rig.session.put_off(7, "A", 5, NS)
     assert rig.session.lost == [Loss("A", 7, 5)]
-    rig.session.put_off(7, "NOT-CARRIED", 5, rig.now + NS)
-    rig.session.put_off(9, "A", 5, rig.now + NS)  # of no subscription
+    rig.session.put_off(7, "NOT-CARRIED", 5, NS)
+    rig.session.put_off(9, "A", 5, NS)  # of no subscription
     assert rig.session.lost == [Loss("A", 7, 5)]

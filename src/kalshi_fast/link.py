@@ -17,9 +17,11 @@ from kalshi_fast._clock import receive_ns
 from kalshi_fast._columns import DELTA
 from kalshi_fast._decode import MAX_PRICE_E4, cents_e4, contracts_e2, price_e4, qty_e2, rfc3339_us
 from kalshi_fast._path import DeltaPath
+from kalshi_fast.admission import Admission, is_absent
 from kalshi_fast.books import Replica
 from kalshi_fast.channels.grid import declared
 from kalshi_fast.errors import BookError, FieldError, FrameError
+from kalshi_fast.scale import name
 from kalshi_fast.subscription import Subscription, Verdict
 
 if TYPE_CHECKING:
@@ -30,9 +32,12 @@ _KEY_SAMPLE_FRAMES = 1024  # of those decoded with msgspec, one in so many is re
 
 
 class Link:
-    """``Link(recorder, session)``: feeds the frames of successive connections into books and rows."""
+    """``Link(recorder, session)``: feeds the frames of successive connections into books and rows.
 
-    def __init__(self, recorder: Recorder, session: Session) -> None:
+    ``hold``: the scale of no-side prices has to be proven first (``admission``).
+    """
+
+    def __init__(self, recorder: Recorder, session: Session, *, hold: bool = False) -> None:
         self.session = session
         self.conn_id = 0
         self.up = False
@@ -43,6 +48,7 @@ class Link:
         self.path = DeltaPath(session.subscriptions, session.use_yes_price)
         session.activity = self._activity
         self._recorder = recorder
+        self.admission = Admission(self, recorder, hold=hold)
         recorder.join(self)
 
     def _activity(self, ticker: str) -> int:
@@ -57,34 +63,40 @@ class Link:
         self.up = True
         self.path.last_frame_ns = now_ns
         self._recorder.aim(self)
+        self.admission.begin(now_ns)
         self.session.opened()
-        scale = "yes" if self.session.use_yes_price else "no"
-        self._recorder.health(now_ns, self, "connect", detail=f"no-side prices come on the {scale} scale")
+        detail = f"no-side prices come on the {name(on_yes_scale=self.admission.scale.on_yes_scale)}"
+        if self.admission.scale.on_yes_scale != self.session.use_yes_price:
+            sent = "true" if self.session.use_yes_price else "false"
+            detail += f", though use_yes_price is sent as {sent}: its books have shown that"
+        self._recorder.health(now_ns, self, "connect", detail=detail)
 
     def on_disconnected(self, now_ns: int, reason: str) -> None:
         """The connection is gone: from now on its books are unknown."""
         self.up = False
         self._recorder.health(now_ns, self, "disconnect", detail=reason)
         self.session.closed()
-        self._take_losses(now_ns)
+        self.take_losses(now_ns)
+        self.admission.end()
 
     def on_tick(self, now_ns: int) -> None:
         """To be called now and then: what waits for its time in the session may be due."""
         self.session.tick()
-        self._take_losses(now_ns)
+        self.take_losses(now_ns)
 
     def add(self, tickers: list[str]) -> None:
         """These markets too, from now on."""
         self.session.add(tickers)
-        self._take_losses(receive_ns())
+        self.take_losses(receive_ns())
 
     def remove(self, tickers: list[str]) -> None:
         """These markets no more: their books are unknown from now on, and the rows say so."""
         self.session.remove(tickers)
-        self._take_losses(receive_ns())
+        self.take_losses(receive_ns())
 
     def forget(self, tickers: set[str]) -> None:
         """Lets go of the books of markets that are not carried any more."""
+        self.admission.forget(tickers)
         if not tickers.isdisjoint(self.replicas):
             self.path.forget(tickers)
             for ticker in tickers:
@@ -155,6 +167,11 @@ class Link:
             side = YES if body.side == "yes" else NO
             price = self._own_scale(side, price)
             book = replica.book
+            if self.admission.closed and not self.admission.admits_delta(
+                message.sid, message.seq, body.market_ticker, side, book
+            ):
+                self.take_losses(ingest_ns)
+                return
             after = None
             if not book.stale:
                 if replica.subscription is not self.session.subscriptions[message.sid]:
@@ -186,22 +203,32 @@ class Link:
 
     def _on_snapshot(self, message: wire.OrderbookSnapshot, ingest_ns: int) -> None:
         body = message.msg
+        if is_absent(body):
+            if self._is_carried(message.sid, message.seq, body.market_ticker, ingest_ns):
+                self.admission.absent(message.sid, message.seq, body.market_ticker, ingest_ns)
+                self.take_losses(ingest_ns)
+            return
         market_id = body.market_id or ""
         replica = self._replica(message.sid, message.seq, body.market_ticker, market_id, ingest_ns)
         if replica is None:
             return
         market = replica.market
+        try:
+            told = (
+                _levels(body.yes_dollars_fp, body.yes, "yes"),
+                _levels(body.no_dollars_fp, body.no, "no"),
+            )
+        except FieldError as error:
+            raise _of_market(error, message, replica) from error
+        self.admission.is_there(market.ticker, ingest_ns)
+        if not self.admission.admits(message.sid, message.seq, market.ticker, told, ingest_ns):
+            self.take_losses(ingest_ns)
+            return
         serves = replica.active or market.book.stale  # else it is a standby's, of which no rows are written
         before = market.book.ladders() if serves else ([], [])
         book = replica.book_for_snapshot()
         try:
-            sides = (
-                _levels(body.yes_dollars_fp, body.yes, "yes"),
-                [
-                    (self._own_scale(NO, price), size)
-                    for price, size in _levels(body.no_dollars_fp, body.no, "no")
-                ],
-            )
+            sides = (told[YES], [(self._own_scale(NO, price), size) for price, size in told[NO]])
             for levels in sides:
                 for price, _ in levels:
                     if price % 100:
@@ -219,7 +246,7 @@ class Link:
 
     def _own_scale(self, side: int, price: int) -> int:
         """With ``use_yes_price`` the no side comes on the yes scale; books and rows never have it."""
-        return MAX_PRICE_E4 - price if side == NO and self.session.use_yes_price else price
+        return MAX_PRICE_E4 - price if side == NO and self.admission.scale.on_yes_scale else price
 
     def _on_other(self, message: wire.Message | wire.Unknown, ingest_ns: int) -> None:
         """Everything that is no book frame: its seq counts, replies go to the session."""
@@ -246,7 +273,7 @@ class Link:
             self._on_lifecycle(message, ingest_ns)
         elif isinstance(message, wire.Unknown):
             self._recorder.counters.add_unknown_type(message.type)
-        self._take_losses(ingest_ns)
+        self.take_losses(ingest_ns)
 
     def _on_lifecycle(self, message: wire.MarketLifecycle, ingest_ns: int) -> None:
         """The exchange says which prices a market uses: its books move to that grid."""
@@ -271,7 +298,7 @@ class Link:
         subscription = replica.subscription
         assert isinstance(subscription, Subscription)  # noqa: S101 - the book was exact
         self.session.lose(subscription.sid, [replica.market.ticker], subscription.next_seq)
-        self._take_losses(ingest_ns)
+        self.take_losses(ingest_ns)
 
     def _in_sequence(self, sid: int, seq: int, ingest_ns: int) -> bool:
         """Counts the frame; False when it must not be used: seen before, or of no subscription of ours."""
@@ -281,7 +308,7 @@ class Link:
         counts = self._recorder.counters
         if verdict is Verdict.REPEATED:
             counts.repeated += 1
-            self._take_losses(ingest_ns)  # too many of them, and the subscription is over
+            self.take_losses(ingest_ns)  # too many of them, and the subscription is over
             return False
         if verdict is Verdict.FOREIGN:
             counts.foreign += 1
@@ -291,10 +318,10 @@ class Link:
         self._recorder.health(
             ingest_ns, self, "gap", sid=sid, seq=missing, detail=f"numbers {missing} to {seq - 1} are missing"
         )
-        self._take_losses(ingest_ns)
+        self.take_losses(ingest_ns)
         return True
 
-    def _take_losses(self, ingest_ns: int) -> None:
+    def take_losses(self, ingest_ns: int) -> None:
         """Books that the session gave up: marked, said in the rows, replaced by a twin's if there is one."""
         session = self.session
         if session.lost:
@@ -325,14 +352,20 @@ class Link:
         else:
             doubtful = sorted(subscription.tickers)
         self.session.lose(sid, doubtful, seq, unusable=True)
-        self._take_losses(ingest_ns)
+        self.take_losses(ingest_ns)
+
+    def _is_carried(self, sid: int, seq: int, ticker: str, ingest_ns: int) -> bool:
+        """Counts a frame about a book; False when it must not be used."""
+        if not self._in_sequence(sid, seq, ingest_ns):
+            return False
+        if not self.session.carries(sid, ticker):
+            self._recorder.counters.foreign += 1
+            return False
+        return True
 
     def _replica(self, sid: int, seq: int, ticker: str, market_id: str, ingest_ns: int) -> Replica | None:
         """The book that a frame is about; None when the frame must not be used."""
-        if not self._in_sequence(sid, seq, ingest_ns):
-            return None
-        if not self.session.carries(sid, ticker):
-            self._recorder.counters.foreign += 1
+        if not self._is_carried(sid, seq, ticker, ingest_ns):
             return None
         try:
             market = self._recorder.books.market(ticker, market_id)

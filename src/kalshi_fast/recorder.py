@@ -14,8 +14,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from kalshi_fast._book import YES
+from kalshi_fast._clock import receive_ns
 from kalshi_fast._columns import CLEAR, GAP, SNAPSHOT
 from kalshi_fast._rows import write_book
+from kalshi_fast.absent import AbsentMarkets
 from kalshi_fast.batch import Batch, HealthEvent, RawFrame, RejectedFrame
 from kalshi_fast.channels.rows import MarketRow
 from kalshi_fast.errors import FrameError
@@ -72,6 +74,7 @@ class Counts:
     tickers: int = 0
     lifecycle: int = 0
     raw: int = 0
+    scale_contradictions: int = 0  # books on another scale than believed, or crossed
     blackout_us: int = 0  # the longest of them: from the last frame of one to the takeover by the other
     batches: int = 0
     rejected_fields: Counter[str] = field(default_factory=Counter)  # what was wrong in them
@@ -96,6 +99,8 @@ class Recorder:
 
     def __init__(self, books: Books, pool: Pool, deliver: Callable[[Batch], None], *, seal_rows: int) -> None:
         self.books = books
+        self.absent = AbsentMarkets(self)
+        self.held = 0  # books that wait for the proof of a scale
         self.counters = Counts()  # without what the links' own paths have taken: see ``counts``
         self._links: list[Link] = []
         self._pool = pool
@@ -116,6 +121,7 @@ class Recorder:
     def leave(self, link: Link) -> None:
         """A connection that will not come back; its books are unknown already."""
         self._collect(link)
+        link.admission.end()
         self._links.remove(link)
         for replica in link.replicas.values():
             others = [other for other in replica.market.replicas if other is not replica]
@@ -253,6 +259,28 @@ class Recorder:
         for link in self._links:
             link.forget(gone)
         self.books.forget(gone)
+
+    def quoted(self, ticker: str, ask_e4: int | None, ingest_ns: int) -> None:
+        """The ticker channel's yes ask, for books that wait for a word on their scale."""
+        if self.held and ask_e4 is not None:
+            for link in self._links:
+                link.admission.quoted(ticker, ask_e4, ingest_ns)
+
+    def listed(self, ticker: str, no_bids: dict[int, int]) -> None:
+        """The no bids by REST, for the same."""
+        for link in self._links:
+            link.admission.listed(ticker, no_bids, receive_ns())
+
+    def awake(self, ticker: str) -> None:
+        """Something is heard of this market, so that it is there, or will be soon."""
+        if ticker in self.absent.by_ticker:
+            for link in self._links:
+                link.admission.awake(ticker)
+
+    @property
+    def held_tickers(self) -> list[str]:
+        """Markets whose books wait for the proof of a scale."""
+        return sorted({ticker for link in self._links for ticker in link.admission.held})
 
     # --- rows -------------------------------------------------------------------------------------
 

@@ -154,9 +154,9 @@ class Session:
         if self._no_longer_expected(subscription.waiting.pop(ticker, 0), ticker):
             subscription.failures = 0
 
-    def put_off(self, sid: int, ticker: str, seq: int, until_ns: int) -> None:
+    def put_off(self, sid: int, ticker: str, seq: int, delay_ns: int) -> None:
         """A snapshot of this market has come, and its book is unknown all the same. That is no failure of the
-        subscription: whatever happens to it, the market is asked for at that time, and not before."""
+        subscription: whatever happens to it, the market is asked for after that delay, and not before."""
         subscription = self.subscriptions.get(sid)
         if subscription is None or ticker not in subscription.tickers:
             return
@@ -166,8 +166,26 @@ class Session:
         subscription.waiting[ticker] = 0
         subscription.due.pop(ticker, None)
         subscription.aside.pop(ticker, None)
-        subscription.put_off[ticker] = until_ns
-        self.wake_ns = min(self.wake_ns, until_ns)
+        subscription.put_off[ticker] = due_ns = self._clock() + delay_ns
+        self.wake_ns = min(self.wake_ns, due_ns)
+
+    def ask_now(self, tickers: Iterable[str]) -> None:
+        """These markets, if they were put off, are asked for with the next tick."""
+        wanted, now = set(tickers), self._clock()
+        for subscription in self.subscriptions.values() if wanted else ():
+            for ticker in wanted & subscription.put_off.keys():
+                subscription.put_off[ticker] = self.wake_ns = now
+
+    def give_up(self, why: str) -> None:
+        """Nothing that this connection brings is to be used: every book is unknown, and another follows."""
+        self.closing = why
+        for subscription in self.subscriptions.values():
+            self._lose(subscription, sorted(subscription.tickers), subscription.next_seq)
+            subscription.waiting.update(dict.fromkeys(subscription.tickers, 0))
+
+    def subscription_of(self, ticker: str) -> Subscription | None:
+        """The one that carries this market."""
+        return next((s for s in self.subscriptions.values() if ticker in s.tickers), None)
 
     def lose(self, sid: int, tickers: Iterable[str], seq: int, *, unusable: bool = False) -> None:
         """These books are unknown from ``seq`` on: they go to ``lost``, and snapshots are asked for.

@@ -1,0 +1,280 @@
+"""Which snapshots of a connection may become books: those of markets that exist, on a scale that is proven.
+
+Two things can be wrong with a snapshot that is written well. The exchange answers a subscription to a market
+that it does not have with an empty snapshot whose ``market_id`` is "": that is no book, the market is
+*absent*, and asked for ever more rarely. And its no side may be on another scale than we believe (``scale``):
+such a book would be stored mirrored. It stays unknown, and is said; IN_A_ROW of them end the connection, and
+the next one is read the other way, which has to be proven as well.
+
+``hold``: until a connection has proven its scale, nothing of a no side is taken from it: snapshots that do
+not decide are held back, and the fast path is closed. Whoever knows the scale beforehand (a capture says it)
+does without. Not here: sequences and replies (``session``), rows (``recorder``).
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Final
+
+from kalshi_fast import scale
+from kalshi_fast._book import NO, YES
+from kalshi_fast.backoff import NS, Scale
+from kalshi_fast.scale import DOLLAR_E4, IN_A_ROW, ScaleProof, name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from kalshi_fast._book import OrderBook
+    from kalshi_fast.books import Replica
+    from kalshi_fast.link import Link
+    from kalshi_fast.recorder import Recorder
+    from kalshi_fast.wire import SnapshotBody
+
+PROBE: Final = Scale(60 * NS, 3600 * NS)  # between two questions for a market that does not exist
+HELD_NS: Final = 10 * NS  # between two looks at a book that does not decide
+BOOKS_PER_LOOK: Final = 20
+SAID: Final = 20  # contradictions of one connection that are told one by one
+
+log = logging.getLogger("kalshi_fast.admission")
+
+
+def is_absent(body: SnapshotBody) -> bool:
+    """The exchange's word for a market that it does not have. A missing ``market_id`` says nothing: frames of
+    before 2026 have none."""
+    return body.market_id == "" and not (body.yes_dollars_fp or body.no_dollars_fp or body.yes or body.no)
+
+
+class Admission:
+    """``Admission(link, recorder, hold=…)``: of all connections of a link, one after the other."""
+
+    def __init__(self, link: Link, recorder: Recorder, *, hold: bool) -> None:
+        self.scale = ScaleProof(on_yes_scale=link.session.use_yes_price)
+        self.held: dict[str, list[tuple[int, int]]] = {}  # the no levels as they were told
+        self.open_since_ns = 0  # of a connection that has not proven its scale: since when; 0: it has
+        self._link = link
+        self._recorder = recorder
+        self._hold = hold
+        self._said = 0
+        self._probes: dict[str, int] = {}  # absent markets, and how often they were
+        self._suspects: dict[str, Replica] = {}
+        self._to_look_at: list[Replica] = []
+
+    # --- the connection ---------------------------------------------------------------------------
+
+    def begin(self, now_ns: int) -> None:
+        """A new connection."""
+        self._release()
+        self.scale.begin()
+        self._said = 0
+        self._suspects.clear()
+        self._to_look_at.clear()
+        self.open_since_ns = now_ns if self._hold else 0
+        self._aim()
+
+    def end(self) -> None:
+        """The connection is gone."""
+        self._release()
+        if self.scale.contradicted:
+            self.scale.turn()
+            self._hold = True  # whatever was known beforehand was wrong
+
+    @property
+    def closed(self) -> bool:
+        """Nothing of a no side may be taken: the scale is not proven (yet), or disproven."""
+        return self.scale.contradicted or (self._hold and not self.scale.proven)
+
+    def _aim(self) -> None:
+        """The fast path has no time to ask."""
+        path = self._link.path
+        path.no_on_yes_scale = self.scale.on_yes_scale
+        path.follow({} if self.closed else self._link.session.subscriptions)
+
+    # --- snapshots and deltas ---------------------------------------------------------------------
+
+    def absent(self, sid: int, seq: int, ticker: str, ingest_ns: int) -> None:
+        """The exchange has said that it has no such market."""
+        times = self._probes[ticker] = self._probes.get(ticker, 0) + 1
+        self._drop(ticker)
+        self._link.session.put_off(sid, ticker, seq, PROBE.bound_ns(times))
+        self._recorder.absent.say(
+            ticker, "the exchange answers with an empty book that has no market_id", ingest_ns, self._link
+        )
+
+    def is_there(self, ticker: str, ingest_ns: int) -> None:
+        """The exchange has sent a book of this market, with its id."""
+        self._probes.pop(ticker, None)
+        self._recorder.absent.found(ticker, ingest_ns, self._link)
+
+    def awake(self, ticker: str) -> None:
+        """Something is heard of an absent market: it is asked for at once."""
+        if self._probes.get(ticker):
+            self._probes[ticker] = 0
+            self._link.session.ask_now([ticker])
+
+    def admits(
+        self,
+        sid: int,
+        seq: int,
+        ticker: str,
+        sides: tuple[list[tuple[int, int]], list[tuple[int, int]]],
+        ingest_ns: int,
+    ) -> bool:
+        """May this snapshot become the market's book? If not, the session knows what to do about it."""
+        yes, no = sides
+        self._drop(ticker)
+        word = scale.told_by_book(yes, no)
+        if word is None:
+            if self.closed and any(size for _, size in no):
+                self._keep(sid, seq, ticker, no)
+                return False
+            return not self.scale.contradicted
+        what = f"best yes {_shown(max(p for p, q in yes if q))}, no told from {_range(no)}"
+        if not self._hear(word, ticker, what, sid, seq, ingest_ns):
+            return False
+        if self.closed:
+            self._keep(sid, seq, ticker, no, NS)  # more words are needed
+            return False
+        return True
+
+    def admits_delta(self, sid: int, seq: int, ticker: str, side: int, book: OrderBook) -> bool:
+        """May this change be used? Asked only while ``closed``. A book without no levels could be taken; with
+        its first one it is unknown until a snapshot decides."""
+        if side == YES and not self.scale.contradicted:
+            return True
+        if not book.stale:
+            self._link.session.put_off(sid, ticker, seq, 0)
+        return False
+
+    def _keep(
+        self, sid: int, seq: int, ticker: str, no: list[tuple[int, int]], delay_ns: int = HELD_NS
+    ) -> None:
+        self.held[ticker] = no
+        self._recorder.held += 1
+        self._link.session.put_off(sid, ticker, seq, delay_ns)
+
+    def _drop(self, ticker: str) -> None:
+        if self.held.pop(ticker, None) is not None:
+            self._recorder.held -= 1
+
+    def _release(self) -> None:
+        self._recorder.held -= len(self.held)
+        self.held.clear()
+
+    def forget(self, tickers: Iterable[str]) -> None:
+        """Markets that are not carried any more."""
+        for ticker in tickers:
+            self._drop(ticker)
+            self._probes.pop(ticker, None)
+            self._suspects.pop(ticker, None)
+        self._to_look_at.clear()
+
+    # --- words that decide ------------------------------------------------------------------------
+
+    def quoted(self, ticker: str, ask_e4: int, ingest_ns: int) -> None:
+        """The ticker channel's yes ask of a market."""
+        no = self.held.get(ticker)
+        word = None if no is None else scale.told_by_ask(no, ask_e4)
+        if no is not None and word is not None:
+            what = f"the ticker channel's yes ask {_shown(ask_e4)}, no told from {_range(no)}"
+            self._hear(word, ticker, what, 0, 0, ingest_ns)
+
+    def listed(self, ticker: str, no_bids: Mapping[int, int], ingest_ns: int) -> None:
+        """The no bids of a market as the REST interface has them."""
+        no = self.held.get(ticker)
+        if no is None:
+            return
+        word, fitting = scale.told_by_ladder(no, no_bids)
+        if word is not None:
+            weight = IN_A_ROW if fitting >= scale.LADDER_LEVELS else 1
+            what = f"{fitting} of {len(no)} no levels are those of the REST interface"
+            self._hear(word, ticker, what, 0, 0, ingest_ns, weight)
+
+    def _hear(
+        self, word: bool, ticker: str, what: str, sid: int, seq: int, ingest_ns: int, weight: int = 1
+    ) -> bool:
+        proof, was_proven = self.scale, self.scale.proven
+        if proof.contradicted:
+            return False
+        if proof.hear(word, weight):
+            if proof.proven and not was_proven:
+                self._prove(ticker, what, ingest_ns)
+            return True
+        self._recorder.counters.scale_contradictions += 1
+        believed = name(on_yes_scale=proof.on_yes_scale)
+        if self._said < SAID:
+            self._said += 1
+            detail = f"not on the {believed} as believed: {what}; not stored"
+            self._recorder.health(
+                ingest_ns, self._link, "scale", sid=sid, seq=seq, market_ticker=ticker, detail=detail
+            )
+            log.error("%s: the book is %s", ticker, detail)
+        if sid:
+            self._link.session.lose(sid, [ticker], seq, unusable=True)
+        if proof.contradicted:
+            self._end_connection(believed, ingest_ns)
+        return False
+
+    def _prove(self, ticker: str, what: str, ingest_ns: int) -> None:
+        proven = f"proven: no-side prices come on the {name(on_yes_scale=self.scale.on_yes_scale)} ({what})"
+        self._recorder.health(ingest_ns, self._link, "scale", market_ticker=ticker, detail=proven)
+        self.open_since_ns = 0
+        self._link.session.ask_now(self.held)
+        self._release()
+        self._aim()
+
+    def _end_connection(self, believed: str, ingest_ns: int) -> None:
+        sent = "true" if self._link.session.use_yes_price else "false"
+        why = (
+            f"the exchange's books contradict the {believed} (use_yes_price sent: {sent}): all books of this"
+            f" connection are unknown; the next one is read on the"
+            f" {name(on_yes_scale=not self.scale.on_yes_scale)}, when its books prove that"
+        )
+        log.error("%s", why)
+        self._recorder.health(ingest_ns, self._link, "scale", detail=why)
+        self._aim()
+        self._link.session.give_up(why)
+
+    # --- books that were taken --------------------------------------------------------------------
+
+    def look(self, now_ns: int) -> None:
+        """To be called now and then: looks at some books as they stand. One that is crossed, and so again at
+        the next look, speaks like a snapshot: a change of the scale in mid-connection has no other sign."""
+        if self.closed or not self._link.up:
+            return
+        suspects, self._suspects = self._suspects, {}
+        for ticker, replica in suspects.items():
+            if self._accused(replica):
+                self._accuse(ticker, replica, now_ns)
+        if not self._to_look_at:
+            self._to_look_at = list(self._link.replicas.values())
+        for _ in range(min(BOOKS_PER_LOOK, len(self._to_look_at))):
+            replica = self._to_look_at.pop()
+            if replica.market.ticker not in suspects and self._accused(replica):
+                self._suspects[replica.market.ticker] = replica
+
+    def _accused(self, replica: Replica) -> bool:
+        book = replica.book
+        best_yes, best_no = (None, None) if book.stale else (book.best_bid(YES), book.best_bid(NO))
+        if best_yes is None or best_no is None or best_yes + best_no <= DOLLAR_E4:
+            return False
+        return scale.told_by_book(*self._as_told(book)) is not None
+
+    def _as_told(self, book: OrderBook) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+        yes, no = book.ladders()
+        return yes, [(DOLLAR_E4 - price, size) for price, size in no] if self.scale.on_yes_scale else no
+
+    def _accuse(self, ticker: str, replica: Replica, now_ns: int) -> None:
+        subscription = self._link.session.subscription_of(ticker)
+        word = scale.told_by_book(*self._as_told(replica.book))
+        if subscription is not None and word is not None:
+            self._hear(word, ticker, "its book is crossed", subscription.sid, subscription.next_seq, now_ns)
+            self._link.take_losses(now_ns)
+
+
+def _shown(price_e4: int) -> str:
+    return f"{price_e4 // DOLLAR_E4}.{price_e4 % DOLLAR_E4:04d}"
+
+
+def _range(levels: list[tuple[int, int]]) -> str:
+    told = [price for price, size in levels if size]
+    return f"{_shown(min(told))} to {_shown(max(told))}"
