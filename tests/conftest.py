@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import settings
 
+import injector
 from kalshi_fast import blotting
 from kalshi_fast.simulator.tls import make_key
 from kalshi_fast.sinks import clickhouse
@@ -75,6 +76,19 @@ def open_database(
         yield connect
         for client in clients:
             client.close()
+
+
+@pytest.fixture(scope="session")
+def _injector(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return injector.compiled(tmp_path_factory.mktemp("injector"))
+
+
+@pytest.fixture
+def faults(_injector: Path, tmp_path: Path) -> Iterator[injector.Faults]:
+    """Rules for faults, none yet."""
+    found = injector.Faults(_injector, tmp_path / "faults")
+    yield found
+    found.close()
 
 
 @pytest.fixture
