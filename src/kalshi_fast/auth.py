@@ -116,8 +116,9 @@ def _private_key(content: bytes, path: Path) -> PrivateKey:
     if b"-----BEGIN " not in content:
         raise ConfigError(f"PROD_KEYFILE: {path} is not PEM (no '-----BEGIN' line)")
     if b"PRIVATE KEY-----" not in content:
+        found = _no_key(content)
         raise ConfigError(
-            f"PROD_KEYFILE: {path} holds {_no_key(content)}, expected an RSA or Ed25519 private key in PEM form"
+            f"PROD_KEYFILE: {path} holds {found}, expected an RSA or Ed25519 private key in PEM form"
         )
     # `from None`: what the library says could quote the key.
     try:
