@@ -1,5 +1,6 @@
 """Trades of a real exchange simulator, over real sockets and real REST: whatever is lost on the way, each
-trade is there once in the end; and the REST client by itself."""
+trade is there once in the end; and the REST client by itself.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +25,6 @@ from kalshi_fast.backoff import NS, Scale
 from kalshi_fast.books import Books
 from kalshi_fast.channels import backfill
 from kalshi_fast.channels.feeds import ChannelFeeds
-from kalshi_fast.channels.messages import RestTrade
 from kalshi_fast.channels.recent import Recent
 from kalshi_fast.channels.rows import TABLES, ChannelRows, TradeRow
 from kalshi_fast.channels.streams import Interruption, Streams
@@ -34,9 +34,11 @@ from kalshi_fast.errors import FieldError, RestError
 from kalshi_fast.pool import LocalPool
 from kalshi_fast.recorder import Recorder
 from kalshi_fast.rest import Rest
+from kalshi_fast.rest_bodies import RestTrade
 from kalshi_fast.simulator.faults import fault
 from kalshi_fast.simulator.synthetic import SyntheticMarkets
 from kalshi_fast.strategy import Strategy
+from recordings import DIRECTORY as RECORDED
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -350,8 +352,20 @@ def test_requests_are_signed_anew_each_time_and_passing_refusals_tried_again(key
         ((302, b""), "HTTP 302"),
         ((200, b"<html>"), "malformed"),
         ((200, b"[" * 100_000), "REST_URL"),
-        ((200, {"trades": [{**TRADE, "taker_side": "x"}]}), "taker_side"),
         ((200, {"trades": 5}), "array"),
+        ((200, {"markets": []}), "expected an object with trades, got one with 'markets'"),
+        ((200, {"trades": [], "cursor": 7}), "cursor: expected a text"),
+        (
+            (400, {"error": {"code": "bad_request", "message": "bad request", "details": "no such ts"}}),
+            "HTTP 400 (bad request: no such ts)",
+        ),
+        (
+            (404, {"error": {"code": "not_found", "message": "not found", "service": "x"}}),
+            "HTTP 404 (not found)",
+        ),
+        ((403, {"error": "stay away"}), "HTTP 403 (stay away)"),
+        ((403, {"code": "forbidden"}), "HTTP 403 (forbidden)"),
+        ((403, ["x"]), "HTTP 403 (["),
     ],
 )
 def test_answers_that_are_none_are_one_sentence(key_file: Path, answer: tuple[int, Any], told: str) -> None:
@@ -362,6 +376,49 @@ def test_answers_that_are_none_are_one_sentence(key_file: Path, answer: tuple[in
         rest.close()
     assert told in str(caught.value)
     assert len(str(caught.value)) < 600
+
+
+def test_one_bad_element_of_a_page_costs_itself_and_is_counted(key_file: Path) -> None:
+    good = {**TRADE, "taker_outcome_side": "no", "unknown": [1]}
+    page = [
+        {**good, "taker_side": "x", "count": 2.0, "is_block_trade": None},
+        {**good, "ticker": 5},
+        {name: value for name, value in good.items() if name != "trade_id"},
+        "trade",
+        {**good, "yes_price_dollars": 0.36, "count": "many"},
+    ]
+    with server((200, {"trades": page, "cursor": None}), (200, {"trades": None})) as (url, _):
+        rest = Rest(url, Signer.from_file("k", key_file), interval_s=0)
+        trades = rest.trades(min_ts=1, max_ts=2).trades
+        assert rest.trades(min_ts=1, max_ts=2).trades == [], "a list may be null"
+        rest.close()
+    assert [trade.taker_side for trade in trades] == [None, TRADE["taker_side"]]
+    assert [trade.taker_outcome_side for trade in trades] == ["no", "no"]
+    assert trades[0].count == 2
+    assert trades[0].is_block_trade is False
+    assert trades[1].yes_price_dollars == "0.36"
+    assert rest.unread.left_out == {"trade": 3}
+    assert rest.unread.fields == {("trade", "taker_side"): 1, ("trade", "count"): 1}
+    assert rest.unread.sentence().startswith("3 trades of no use, 1 times no usable trade.count, 1 times no")
+
+
+def test_a_429_without_a_hint_is_waited_out_and_slows_what_follows(
+    key_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The recorded body of September 2026; no Retry-After comes with it."""
+    body = json.loads((RECORDED / "rest" / "error_429_2026-09-26.json").read_text())
+    waits: list[float] = []
+    with server((429, body), (429, body), *[(200, {"trades": []})] * 41) as (url, asked):
+        rest = Rest(url, Signer.from_file("k", key_file), interval_s=0.001)
+        monkeypatch.setattr(rest, "_wait", waits.append)
+        assert rest.trades(min_ts=1, max_ts=2).trades == []
+        assert rest._interval_s == pytest.approx(0.004 * 0.9)
+        for _ in range(40):
+            rest.trades(min_ts=1, max_ts=2)
+        assert rest._interval_s == 0.001, "and it is asked at the usual pace again"
+        rest.close()
+    assert len([wait for wait in waits if wait >= 1]) == 2
+    assert len(asked) == 43
 
 
 def test_a_client_that_is_closed_waits_for_nothing(key_file: Path) -> None:

@@ -26,7 +26,6 @@ from kalshi_fast.batch import pack_extra, unpack_extra
 from kalshi_fast.books import Books
 from kalshi_fast.channels import rows as channel_rows
 from kalshi_fast.channels.catalogue import TEXT_CHARS, Catalogue
-from kalshi_fast.channels.messages import RestMarket
 from kalshi_fast.channels.recent import Recent
 from kalshi_fast.channels.rows import (
     NIL_ID,
@@ -44,6 +43,7 @@ from kalshi_fast.errors import JournalError, SinkError
 from kalshi_fast.journal import Cursor, Journal, Point, Position
 from kalshi_fast.pool import LocalPool
 from kalshi_fast.recorder import Recorder
+from kalshi_fast.rest_bodies import RestMarket
 from kalshi_fast.ring import EXTRA_BYTES
 from kalshi_fast.sinks.beside import TablesBeside
 from kalshi_fast.sinks.clickhouse import ClickHouseSink

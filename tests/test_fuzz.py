@@ -18,7 +18,6 @@ from decimal import localcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-import msgspec
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from hypothesis import HealthCheck, given, settings
@@ -34,9 +33,9 @@ from kalshi_fast.auth import Signer
 from kalshi_fast.batch import pack_extra, unpack_extra
 from kalshi_fast.channels.backfill import filled_row
 from kalshi_fast.channels.catalogue import Catalogue
-from kalshi_fast.channels.messages import MarketPage, TradePage
 from kalshi_fast.channels.rows import TABLES, arrow
-from kalshi_fast.errors import FrameError, KalshiFastError, SimulatorError
+from kalshi_fast.errors import FrameError, KalshiFastError, RestError, SimulatorError
+from kalshi_fast.rest_bodies import PAGES, MarketPage, TradePage, Unread, error_text, read_page
 from kalshi_fast.simulator.handshake import refusal
 from kalshi_fast.simulator.recorded import RecordedMarkets
 from test_auth import RSA
@@ -159,19 +158,26 @@ def channels(data: bytes, directory: Path) -> None:
 
 def rest(data: bytes, directory: Path) -> None:
     """An answer of REST."""
-    with suppress(
-        msgspec.DecodeError, UnicodeDecodeError, RecursionError
-    ):  # which ``Rest`` tells in a sentence
-        for trade in msgspec.json.decode(data, type=TradePage).trades:
+    error_text(data).encode()
+    unread = Unread()
+    for page in PAGES:
+        try:
+            read_page(data, page, unread)
+        except RestError as error:
+            fit_for_a_terminal(error)
+    with suppress(RestError):
+        for trade in read_page(data, TradePage, unread).trades:
             try:
                 arrow("trades", [filled_row(trade, 5)]).validate(full=True)
             except KalshiFastError as error:
                 fit_for_a_terminal(error)
+    with suppress(RestError):
         catalogue = Catalogue()
-        for market in msgspec.json.decode(data, type=MarketPage).markets:
+        for market in read_page(data, MarketPage, unread).markets:
             row = catalogue.learn(market, 5)
             assert row is not None
             arrow("markets", [row]).validate(full=True)
+    assert unread.sentence().isprintable()
 
 
 def env(data: bytes, directory: Path) -> None:

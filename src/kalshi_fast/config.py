@@ -32,10 +32,10 @@ if TYPE_CHECKING:
 
 DEFAULT_WS_URL: Final = "wss://external-api-ws.kalshi.com/trade-api/ws/v2"
 TOML_NAME: Final = "kalshi-fast.toml"
-DEFAULT_REST_URL: Final = "https://api.elections.kalshi.com/trade-api/v2"
+DEFAULT_REST_URL: Final = "https://external-api.kalshi.com/trade-api/v2"
 BOOKS: Final = "orderbook_delta"
 CHANNELS: Final = (BOOKS, "trade", "ticker", "market_lifecycle_v2", "multivariate_market_lifecycle")
-MARKET_STATUSES: Final = ("open", "unopened", "paused", "closed", "settled")  # as REST filters by them
+COMBOS: Final = ("exclude", "include", "only")
 OFF: Final = "off"
 _PASSING_ERRNOS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE})
 _MAX_FILE_BYTES: Final = 1024 * 1024
@@ -73,6 +73,7 @@ class Settings:
     market_match: tuple[str, ...] = ()
     market_all_open: bool = False
     market_top: int | None = None
+    market_combos: str = "exclude"
     discovery_secs: int = 300
     ws_url: str = DEFAULT_WS_URL
     ws_hostname: str | None = None
@@ -340,6 +341,12 @@ def _fsync(text: str) -> str:
     return text.lower()
 
 
+def _combos(text: str) -> str:
+    if text.lower() not in COMBOS:
+        raise _BadValueError("exclude, include or only")
+    return text.lower()
+
+
 def _log_format(text: str) -> str:
     if text.lower() not in ("text", "json"):
         raise _BadValueError("text or json")
@@ -462,6 +469,14 @@ SETTINGS: Final = (
         "",
         "of the markets found, only so many with the largest volume",
         alias="--top",
+    ),
+    Setting(
+        "MARKET_COMBOS",
+        "market_combos",
+        _combos,
+        "exclude",
+        "combination markets (KXMVE…) among those that are found: exclude, include, or only them",
+        alias="--combos",
     ),
     Setting(
         "DISCOVERY_SECS",

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Iterable
 
-    from kalshi_fast.channels.messages import RestMarket
+    from kalshi_fast.rest_bodies import RestMarket
     from kalshi_fast.strategy import Strategy
 
 PROGRESS_S = 0.5

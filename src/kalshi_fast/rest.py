@@ -1,8 +1,10 @@
 """The exchange's REST interface, as far as a recorder needs it: signed, paginated, paced, tried again.
 
 Blocking, for a thread of its own: never on the path of the feed. Source: Kalshi's API documentation (signed
-like the WebSocket handshake, with the path of the request; an empty cursor ends a list; 429 asks for
-patience). Not here: what is asked for, and when (``channels.backfill``).
+like the WebSocket handshake, with the path of the request; an empty cursor ends a list; 200 tokens a second
+on the basic tier, 10 for a usual request) and recordings (429 comes without Retry-After: then requests come
+further apart for a while). Not here: what is asked for, and when (``channels.backfill``), what answers are
+(``rest_bodies``).
 """
 
 from __future__ import annotations
@@ -17,8 +19,17 @@ import msgspec
 import urllib3
 
 from kalshi_fast.backoff import NS, Scale
-from kalshi_fast.channels.messages import MarketPage, TradePage
 from kalshi_fast.errors import RestError, reason
+from kalshi_fast.rest_bodies import (
+    PAGES,
+    EventPage,
+    MarketPage,
+    SeriesPage,
+    TradePage,
+    Unread,
+    error_text,
+    read_page,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,9 +40,13 @@ if TYPE_CHECKING:
 TIMEOUT_S: Final = 10.0
 PAGE: Final = 1000
 ATTEMPTS: Final = 5
-INTERVAL_S: Final = 0.1  # between two requests
+INTERVAL_S: Final = 0.1  # between two requests; two of these clients stay within the basic tier
+SLOWEST_S: Final = 2.0  # the same, when the exchange has said that it is too much
+BUSY_S: Final = 1.0  # least wait after it has: tokens come back by the second
+_SPEED_UP: Final = 0.9  # after each answer, back to the usual interval
 MAX_ANSWER_BYTES: Final = 64 * 1024 * 1024
 RETRY: Final = Scale(NS // 4, 20 * NS)
+_TOO_MANY: Final = 429
 _PASSING: Final = (408, 425, 429, 500, 502, 503, 504)
 Answer = TypeVar("Answer")
 
@@ -46,10 +61,11 @@ class Rest:
         self, url: str, signer: Signer, *, cafile: Path | None = None, interval_s: float = INTERVAL_S
     ) -> None:
         self.requests = 0
+        self.unread = Unread()
         self._url = url.rstrip("/")
         self._path = urlsplit(self._url).path
         self._signer = signer
-        self._interval_s = interval_s
+        self._usual_s = self._interval_s = interval_s
         self._due = 0.0
         self._closed = threading.Event()
         self._rng = random.Random()  # noqa: S311 - spreads attempts, guards nothing
@@ -77,7 +93,17 @@ class Rest:
         """One page of the markets that these filters let through (``tickers``, ``status``, …)."""
         return self.get("/markets", {"limit": PAGE, **filters, "cursor": cursor}, MarketPage)
 
-    def get(self, path: str, query: Mapping[str, str | int], answer: type[Answer]) -> Answer:
+    def events(self, *, cursor: str = "", **filters: str | int) -> EventPage:
+        """One page of events."""
+        return self.get("/events", {**filters, "cursor": cursor}, EventPage)
+
+    def series(self) -> SeriesPage:
+        """All series."""
+        return self.get("/series", {}, SeriesPage)
+
+    def get(
+        self, path: str, query: Mapping[str, str | int], answer: type[Answer], *, attempts: int = ATTEMPTS
+    ) -> Answer:
         """What stands at a path, below that of the URL. Empty values of the query are left out."""
         asked = urlencode({name: value for name, value in query.items() if value not in ("", None)})
         failures = 0
@@ -87,13 +113,15 @@ class Rest:
             self._due = time.monotonic() + self._interval_s
             wait_s = RETRY.delay_ns(failures, self._rng) / NS
             try:
-                return self._once(path, asked, answer)
+                found = self._once(path, asked, answer)
             except _PassingError as error:
-                if failures >= ATTEMPTS:
-                    raise RestError(
-                        f"REST_URL: {self._url}{path}: {error} (asked {failures} times)"
-                    ) from error
+                if failures >= attempts:
+                    times = f" (asked {failures} times)" if failures > 1 else ""
+                    raise RestError(f"REST_URL: {self._url}{path}: {error}{times}") from error
                 self._wait(max(wait_s, error.wait_s))
+            else:
+                self._interval_s = max(self._usual_s, self._interval_s * _SPEED_UP)
+                return found
 
     def _wait(self, seconds: float) -> None:
         if self._closed.wait(max(seconds, 0.0)):
@@ -115,17 +143,26 @@ class Rest:
                 body = response.read(MAX_ANSWER_BYTES + 1)
         except urllib3.exceptions.HTTPError as error:
             raise _PassingError(reason(error)) from error
-        if response.status in _PASSING:
-            raise _PassingError(f"HTTP {response.status}", response.headers.get("Retry-After"))
         if response.status != 200:
-            said = body[:200].decode("utf-8", "replace").strip()
-            refusal = RestError(f"REST_URL: {self._url}{path}: HTTP {response.status} ({said})")
+            said = error_text(body)
+            told = f"HTTP {response.status}{f' ({said})' if said else ''}"
+            if response.status in _PASSING:
+                busy = _PassingError(told, response.headers.get("Retry-After"))
+                if response.status == _TOO_MANY:
+                    self._interval_s = min(max(2 * self._interval_s, self._usual_s), SLOWEST_S)
+                    busy.wait_s = max(busy.wait_s, BUSY_S)
+                raise busy
+            refusal = RestError(f"REST_URL: {self._url}{path}: {told}")
             refusal.status = response.status
             raise refusal
         if len(body) > MAX_ANSWER_BYTES:
             raise RestError(f"REST_URL: {self._url}{path}: more than {MAX_ANSWER_BYTES} bytes")
         try:
+            if answer in PAGES:
+                return read_page(body, answer, self.unread)
             return msgspec.json.decode(body, type=answer)
+        except RestError as error:
+            raise RestError(f"REST_URL: {self._url}{path}: {error}") from error
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise RestError(f"REST_URL: {self._url}{path}: {reason(error)}") from error
 
@@ -136,4 +173,4 @@ class _PassingError(Exception):
     def __init__(self, what: str, retry_after: Any = None) -> None:  # noqa: ANN401
         super().__init__(what)
         text = str(retry_after or "")
-        self.wait_s = min(int(text), 60) if text.isascii() and text.isdigit() and len(text) < 6 else 0
+        self.wait_s: float = min(int(text), 60) if text.isascii() and text.isdigit() and len(text) < 6 else 0

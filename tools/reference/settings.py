@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 GROUPS: Final[dict[str, tuple[str, ...]]] = {
     "The account": ("PROD_KEYID", "PROD_KEYFILE"),
-    "Which markets": (*SELECTORS, "DISCOVERY_SECS"),
+    "Which markets": (*SELECTORS, "MARKET_COMBOS", "DISCOVERY_SECS"),
     "What is recorded of them": ("CHANNELS", "RAW", "USE_YES_PRICE"),
     "The exchange": ("WS_URL", "WS_HOSTNAME", "WS_CAFILE", "REST_URL"),
     "Connections": (
@@ -64,6 +64,9 @@ NOTES: Final[dict[str, str]] = {
     "MARKET_TICKERS": "One way of naming markets is enough; what several of them name is recorded together.",
     "MARKET_TICKERS_FILE": "Blanks, commas or line ends between the tickers; `#` begins a comment. A changed"
     " file, or SIGHUP, changes the markets without a reconnect.",
+    "MARKET_COMBOS": "The flag `--combos` alone means include. Where they are wanted,"
+    " `multivariate_market_lifecycle` is recorded beside `market_lifecycle_v2`. Markets named one by one are"
+    " recorded whatever they are.",
     "MARKET_ALL_OPEN": "The flag `--all-open` stands alone, `--market-all-open` takes a value.",
     "CHANNELS": "See [channels](../channels.md).",
     "RAW": "See [raw frames](../channels.md#raw-frames).",

@@ -23,10 +23,10 @@ from kalshi_fast.errors import FieldError, RestError, reason
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from kalshi_fast.channels.messages import RestTrade
     from kalshi_fast.channels.streams import Streams
     from kalshi_fast.pool import Pool
     from kalshi_fast.rest import Rest
+    from kalshi_fast.rest_bodies import RestTrade
 
 log = logging.getLogger("kalshi_fast.backfill")
 
@@ -38,6 +38,7 @@ FEW_MARKETS: Final = 20  # so many are asked for one by one, more all at once
 TICKERS_PER_REQUEST: Final = 100
 WRITE_AT_ONCE: Final = 50
 AGAIN: Final = Scale(NS, 30 * NS)
+_BOUGHT: Final = {"bid": "yes", "ask": "no"}  # who bids for yes buys it
 
 
 class Backfill:
@@ -212,6 +213,11 @@ def filled_row(trade: RestTrade, now_ns: int) -> TradeRow:
         price = cents_e4(trade.yes_price, "yes_price")
     else:
         price = 10_000 - price_e4(trade.no_price_dollars or "", "no_price_dollars")
+    side = trade.taker_outcome_side or trade.taker_side or _BOUGHT.get(trade.taker_book_side or "")
+    if side is None:
+        raise FieldError("taker_outcome_side", None, "yes or no")
+    if not trade.created_time:
+        raise FieldError("created_time", trade.created_time, "a time")
     qty = qty_e2(trade.count_fp, "count_fp") if trade.count_fp else contracts_e2(trade.count or 0, "count")
     if qty <= 0:
         raise FieldError("count_fp", trade.count_fp or trade.count, "more than 0 contracts")
@@ -221,7 +227,7 @@ def filled_row(trade: RestTrade, now_ns: int) -> TradeRow:
         0,
         trade_id(trade.trade_id),
         trade.ticker,
-        trade.taker_side,
+        side,
         trade.is_block_trade,
         price,
         qty,

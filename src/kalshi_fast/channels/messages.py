@@ -2,7 +2,7 @@
 
 Source: Kalshi's AsyncAPI document 2.0.0 (autumn 2026). ``trade`` and the life-cycle channels have sequences,
 ``ticker`` has none. Values stay as the exchange wrote them: ``rows`` makes integers of them. Not here: the
-order book, replies and commands (``wire``).
+order book, replies and commands (``wire``), REST (``rest_bodies``).
 """
 
 from __future__ import annotations
@@ -156,87 +156,3 @@ class MultivariateLifecycle(Struct, tag="multivariate_market_lifecycle", omit_de
     sid: Sid
     msg: MultivariateBody
     seq: Seq | None = None
-
-
-# --- REST -------------------------------------------------------------------------------------------
-
-
-class RestTrade(Struct, gc=False, omit_defaults=True):
-    """A trade as ``GET /markets/trades`` tells it."""
-
-    trade_id: str
-    ticker: str
-    taker_side: Side
-    created_time: str
-    yes_price_dollars: str | None = None
-    no_price_dollars: str | None = None
-    count_fp: str | None = None
-    yes_price: int | None = None
-    no_price: int | None = None
-    count: int | None = None
-    is_block_trade: bool = False
-
-
-class TradePage(Struct):
-    """``cursor``: of the next page, empty on the last one."""
-
-    trades: list[RestTrade] = []
-    cursor: str | None = None
-
-
-class RestMarket(Struct, omit_defaults=True):
-    """A market as ``GET /markets`` tells it, as far as it is kept."""
-
-    ticker: str
-    event_ticker: str | None = None
-    series_ticker: str | None = None
-    title: str | None = None
-    subtitle: str | None = None
-    yes_sub_title: str | None = None
-    status: str | None = None
-    strike_type: str | None = None
-    floor_strike: Decimal | None = None
-    cap_strike: Decimal | None = None
-    price_level_structure: str | None = None
-    price_ranges: list[PriceRange] | None = None
-    open_time: str | None = None
-    close_time: str | None = None
-    expiration_time: str | None = None
-    result: str | None = None
-    settlement_value_dollars: str | None = None
-    volume_fp: str | None = None
-    volume: int | None = None
-    volume_24h_fp: str | None = None
-    volume_24h: int | None = None
-    yes_bid_dollars: str | None = None
-    yes_ask_dollars: str | None = None
-
-
-class MarketPage(Struct):
-    """``cursor``: of the next page, empty on the last one."""
-
-    markets: list[RestMarket] = []
-    cursor: str | None = None
-
-
-class RestSeries(Struct):
-    """A series as ``GET /series`` tells it, as far as it is looked at."""
-
-    ticker: str
-
-
-class SeriesList(Struct):
-    series: list[RestSeries] | None = None
-
-
-class RestEvent(Struct):
-    """An event as ``GET /events`` tells it, as far as it is looked at."""
-
-    event_ticker: str
-
-
-class EventPage(Struct):
-    """``cursor``: of the next page, empty on the last one."""
-
-    events: list[RestEvent] | None = None
-    cursor: str | None = None

@@ -96,7 +96,10 @@ class LifecycleRow(msgspec.Struct, frozen=True, array_like=True):
 
 
 class MarketRow(msgspec.Struct, frozen=True, array_like=True):
-    """What is known of a market. Of two rows the one with the larger ``version`` is the truth."""
+    """What is known of a market. Of two rows the one with the larger ``version`` is the truth.
+
+    Fields behind ``version`` came later: rows of a journal are read by their place.
+    """
 
     market_ticker: str
     market_id: str = NIL_ID
@@ -118,6 +121,17 @@ class MarketRow(msgspec.Struct, frozen=True, array_like=True):
     result: str = ""
     settlement_value_e4: int | None = None
     version: int = 0
+    yes_sub_title: str = ""
+    no_sub_title: str = ""
+    custom_strike: str = ""
+    expected_expiration_ts_ms: int | None = None
+    expiration_value: str = ""
+    rules_primary: str = ""
+    rules_secondary: str = ""
+    mve_collection_ticker: str = ""
+    mve_selected_legs: str = ""
+    is_provisional: bool = False
+    exchange_index: int | None = None
 
 
 Row: TypeAlias = TradeRow | TickerRow | LifecycleRow | MarketRow
@@ -211,6 +225,17 @@ SCHEMAS: Final = {
             ("result", pa.string()),
             ("settlement_value_e4", pa.uint16()),
             ("version", pa.uint64()),
+            ("yes_sub_title", pa.string()),
+            ("no_sub_title", pa.string()),
+            ("custom_strike", pa.string()),
+            ("expected_expiration_ts", _SECOND_E3),
+            ("expiration_value", pa.string()),
+            ("rules_primary", pa.string()),
+            ("rules_secondary", pa.string()),
+            ("mve_collection_ticker", pa.string()),
+            ("mve_selected_legs", pa.string()),
+            ("is_provisional", pa.bool_()),
+            ("exchange_index", pa.int32()),
         ]
     ),
 }

@@ -32,8 +32,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from kalshi_fast.channels.link import ChannelLink
-    from kalshi_fast.channels.messages import LifecycleBody, RestMarket, TickerUpdate, Trade
+    from kalshi_fast.channels.messages import LifecycleBody, TickerUpdate, Trade
     from kalshi_fast.recorder import Recorder
+    from kalshi_fast.rest_bodies import RestMarket
 
 MOST_BODY_BYTES: Final = 64 * 1024
 MOST_INTERRUPTIONS: Final = 1000

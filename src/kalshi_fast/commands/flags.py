@@ -78,6 +78,8 @@ def add_settings(command: argparse.ArgumentParser, only: Sequence[str] = ()) -> 
                 *names,
                 dest=setting.name,
                 action=_Joined if setting.many else "store",
+                nargs="?" if setting.name == "MARKET_COMBOS" else None,
+                const="include" if setting.name == "MARKET_COMBOS" else None,
                 metavar="VALUE",
                 help=setting.help,
             )

@@ -68,7 +68,7 @@ def markets(options: argparse.Namespace) -> int:
     from kalshi_fast.discovery.command import markets
 
     # The markets that are configured to be recorded are not all that may be looked for.
-    settings = loaded(options, flags_only=SELECTORS).settings
+    settings = loaded(options, flags_only=(*SELECTORS, "MARKET_COMBOS")).settings
     sys.stdout.write(
         markets(
             settings,

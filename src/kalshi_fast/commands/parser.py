@@ -9,10 +9,11 @@ from typing import Any
 from kalshi_fast import __version__
 from kalshi_fast.bench import options as bench_options
 from kalshi_fast.commands.flags import add_output, add_settings, add_source, add_stretch, positive, rate
-from kalshi_fast.config import MARKET_STATUSES, SELECTORS, SETTINGS
+from kalshi_fast.config import SELECTORS, SETTINGS
 from kalshi_fast.simulator import options as simulator_options
 from kalshi_fast.simulator.beside import DEMO_DIR, RATE, SIMULATED_DIR
 from kalshi_fast.simulator.options import natural
+from kalshi_fast.statuses import FILTERS
 
 
 def parser() -> argparse.ArgumentParser:
@@ -100,12 +101,14 @@ def parser() -> argparse.ArgumentParser:
         " the words name. What selects markets is read from flags only.",
     )
     markets.add_argument("words", nargs="*", metavar="WORD", help="to be found in name or title, in any case")
-    markets.add_argument("--status", choices=(*MARKET_STATUSES, "any"), default="open", help="(open)")
+    markets.add_argument("--status", choices=(*FILTERS, "any"), default="open", help="(open)")
     markets.add_argument("--format", choices=("table", "tickers"), default="table", help="(table)")
     markets.add_argument("--json", action="store_true", help="everything as one list of JSON objects")
     markets.add_argument("--limit", type=positive, help="rows at most (50 in a table, else all)")
     markets.add_argument("--quiet", action="store_true", help="no progress")
-    add_settings(markets, (*SELECTORS, "PROD_KEYID", "PROD_KEYFILE", "REST_URL", "WS_CAFILE"))
+    add_settings(
+        markets, (*SELECTORS, "MARKET_COMBOS", "PROD_KEYID", "PROD_KEYFILE", "REST_URL", "WS_CAFILE")
+    )
 
     query = commands.add_parser(
         "query",

@@ -15,8 +15,8 @@ from kalshi_fast.rest import Rest
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from kalshi_fast.channels.messages import RestMarket
     from kalshi_fast.config import Settings
+    from kalshi_fast.rest_bodies import RestMarket
 
 ANY: Final = "any"
 _TABLE_ROWS: Final = 50

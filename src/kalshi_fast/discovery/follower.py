@@ -19,15 +19,17 @@ from kalshi_fast.backoff import NS, Scale
 from kalshi_fast.discovery import listing
 from kalshi_fast.discovery.selection import Selection, selected
 from kalshi_fast.errors import ConfigError, KalshiFastError, RestError
+from kalshi_fast.statuses import is_over
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
     from typing import Protocol
 
-    from kalshi_fast.channels.messages import LifecycleBody, RestMarket
+    from kalshi_fast.channels.messages import LifecycleBody
     from kalshi_fast.config import Settings
     from kalshi_fast.rest import Rest
+    from kalshi_fast.rest_bodies import RestMarket
 
     class Recorded(Protocol):
         """The recording, as it is seen from here."""
@@ -71,7 +73,6 @@ DROP_AFTER_S: Final = 5.0  # the announcement may be ahead of the last frames of
 DROP_LATEST_S: Final = 3600.0  # REST may be away for ever, and missed trades with it
 REMEMBER_S: Final = 900.0  # REST may call a settled market open for a while
 AGAIN: Final = Scale(2 * NS, 60 * NS)
-_GONE: Final = frozenset({"finalized", "settled"})
 
 
 class Follower:
@@ -141,7 +142,7 @@ class Follower:
             return False  # it has no volume yet
         more = body.additional_metadata or {}
         event, series = (more.get(name) for name in ("event_ticker", "series_ticker"))
-        return selection.discovers and selection.matches(ticker, _text(event), _text(series))
+        return selection.discovers and selection.announced(ticker, _text(event), _text(series))
 
     def _come_in(self, tickers: Iterable[str]) -> None:
         """At the end of what has just been read: what was announced together is subscribed together."""
@@ -309,7 +310,7 @@ class Follower:
         chosen = {ticker for ticker in wanted if ticker not in self._ended}
         gone = [t for t in carried if t in found and t not in chosen and t not in self._ended]
         for ticker, market in known.items():
-            if market.status in _GONE:
+            if is_over(market.status):
                 if ticker in self.found:
                     self._ended.setdefault(ticker, time.monotonic())
             elif changed and not self.selection.matches(ticker, market.event_ticker or ""):

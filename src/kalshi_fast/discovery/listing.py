@@ -1,8 +1,10 @@
 """Asks REST which markets there are: page after page, as few requests as a selection allows.
 
-A series or an event without markets is looked up by its name: one that the exchange does not know is an
-error that says what it may have been. Source: Kalshi's API documentation (an empty cursor ends a list). Not
-here: requests and their repetition (``rest``), what is wanted (``selection``).
+A request takes one status, and says with ``mve_filter`` whether it is about combinations: of the first 30,000
+open markets of production (September 2026) 29,998 were such. A series or an event without markets is looked
+up by its name: one that the exchange does not know is an error that says what it may have been. Source:
+Kalshi's OpenAPI document 3.30.0 (an empty cursor ends a list). Not here: requests and their repetition
+(``rest``), what is wanted (``selection``).
 """
 
 from __future__ import annotations
@@ -12,34 +14,39 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from kalshi_fast.channels.messages import EventPage, SeriesList
+from kalshi_fast import rest as rest_module
 from kalshi_fast.config import is_ticker
 from kalshi_fast.errors import ConfigError, RestError, excerpt
+from kalshi_fast.rest import ATTEMPTS
+from kalshi_fast.rest_bodies import MarketPage
+from kalshi_fast.statuses import LIVING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
-    from kalshi_fast.channels.messages import RestMarket
     from kalshi_fast.discovery.selection import Selection
     from kalshi_fast.rest import Rest
+    from kalshi_fast.rest_bodies import RestMarket
 
 log = logging.getLogger("kalshi_fast.discovery")
 
 MOST_MARKETS: Final = 1_000_000
 TICKERS_PER_REQUEST: Final = 100
-LIVING: Final = ("open", "unopened")  # those that trade, and those that will
 _EVENTS_PER_PAGE: Final = 200
 _SUGGESTED: Final = 3
 
 Progress: TypeAlias = Callable[[int], None]
 
 
-def pages(rest: Rest, page: int = 0, **filters: str | int) -> Iterator[RestMarket]:
+def pages(
+    rest: Rest, filters: Mapping[str, str | int], page: int | None = None, *, attempts: int = ATTEMPTS
+) -> Iterator[RestMarket]:
     """The markets that these filters let through; one may come twice when the list changes meanwhile."""
     cursors: set[str] = set()
     cursor = ""
     while True:
-        answer = rest.markets(cursor=cursor, **({"limit": page} if page else {}), **filters)
+        asked = {"limit": page or rest_module.PAGE, **filters, "cursor": cursor}
+        answer = rest.get("/markets", asked, MarketPage, attempts=attempts)
         for market in answer.markets:
             if is_ticker(market.ticker):
                 yield market
@@ -58,7 +65,7 @@ def find(
     selection: Selection,
     statuses: Iterable[str] = LIVING,
     progress: Progress = lambda found: None,
-    page: int = 0,
+    page: int | None = None,
 ) -> dict[str, RestMarket]:
     """Every market that a selection finds, not yet narrowed to its ``top``; ``page``: so many at a time.
 
@@ -76,27 +83,44 @@ def find(
         queries = [{"status": status, key: name} for key, name in named for status in asked]
     if not selection.discovers:
         queries = []
+    if selection.combos != "include":
+        queries = [{**query, "mve_filter": selection.combos} for query in queries]
     for query in queries:
-        for market in pages(rest, page, **query):
-            if whole and not selection.matches(
-                market.ticker, market.event_ticker or "", market.series_ticker or ""
-            ):
+        for market in pages(rest, query, page):
+            if not selection.finds(market):
                 continue
             found[market.ticker] = market
             if len(found) > MOST_MARKETS:
                 raise RestError(f"GET /markets: more than {MOST_MARKETS} markets")
         progress(len(found))
     _check_names(rest, selection, found)
+    tell_unread(rest)
     return found
 
 
-def named(rest: Rest, tickers: Iterable[str]) -> dict[str, RestMarket]:
-    """What REST says of these markets; one that it does not know is left out."""
+def tell_unread(rest: Rest) -> str:
+    """What of REST's answers could not be used, in one sentence, if there was any; it is logged, and
+    forgotten."""
+    sentence = rest.unread.sentence()
+    if sentence:
+        log.warning("REST: %s", sentence)
+    rest.unread.clear()
+    return sentence
+
+
+def named(rest: Rest, tickers: Iterable[str], *, attempts: int = ATTEMPTS) -> dict[str, RestMarket]:
+    """What REST says of these markets, whatever their state; one that it does not know (any more) is left
+    out.
+
+    So it is asked what a ticker is whose book came empty and without an id.
+    """
     asked = list(tickers)
     found = {}
     for start in range(0, len(asked), TICKERS_PER_REQUEST):
-        for market in pages(rest, tickers=",".join(asked[start : start + TICKERS_PER_REQUEST])):
+        part = asked[start : start + TICKERS_PER_REQUEST]
+        for market in pages(rest, {"tickers": ",".join(part)}, attempts=attempts):
             found[market.ticker] = market
+    tell_unread(rest)
     return found
 
 
@@ -105,13 +129,12 @@ def _check_names(rest: Rest, selection: Selection, found: dict[str, RestMarket])
     events = {market.event_ticker or market.ticker.rpartition("-")[0] for market in found.values()}
     for name in selection.series:
         if not any(event.startswith(f"{name}-") for event in events) and not _known(rest, f"/series/{name}"):
-            listed = rest.get("/series", {}, SeriesList)
-            raise _unknown("MARKET_SERIES", "series", name, [each.ticker for each in listed.series or ()])
+            listed = rest.series()
+            raise _unknown("MARKET_SERIES", "series", name, [each.ticker for each in listed.series])
     for name in selection.events:
         if name not in events and not _known(rest, f"/events/{name}"):
-            asked: dict[str, str | int] = {"series_ticker": name.partition("-")[0], "limit": _EVENTS_PER_PAGE}
-            page = rest.get("/events", asked, EventPage)
-            raise _unknown("MARKET_EVENTS", "event", name, [each.event_ticker for each in page.events or ()])
+            page = rest.events(series_ticker=name.partition("-")[0], limit=_EVENTS_PER_PAGE)
+            raise _unknown("MARKET_EVENTS", "event", name, [each.event_ticker for each in page.events])
 
 
 def _known(rest: Rest, path: str) -> bool:

@@ -2,7 +2,8 @@
 
 What is named in any of these ways is wanted; ``top`` then keeps the so many with the largest volume of those
 that were found, never of those that were named one by one. Patterns are the shell's (``KXBTC*``) and meet
-whole tickers. Not here: asking the exchange (``listing``).
+whole tickers. Combination markets (KXMVE…) are among those found only where ``combos`` says so: there are
+tens of thousands of them. Not here: asking the exchange (``listing``).
 """
 
 from __future__ import annotations
@@ -15,12 +16,13 @@ from typing import TYPE_CHECKING, Final
 from kalshi_fast._decode import contracts_e2, qty_e2
 from kalshi_fast.config import read_tickers
 from kalshi_fast.errors import ConfigError, FieldError
+from kalshi_fast.rest_bodies import is_combination, names_combination, series_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from kalshi_fast.channels.messages import RestMarket
     from kalshi_fast.config import Settings
+    from kalshi_fast.rest_bodies import RestMarket
 
 # Who is in stays in until others are this much ahead: markets of like volume must not come and go.
 _STAY_NUM: Final = 5
@@ -37,6 +39,7 @@ class Selection:
     patterns: tuple[str, ...] = ()
     all_open: bool = False
     top: int | None = None
+    combos: str = "exclude"
     _regex: re.Pattern[str] | None = field(init=False, repr=False, compare=False, default=None)
 
     def __post_init__(self) -> None:
@@ -53,6 +56,23 @@ class Selection:
     def every(self) -> bool:
         """Of the markets that are open, none is left out but by ``top``."""
         return self.all_open or (self.top is not None and not (self.series or self.events or self.patterns))
+
+    @property
+    def combinations(self) -> bool:
+        """Some of these markets may be combinations."""
+        return (self.discovers and self.combos != "exclude") or any(map(names_combination, self.tickers))
+
+    def finds(self, market: RestMarket) -> bool:
+        """Whether a market of REST is one of those to be found, and of a wanted kind."""
+        if self.combos != "include" and is_combination(market) != (self.combos == "only"):
+            return False
+        return self.matches(market.ticker, market.event_ticker or "", series_of(market))
+
+    def announced(self, ticker: str, event: str, series: str) -> bool:
+        """The same of an announcement, which tells less."""
+        if self.combos != "include" and names_combination(ticker) != (self.combos == "only"):
+            return False
+        return self.matches(ticker, event, series)
 
     def matches(self, ticker: str, event: str = "", series: str = "") -> bool:
         """Whether a market is one of those to be found.
@@ -90,12 +110,23 @@ def selected(settings: Settings) -> Selection:
         settings.market_match,
         settings.market_all_open,
         settings.market_top,
+        settings.market_combos,
     )
     narrower = selection.series or selection.events or selection.patterns
     if selection.all_open and narrower:
         raise ConfigError(
             "MARKET_ALL_OPEN: every market is meant; leave out MARKET_SERIES, MARKET_EVENTS and MARKET_MATCH"
         )
+    if selection.combos == "exclude":
+        for name, values in (
+            ("MARKET_SERIES", selection.series),
+            ("MARKET_EVENTS", selection.events),
+            ("MARKET_MATCH", selection.patterns),
+        ):
+            for value in filter(names_combination, values):
+                raise ConfigError(
+                    f"{name}: {value} are combinations, which MARKET_COMBOS excludes: add --combos"
+                )
     if selection.discovers and settings.rest_url is None:
         raise ConfigError("REST_URL is off: without it markets can only be named, in MARKET_TICKERS")
     return selection

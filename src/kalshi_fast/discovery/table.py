@@ -14,7 +14,7 @@ from kalshi_fast.discovery.selection import volume_24h_e2, volume_e2
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from kalshi_fast.channels.messages import RestMarket
+    from kalshi_fast.rest_bodies import RestMarket
 
 _LEAST_TITLE_CHARS: Final = 20
 
