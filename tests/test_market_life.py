@@ -17,7 +17,6 @@ import pyarrow.dataset as ds
 import pytest
 
 from client import KEY_ID, exchange
-from kalshi_fast import wire
 from kalshi_fast.backoff import NS, Scale
 from kalshi_fast.config import CHANNELS, load
 from kalshi_fast.discovery.follower import Follower
@@ -31,8 +30,9 @@ from test_crash import in_clickhouse
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
+    from kalshi_fast import wire
     from kalshi_fast.config import Settings
-    from kalshi_fast.simulator.client import Announced as Body
+    from kalshi_fast.simulator.announcements import Announcement
     from kalshi_fast.simulator.exchange import Exchange
     from kalshi_fast.simulator.source import Change
 
@@ -181,15 +181,14 @@ def by_name(said: list[Announced]) -> dict[str, list[str]]:
     return found
 
 
-def as_row(body: Body) -> Announced:
+def as_row(found: Announcement) -> Announced:
     """As it is to be stored."""
+    body = found.body
     text = msgspec.json.encode(body).decode()
-    if isinstance(body, wire.EventBody):
-        return "event_lifecycle", "", body.event_ticker, text
-    if isinstance(body, wire.EventFeeBody):
-        return "event_fee_update", "", body.event_ticker, text
-    event = (body.additional_metadata or {}).get("event_ticker", "")
-    return body.event_type, body.market_ticker, event, text
+    if "market_ticker" not in body:
+        return found.type, "", body["event_ticker"], text
+    event = body.get("additional_metadata", {}).get("event_ticker", "")
+    return body["event_type"], body["market_ticker"], event, text
 
 
 def test_a_week_of_market_life_is_recorded_whole_and_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -216,10 +215,10 @@ def test_a_week_of_market_life_is_recorded_whole_and_leaves_nothing_behind(tmp_p
 
             announce = running.announce
 
-            def keep_said(channel: str, body: Body) -> None:
+            def keep_said(channel: str, announcement: Announcement) -> None:
                 if running.carriers(channel):
-                    said.append(as_row(body))
-                announce(channel, body)
+                    said.append(as_row(announcement))
+                announce(channel, announcement)
 
             running.publish = keep  # type: ignore[method-assign]
             running.announce = keep_said  # type: ignore[method-assign]

@@ -115,9 +115,9 @@ def test_events_fees_metadata_and_multivariate_markets_are_announced_and_fills_t
             assert new == created - {"KXSIM-26DEC31"}
             fees = told("event_fee_update")
             overrides = {(msg["fee_type_override"], msg["fee_multiplier_override"]) for msg in fees}
-            assert overrides == {("quadratic_with_maker_fees", "2"), (None, None)}
+            assert overrides == {("quadratic_with_maker_fees", 2), (None, None)}
             (renamed, *_) = [m for m in told("market_lifecycle_v2") if m["event_type"] == "metadata_updated"]
-            assert {"title", "yes_sub_title", "strike_type", "floor_strike"} < renamed.keys()
+            assert {"yes_sub_title", "strike_type", "floor_strike", "custom_strike"} < renamed.keys()
             turns = defaultdict(list)
             for msg in told("multivariate_market_lifecycle"):
                 turns[msg["market_ticker"]].append(msg["event_type"])

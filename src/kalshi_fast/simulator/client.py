@@ -9,12 +9,12 @@ from __future__ import annotations
 import random
 import socket
 import struct
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 import picows
 
-from kalshi_fast import wire
+from kalshi_fast.simulator import replies
 from kalshi_fast.simulator.commands import Commands
 from kalshi_fast.simulator.frames import snapshot_body
 from kalshi_fast.simulator.link import TEXT, Link
@@ -24,9 +24,8 @@ from kalshi_fast.simulator.subscription import Subscription, error_body
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from kalshi_fast.simulator.announcements import Announcement
     from kalshi_fast.simulator.exchange import Exchange
-
-Announced: TypeAlias = wire.LifecycleBody | wire.EventBody | wire.EventFeeBody | wire.MultivariateBody
 
 # The first half of a frame that never gets its second: 100 bytes of text are announced.
 _HALF_FRAME: Final = b'\x81\x64{"type":"orderbook_delta","sid":1,"seq":4'
@@ -161,32 +160,27 @@ class Client(picows.WSListener):
             body = snapshot_body(source.books[ticker], source.form, yes_scale=subscription.yes_scale)
             self.book_frame(subscription, Change(ticker, SNAPSHOT, body), command_id=command_id)
 
-    def announcement(self, subscription: Subscription, body: Announced) -> None:
-        sid, seq = subscription.sid, subscription.next_seq()
-        message: wire.Message
-        if isinstance(body, wire.MultivariateBody):
-            kind, message = subscription.channel, wire.MultivariateLifecycle(sid, body, seq)
-        elif isinstance(body, wire.EventBody):
-            kind, message = "event_lifecycle", wire.EventLifecycle(sid, body, seq)
-        elif isinstance(body, wire.EventFeeBody):
-            kind, message = "event_fee_update", wire.EventFeeUpdate(sid, body, seq)
-        else:
-            kind, message = body.event_type, wire.MarketLifecycle(sid, body, seq)
-        self.send(wire.encode(message))
+    def announcement(self, subscription: Subscription, said: Announcement) -> None:
+        self.message(said.type, subscription, said.body, numbered=True)
         stats = self._exchange.stats
         stats.announcements_sent += 1
-        stats.announcements[kind] = stats.announcements.get(kind, 0) + 1
+        stats.announcements[said.kind] = stats.announcements.get(said.kind, 0) + 1
+
+    def message(self, kind: str, subscription: Subscription, body: dict[str, Any], *, numbered: bool) -> None:
+        """A frame of a channel beside the books, its keys in the order of the exchange's."""
+        number = {"seq": subscription.next_seq()} if numbered else {}
+        self.send(msgspec.json.encode({"type": kind, "sid": subscription.sid, **number, "msg": body}))
 
     def fill(self, subscription: Subscription, body: dict[str, Any]) -> None:
         """Of the private channel, which has no numbers."""
-        self.send(msgspec.json.encode({"type": "fill", "sid": subscription.sid, "msg": body}))
+        self.message("fill", subscription, body, numbered=False)
         self._exchange.stats.fills_sent += 1
 
     def terminate(self, subscription: Subscription, code: int) -> None:
         """The subscription ends with an error of its own."""
-        error = wire.Error(error_body(code), sid=subscription.sid, seq=subscription.next_seq())
+        error = replies.error(error_body(code), subscription=subscription)
         self.end(subscription)
-        self.send(wire.encode(error))
+        self.send(error)
 
     def end(self, subscription: Subscription) -> None:
         del self.subscriptions[subscription.sid]

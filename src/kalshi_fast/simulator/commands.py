@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from kalshi_fast import wire
 from kalshi_fast.errors import FrameError
+from kalshi_fast.simulator import replies
 from kalshi_fast.simulator.subscription import (
     BOOKS,
     BY_MARKET,
@@ -44,7 +45,7 @@ class Commands:
         try:
             command = wire.decode_command(payload)
         except FrameError:
-            self._client.send(wire.encode(wire.Error(error_body(1))))
+            self._client.send(replies.error(error_body(1)))
             return
         handlers = {
             "subscribe": self._subscribe,
@@ -67,10 +68,7 @@ class Commands:
         params = command.params or wire.Params()
         sids = _sids(params)
         subscription = self._client.subscriptions.get(sids[0]) if len(sids) == 1 else None
-        error = wire.Error(refused.body, command.id)
-        if subscription is not None:
-            error.sid, error.seq = subscription.sid, subscription.next_seq()
-        self._client.send(wire.encode(error))
+        self._client.send(replies.error(refused.body, command.id, subscription))
 
     def _subscribe(self, command_id: int, params: wire.Params) -> None:
         channels = list(dict.fromkeys(params.channels or ()))
@@ -96,9 +94,7 @@ class Commands:
             )
             self._client.subscriptions[subscription.sid] = subscription
             self._exchange.carry(self._client, subscription, subscription.keys)
-            self._client.send(
-                wire.encode(wire.Subscribed(command_id, wire.ChannelSid(channel, subscription.sid)))
-            )
+            self._client.send(replies.subscribed(command_id, subscription))
             if channel == BOOKS:
                 self._client.snapshots(subscription, tickers)
             elif channel in (TRADE, TICKER, FILL):
@@ -118,7 +114,7 @@ class Commands:
         for sid in dict.fromkeys(params.sids):
             subscription = self._client.subscriptions[sid]
             self._client.end(subscription)
-            self._client.send(wire.encode(wire.Unsubscribed(sid, command_id, subscription.next_seq())))
+            self._client.send(replies.unsubscribed(command_id, subscription))
 
     def _update(self, command_id: int, params: wire.Params) -> None:
         sids = _sids(params)
@@ -153,21 +149,20 @@ class Commands:
         else:
             subscription.tickers.difference_update(tickers)
             self._exchange.drop(self._client, subscription, [key(subscription.channel, t) for t in tickers])
-        body = None if subscription.silent_acks else wire.OkBody(sorted(subscription.tickers))
-        self._client.send(wire.encode(wire.Ok(command_id, subscription.sid, subscription.next_seq(), body)))
+        told = None if subscription.silent_acks else sorted(subscription.tickers)
+        self._client.send(replies.ok(command_id, subscription, told))
         if params.action == "add_markets" and subscription.channel == BOOKS:
             self._client.snapshots(subscription, new)
         elif params.action == "add_markets" and subscription.channel == TICKER:
             self._tickers(subscription, new)
 
     def _tickers(self, subscription: Subscription, tickers: list[str]) -> None:
-        books, now_ms = self._exchange.source.books, time.time_ns() // 1_000_000
+        books, now_us = self._exchange.source.books, time.time_ns() // 1000
         for ticker in tickers:
-            self._exchange.tape.ticker(self._client, subscription, books[ticker], now_ms)
+            self._exchange.tape.ticker(self._client, subscription, books[ticker], now_us)
 
     def _list(self, command_id: int, params: wire.Params) -> None:
-        found = [wire.ChannelSid(held.channel, held.sid) for held in self._client.subscriptions.values()]
-        self._client.send(wire.encode(wire.Ok(command_id, msg=found)))
+        self._client.send(replies.listing(command_id, list(self._client.subscriptions.values())))
 
     def _check_market_limit(self, markets: int) -> None:
         limit = self._exchange.conditions.market_limit

@@ -10,12 +10,11 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Final
 
-from kalshi_fast import wire
+from kalshi_fast.simulator import announcements
 from kalshi_fast.simulator.subscription import LIFECYCLE, MULTIVARIATE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from decimal import Decimal
     from random import Random
 
     from kalshi_fast.simulator.agenda import Agenda
@@ -41,25 +40,18 @@ class Events:
         if event_ticker in self._known:
             return
         self._known.add(event_ticker)
-        body = wire.EventBody(
-            event_ticker,
-            exchange_index=0,
-            series_ticker=event_ticker.partition("-")[0],
-            title=title(event_ticker),
-            collateral_return_type="binary",
-            strike_period="year",
-        )
-        self._exchange.announce(LIFECYCLE, body)
+        said = announcements.of_event(event_ticker, title(event_ticker), "Simulated")
+        self._exchange.announce(LIFECYCLE, said)
 
-    def change_fees(self, event_ticker: str, multiplier: Decimal) -> None:
+    def change_fees(self, event_ticker: str, multiplier: int) -> None:
         """To others than those of the series, and the next time back to those."""
         if event_ticker in self._fees:
             self._fees.remove(event_ticker)
-            body = wire.EventFeeBody(event_ticker, None, None)
+            said = announcements.of_fees(event_ticker, None, None)
         else:
             self._fees.add(event_ticker)
-            body = wire.EventFeeBody(event_ticker, OTHER_FEES, multiplier)
-        self._exchange.announce(LIFECYCLE, body)
+            said = announcements.of_fees(event_ticker, OTHER_FEES, multiplier)
+        self._exchange.announce(LIFECYCLE, said)
 
     def combine(self, legs: list[str], lead_s: float, rng: Random) -> None:
         """A multivariate market on these markets: opened after ``lead_s``, and over after as long again."""
@@ -69,8 +61,7 @@ class Events:
         self._combined += 1
 
         def tell(event_type: str, **more: object) -> None:
-            body = wire.MultivariateBody(market_ticker=ticker, event_type=event_type, **more)  # type: ignore[arg-type]
-            self._exchange.announce(MULTIVARIATE, body)
+            self._exchange.announce(MULTIVARIATE, announcements.of_combination(ticker, event_type, more))
 
         def settle() -> None:
             result = rng.choice(("yes", "no"))
@@ -82,12 +73,20 @@ class Events:
             tell("activated")
             self._agenda.after(lead_s, settle)
 
+        wording = f"yes {', yes '.join(legs)}"
         described = {
+            "name": wording,
+            "title": wording,
+            "yes_sub_title": wording,
+            "no_sub_title": wording,
+            "rules_primary": "If all of it comes true, then the market resolves to Yes.",
+            "rules_secondary": "Nobody is behind it.",
+            "can_close_early": True,
             "event_ticker": event_ticker,
-            "title": f"yes {', yes '.join(legs)}",
-            "custom_strike": {"Associated Markets": ",".join(legs)},
+            "expected_expiration_ts": now_s + _DAY_S + 3600,
         }
-        tell("created", open_ts=now_s, close_ts=now_s + _DAY_S, additional_metadata=described)
+        told = {"exchange_index": 0, "open_ts": now_s, "close_ts": now_s + _DAY_S}
+        tell("created", **told, additional_metadata=described)
         self._agenda.after(lead_s, activate)
 
 

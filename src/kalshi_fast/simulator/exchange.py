@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
-    from kalshi_fast.simulator.client import Announced
+    from kalshi_fast.simulator.announcements import Announcement
     from kalshi_fast.simulator.faults import Fault
     from kalshi_fast.simulator.handshake import PublicKey
 
@@ -261,10 +261,10 @@ class Exchange:
                 told_in_yes = on_yes_scale(change, self.source.books[change.ticker], self.source.form)
             client.book_frame(subscription, told_in_yes, drop=drop)
 
-    def announce(self, channel: str, body: Announced) -> None:
+    def announce(self, channel: str, announcement: Announcement) -> None:
         """What is said of markets and events goes to all who listen to this channel."""
         for client, subscription in self.carriers(channel):
-            client.announcement(subscription, body)
+            client.announcement(subscription, announcement)
 
     # --- the play ---------------------------------------------------------------------------------
 

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import picows
 
-from kalshi_fast import wire
-from kalshi_fast.simulator import grids
+from kalshi_fast.simulator import announcements, grids
 from kalshi_fast.simulator.faults import DIALECT_KINDS, FRAME_KINDS, REST_KINDS, Fault
 from kalshi_fast.simulator.source import delta
 from kalshi_fast.simulator.subscription import BOOKS, LIFECYCLE, Subscription
@@ -239,10 +238,9 @@ class Injector:
 
     def _restructure(self, book: TrueBook, structure: str) -> None:
         self._exchange.source.restructure(book.ticker, structure)
-        body = wire.LifecycleBody(
-            book.ticker, "price_level_structure_updated", price_ranges=grids.price_ranges(structure)
-        )
-        self._exchange.announce(LIFECYCLE, body)
+        told = {"price_level_structure": structure, "price_ranges": grids.price_ranges(structure)}
+        said = announcements.of_market(book.ticker, "price_level_structure_updated", told)
+        self._exchange.announce(LIFECYCLE, said)
 
     def _change(self, book: TrueBook, side: int, price_e4: int, delta_e2: int) -> None:
         book.altered = True

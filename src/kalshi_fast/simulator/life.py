@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from decimal import Decimal
 from random import Random
 from typing import TYPE_CHECKING, Any, Final
 
-from kalshi_fast import wire
-from kalshi_fast.simulator import grids
+from kalshi_fast.simulator import announcements, grids
 from kalshi_fast.simulator.events import Events
 from kalshi_fast.simulator.subscription import LIFECYCLE
 from kalshi_fast.simulator.synthetic import SyntheticMarkets
@@ -110,7 +108,7 @@ class Life:
         if len(living) > 2 and self._created % 3 == 0:
             self._pause(source, living[1])
         if len(living) > 1:
-            self._events.change_fees(self._rng.choice(living[:2]).event_ticker, Decimal(2))
+            self._events.change_fees(self._rng.choice(living[:2]).event_ticker, 2)
             self._events.combine([market.ticker for market in living[:2]], self._lead_s, self._rng)
 
     def _create(self, source: SyntheticMarkets) -> None:
@@ -128,10 +126,12 @@ class Life:
         self.tell(
             market,
             "created",
+            exchange_index=0,
             open_ts=market.open_ts,
             close_ts=market.close_ts,
+            additional_metadata=announced_metadata(market),
             price_level_structure=structure,
-            additional_metadata=metadata(market),
+            price_ranges=grids.price_ranges(structure),
         )
         market.created_ns = time.monotonic_ns()
         self._agenda.after(self._lead_s, lambda: self._open(source, market))
@@ -151,7 +151,7 @@ class Life:
     def _pause(self, source: SyntheticMarkets, market: Market) -> None:
         source.stop(market.ticker)
         market.status = "inactive"
-        self.tell(market, "deactivated")
+        self.tell(market, "deactivated", is_deactivated=True)
 
         def resume() -> None:
             market.status = "active"
@@ -174,15 +174,15 @@ class Life:
     def _rename(self, market: Market) -> None:
         market.strike += 1
         told = metadata(market)
-        changed = ("title", "yes_sub_title", "strike_type", "floor_strike")
-        self.tell(market, "metadata_updated", **{name: told[name] for name in changed})
+        changed = {name: told[name] for name in ("strike_type", "floor_strike", "yes_sub_title")}
+        self.tell(market, "metadata_updated", custom_strike={"round_digits": "1"}, **changed)
 
     def _close(self, source: SyntheticMarkets, market: Market) -> None:
         source.stop(market.ticker)
         market.close_ts = int(time.time())
         market.status = "inactive"
         self.tell(market, "close_date_updated", close_ts=market.close_ts)
-        self.tell(market, "deactivated")
+        self.tell(market, "deactivated", is_deactivated=True)
         self._agenda.after(self._lead_s, lambda: self._settle(market))
 
     def _settle(self, market: Market) -> None:
@@ -197,12 +197,30 @@ class Life:
     def tell(self, market: Market, event_type: str, **more: Any) -> None:  # noqa: ANN401
         """Announces it to all who listen."""
         market.announced.append(event_type)
-        body = wire.LifecycleBody(market.ticker, event_type, **more)
-        self._exchange.announce(LIFECYCLE, body)
+        self._exchange.announce(LIFECYCLE, announcements.of_market(market.ticker, event_type, more))
+
+
+def announced_metadata(market: Market) -> dict[str, Any]:
+    """What the announcement of a new market says of it beside times and prices."""
+    told = metadata(market)
+    return {
+        "name": told["yes_sub_title"],
+        "title": told["title"],
+        "yes_sub_title": told["yes_sub_title"],
+        "no_sub_title": told["yes_sub_title"],
+        "rules_primary": f"If the simulation reaches {market.strike}, then the market resolves to Yes.",
+        "rules_secondary": "Nobody is behind it.",
+        "can_close_early": True,
+        "event_ticker": market.event_ticker,
+        "series_ticker": market.series_ticker,
+        "expected_expiration_ts": market.close_ts + 3600,
+        "strike_type": told["strike_type"],
+        "floor_strike": told["floor_strike"],
+    }
 
 
 def metadata(market: Market) -> dict[str, Any]:
-    """What the announcement of a new market says of it beside times and prices."""
+    """What a market is about, as REST says it."""
     return {
         "event_ticker": market.event_ticker,
         "series_ticker": market.series_ticker,

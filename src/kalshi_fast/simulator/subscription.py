@@ -17,6 +17,28 @@ CHANNELS: Final = (BOOKS, LIFECYCLE, MULTIVARIATE, TRADE, TICKER, FILL)
 BY_MARKET: Final = (BOOKS, TRADE, TICKER)
 
 
+# As the AsyncAPI document words them; of 25 it has no wording of the message.
+_TEXTS: Final = {
+    1: "Unable to process message",
+    2: "Params required",
+    3: "Channels required",
+    4: "Subscription IDs required",
+    5: "Unknown command",
+    7: "Unknown subscription ID",
+    8: "Unknown channel name",
+    10: "Channel error",
+    11: "Invalid parameter",
+    12: "Exactly one subscription ID is required",
+    13: "Unsupported action",
+    14: "Market Ticker required",
+    15: "Action required",
+    18: "Command timeout",
+    25: "Subscription buffer overflow",
+    26: "Subscription market limit exceeded",
+    27: "Too many requests",
+}
+
+
 def key(channel: str, ticker: str) -> str:
     """Under which name the exchange carries a channel of one market."""
     return ticker if channel == BOOKS else f"{channel} {ticker}"
@@ -31,6 +53,11 @@ class Subscription:
     silent_acks: bool = False
     yes_scale: bool = False
     whole: bool = False  # of all markets
+
+    @property
+    def numbered(self) -> bool:
+        """Whether its frames have numbers: those of tickers have none."""
+        return self.channel not in (TICKER, FILL)
 
     def next_seq(self) -> int:
         self.seq += 1
@@ -53,4 +80,4 @@ class RefusedError(Exception):
 
 
 def error_body(code: int, tickers: list[str] | None = None) -> wire.ErrorBody:
-    return wire.ErrorBody(code, wire.ERROR_TEXTS[code].capitalize(), market_tickers=tickers)
+    return wire.ErrorBody(code, _TEXTS[code], market_tickers=tickers)

@@ -8,12 +8,12 @@ here: numbers (``client``), REST (``rest``).
 
 from __future__ import annotations
 
+import time
 import uuid
 from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING, Any, Final
 
-from kalshi_fast import wire
 from kalshi_fast.simulator.subscription import FILL, TICKER, TRADE
 from kalshi_fast.simulator.synthetic import SyntheticMarkets
 
@@ -94,7 +94,7 @@ class Tape:
             now_ns // 1_000_000,
         )
         self._take_down(trade)
-        self._tell(book, trade)
+        self._tell(book, trade, now_ns // 1000)
 
     def _take_down(self, trade: Traded) -> None:
         self.trades.append(trade)
@@ -110,36 +110,40 @@ class Tape:
         totals.dollars_e6 += trade.qty_e2 * trade.yes_price_e4
         totals.last = trade
 
-    def _tell(self, book: TrueBook, trade: Traded) -> None:
+    def _tell(self, book: TrueBook, trade: Traded, ts_us: int) -> None:
         for client, subscription in self._exchange.heard_by(TRADE, trade.ticker):
-            client.send(wire.encode(wire.Trade(subscription.sid, subscription.next_seq(), _body(trade))))
+            client.message("trade", subscription, _body(trade), numbered=True)
         if self._exchange.stats.trades % OURS_EVERY == 0:
             for client, subscription in self._exchange.carriers(FILL):
                 client.fill(subscription, _fill(trade))
         for client, subscription in self._exchange.heard_by(TICKER, trade.ticker):
-            self.ticker(client, subscription, book, trade.ts_ms)
+            self.ticker(client, subscription, book, ts_us)
 
-    def ticker(self, client: Client, subscription: Subscription, book: TrueBook, ts_ms: int) -> None:
+    def ticker(self, client: Client, subscription: Subscription, book: TrueBook, ts_us: int) -> None:
         """How a market stands now, for one subscription."""
         totals = self._totals.get(book.ticker, _Totals())
         (bid, bid_size), (ask, ask_size) = (_best(book, side) for side in (0, 1))
-        body = wire.TickerBody(
-            book.ticker,
-            book.market_id,
-            price_dollars=None if totals.last is None else dollars(totals.last.yes_price_e4),
-            yes_bid_dollars=dollars(bid),
-            yes_ask_dollars=dollars(10_000 - ask),
-            volume_fp=contracts(totals.volume_e2),
-            open_interest_fp=contracts(totals.open_interest_e2),
-            dollar_volume=totals.dollars_e6 // 1_000_000,
-            dollar_open_interest=totals.open_interest_e2 // 100,
-            yes_bid_size_fp=contracts(bid_size),
-            yes_ask_size_fp=contracts(ask_size),
-            last_trade_size_fp=None if totals.last is None else contracts(totals.last.qty_e2),
-            ts=ts_ms // 1000,
-            ts_ms=ts_ms,
-        )
-        client.send(wire.encode(wire.TickerUpdate(subscription.sid, body)))
+        last = totals.last
+        body = {
+            "market_id": book.market_id,
+            "market_ticker": book.ticker,
+            "price_dollars": "" if last is None else dollars(last.yes_price_e4),
+            "yes_bid_dollars": dollars(bid),
+            "yes_ask_dollars": dollars(10_000 - ask),
+            "volume_fp": contracts(totals.volume_e2),
+            "open_interest_fp": contracts(totals.open_interest_e2),
+            "dollar_volume": totals.dollars_e6 // 1_000_000,
+            "dollar_open_interest": totals.open_interest_e2 // 100,
+            "yes_bid_size_fp": contracts(bid_size),
+            "yes_ask_size_fp": contracts(ask_size),
+            "last_trade_size_fp": contracts(0 if last is None else last.qty_e2),
+            "ts": ts_us // 1_000_000,
+            "ts_ms": ts_us // 1000,
+            "time": _rfc3339(ts_us),
+        }
+        if last is None:
+            del body["price_dollars"]
+        client.message("ticker", subscription, body, numbered=False)
         self._exchange.stats.tickers_sent += 1
 
 
@@ -148,19 +152,27 @@ def _best(book: TrueBook, side: int) -> tuple[int, int]:
     return max(levels.items()) if levels else (0, 0)
 
 
-def _body(trade: Traded) -> wire.TradeBody:
-    return wire.TradeBody(
-        trade.trade_id,
-        trade.ticker,
-        "yes" if trade.taker_side == "yes" else "no",
-        yes_price_dollars=dollars(trade.yes_price_e4),
-        no_price_dollars=dollars(10_000 - trade.yes_price_e4),
-        count_fp=contracts(trade.qty_e2),
-        taker_outcome_side="yes" if trade.taker_side == "yes" else "no",
-        taker_book_side="bid" if trade.taker_side == "yes" else "ask",
-        ts=trade.ts_ms // 1000,
-        ts_ms=trade.ts_ms,
-    )
+def _body(trade: Traded) -> dict[str, Any]:
+    return {
+        "trade_id": trade.trade_id,
+        "market_ticker": trade.ticker,
+        "yes_price_dollars": dollars(trade.yes_price_e4),
+        "no_price_dollars": dollars(10_000 - trade.yes_price_e4),
+        "count_fp": contracts(trade.qty_e2),
+        "taker_side": trade.taker_side,
+        "taker_outcome_side": trade.taker_side,
+        "taker_book_side": "bid" if trade.taker_side == "yes" else "ask",
+        "is_block_trade": False,
+        "ts": trade.ts_ms // 1000,
+        "ts_ms": trade.ts_ms,
+    }
+
+
+def _rfc3339(ts_us: int) -> str:
+    """To the microsecond, without the trailing zeros of the fraction."""
+    second, us = divmod(ts_us, 1_000_000)
+    fraction = f".{us:06d}".rstrip("0") if us else ""
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(second))}{fraction}Z"
 
 
 def _fill(trade: Traded) -> dict[str, Any]:
