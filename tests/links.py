@@ -32,11 +32,12 @@ def link(
     *,
     use_yes_price: bool = False,
     limits: Limits = LIMITS,
+    hold: bool = False,
 ) -> Link:
     """Not connected yet: see ``grant``."""
     rng = random.Random(1)
     session = Session(tickers, clock=clock, rng=rng, use_yes_price=use_yes_price, limits=limits)
-    return Link(recorder, session)
+    return Link(recorder, session, hold=hold)
 
 
 def grant(link: Link, conn_id: int, now_ns: int, sid: int = 1) -> None:

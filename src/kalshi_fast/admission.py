@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from kalshi_fast.wire import SnapshotBody
 
 PROBE: Final = Scale(60 * NS, 3600 * NS)  # between two questions for a market that does not exist
+DOUBT_NS: Final = 10 * NS  # so long may a proof take before it is a failure
 HELD_NS: Final = 10 * NS  # between two looks at a book that does not decide
 BOOKS_PER_LOOK: Final = 20
 SAID: Final = 20  # contradictions of one connection that are told one by one
@@ -54,8 +55,10 @@ class Admission:
         self._link = link
         self._recorder = recorder
         self._hold = hold
+        self._turned = False
         self._said = 0
         self._probes: dict[str, int] = {}  # absent markets, and how often they were
+        self._crossed: set[str] = set()  # markets whose last snapshot was crossed, however it is read
         self._suspects: dict[str, Replica] = {}
         self._to_look_at: list[Replica] = []
 
@@ -67,6 +70,7 @@ class Admission:
         self.scale.begin()
         self._said = 0
         self._suspects.clear()
+        self._crossed.clear()
         self._to_look_at.clear()
         self.open_since_ns = now_ns if self._hold else 0
         self._aim()
@@ -76,12 +80,28 @@ class Admission:
         self._release()
         if self.scale.contradicted:
             self.scale.turn()
-            self._hold = True  # whatever was known beforehand was wrong
+            self._hold = self._turned = True  # whatever was known beforehand was wrong
 
     @property
     def closed(self) -> bool:
         """Nothing of a no side may be taken: the scale is not proven (yet), or disproven."""
         return self.scale.contradicted or (self._hold and not self.scale.proven)
+
+    def doubt(self, now_ns: int) -> str:
+        """What is wrong with the scale of the connection, in a sentence; nothing while all is well."""
+        believed, who = name(on_yes_scale=self.scale.on_yes_scale), f"connection {self._link.conn_id}"
+        if self.scale.contradicted:
+            return f"{who}: its books contradict the {believed}"
+        if not self.closed:
+            return ""
+        if self._turned:
+            return f"{who}: books contradicted the other scale, and none has proven the {believed}"
+        if self.held and self._link.up and now_ns - self.open_since_ns > DOUBT_NS:
+            return (
+                f"{who}: nothing has proven the {believed} yet, and {len(self.held)} books wait for it:"
+                " the channel ticker or REST_URL would tell"
+            )
+        return ""
 
     def _aim(self) -> None:
         """The fast path has no time to ask."""
@@ -122,11 +142,14 @@ class Admission:
         """May this snapshot become the market's book? If not, the session knows what to do about it."""
         yes, no = sides
         self._drop(ticker)
+        self._crossed.discard(ticker)
         word = scale.told_by_book(yes, no)
         if word is None:
             if self.closed and any(size for _, size in no):
                 self._keep(sid, seq, ticker, no)
                 return False
+            if scale.is_crossed_in_both(yes, no):
+                self._crossed.add(ticker)  # the exchange's own word
             return not self.scale.contradicted
         what = f"best yes {_shown(max(p for p, q in yes if q))}, no told from {_range(no)}"
         if not self._hear(word, ticker, what, sid, seq, ingest_ns):
@@ -166,6 +189,7 @@ class Admission:
             self._drop(ticker)
             self._probes.pop(ticker, None)
             self._suspects.pop(ticker, None)
+            self._crossed.discard(ticker)
         self._to_look_at.clear()
 
     # --- words that decide ------------------------------------------------------------------------
@@ -238,37 +262,42 @@ class Admission:
 
     def look(self, now_ns: int) -> None:
         """To be called now and then: looks at some books as they stand. One that is crossed, and so again at
-        the next look, speaks like a snapshot: a change of the scale in mid-connection has no other sign."""
+        the next look, is asked for anew: what a scale that changes in mid-connection looks like. Its snapshot
+        then speaks for itself."""
         if self.closed or not self._link.up:
             return
         suspects, self._suspects = self._suspects, {}
         for ticker, replica in suspects.items():
-            if self._accused(replica):
-                self._accuse(ticker, replica, now_ns)
+            if _is_crossed(replica.book):
+                self._accuse(ticker, replica.book, now_ns)
         if not self._to_look_at:
             self._to_look_at = list(self._link.replicas.values())
         for _ in range(min(BOOKS_PER_LOOK, len(self._to_look_at))):
             replica = self._to_look_at.pop()
-            if replica.market.ticker not in suspects and self._accused(replica):
-                self._suspects[replica.market.ticker] = replica
+            ticker = replica.market.ticker
+            if ticker not in suspects and ticker not in self._crossed and _is_crossed(replica.book):
+                self._suspects[ticker] = replica
 
-    def _accused(self, replica: Replica) -> bool:
-        book = replica.book
-        best_yes, best_no = (None, None) if book.stale else (book.best_bid(YES), book.best_bid(NO))
-        if best_yes is None or best_no is None or best_yes + best_no <= DOLLAR_E4:
-            return False
-        return scale.told_by_book(*self._as_told(book)) is not None
-
-    def _as_told(self, book: OrderBook) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
-        yes, no = book.ladders()
-        return yes, [(DOLLAR_E4 - price, size) for price, size in no] if self.scale.on_yes_scale else no
-
-    def _accuse(self, ticker: str, replica: Replica, now_ns: int) -> None:
+    def _accuse(self, ticker: str, book: OrderBook, now_ns: int) -> None:
         subscription = self._link.session.subscription_of(ticker)
-        word = scale.told_by_book(*self._as_told(replica.book))
-        if subscription is not None and word is not None:
-            self._hear(word, ticker, "its book is crossed", subscription.sid, subscription.next_seq, now_ns)
-            self._link.take_losses(now_ns)
+        if subscription is None:
+            return
+        bids = f"best yes {_shown(book.best_bid(YES) or 0)}, best no {_shown(book.best_bid(NO) or 0)}"
+        detail = f"the book is crossed ({bids}): a snapshot is asked for"
+        sid, seq = subscription.sid, subscription.next_seq
+        self._recorder.health(
+            now_ns, self._link, "scale", sid=sid, seq=seq, market_ticker=ticker, detail=detail
+        )
+        log.warning("%s: %s", ticker, detail)
+        self._link.session.lose(sid, [ticker], seq, unusable=True)
+        self._link.take_losses(now_ns)
+
+
+def _is_crossed(book: OrderBook) -> bool:
+    if book.stale:
+        return False
+    best_yes, best_no = book.best_bid(YES), book.best_bid(NO)
+    return best_yes is not None and best_no is not None and best_yes + best_no > DOLLAR_E4
 
 
 def _shown(price_e4: int) -> str:

@@ -93,7 +93,7 @@ class Settings:
     journal_fsync: str = "interval"
     journal_fsync_ns: int = 200_000_000
     journal_max_bytes: int = 4 << 30
-    use_yes_price: bool = False
+    use_yes_price: bool = True
     subscription_markets: int = 1000
     connection_markets: int = 5000
     hot_standby: bool = False
@@ -582,8 +582,8 @@ SETTINGS: Final = (
         "USE_YES_PRICE",
         "use_yes_price",
         _switch,
-        OFF,
-        "ask for no-side prices on the yes scale (what is stored is the same)",
+        "on",
+        "ask for no-side prices on the yes scale; what is stored is the same, and the scale is proven first",
     ),
     Setting(
         "SUBSCRIPTION_MARKETS",

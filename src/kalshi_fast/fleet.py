@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from kalshi_fast._clock import receive_ns
 from kalshi_fast.backoff import NS, Backoff, Scale
 from kalshi_fast.errors import SubscriptionError
 from kalshi_fast.feed import Feed
@@ -152,8 +153,9 @@ class Fleet:
 
     def _look_after(self) -> None:
         """Markets that a session has no room for go elsewhere; who carries none any more, goes."""
-        now_ns = time.monotonic_ns()
+        now_ns, at_ns = time.monotonic_ns(), receive_ns()
         for feed in self.feeds:
+            feed.link.admission.look(at_ns)
             session = feed.link.session
             for ticker in session.unknown_tickers:
                 self._homeless.pop(ticker, None)  # no connection will have room for it
@@ -270,7 +272,7 @@ class Fleet:
         return Feed(
             settings.ws_url,
             self._signer,
-            Link(self._recorder, session),
+            Link(self._recorder, session, hold=True),
             self._pool,
             ssl_context=self._ssl_context,
             backoff=Backoff(

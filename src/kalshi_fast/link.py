@@ -96,7 +96,6 @@ class Link:
 
     def forget(self, tickers: set[str]) -> None:
         """Lets go of the books of markets that are not carried any more."""
-        self.admission.forget(tickers)
         if not tickers.isdisjoint(self.replicas):
             self.path.forget(tickers)
             for ticker in tickers:

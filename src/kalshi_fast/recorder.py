@@ -250,7 +250,11 @@ class Recorder:
     def forget(self, tickers: Iterable[str], ingest_ns: int) -> None:
         """Markets that no connection carries any more: their books are let go, and no level of theirs is the
         latest any longer."""
-        gone = {ticker for ticker in tickers if ticker in self.books.by_ticker}
+        unwanted = set(tickers)
+        self.absent.forget(unwanted)
+        for link in self._links:
+            link.admission.forget(unwanted)
+        gone = {ticker for ticker in unwanted if ticker in self.books.by_ticker}
         for ticker in gone:
             market = self.books.by_ticker[ticker]
             for side, levels in enumerate(market.book.ladders()):
@@ -276,6 +280,10 @@ class Recorder:
         if ticker in self.absent.by_ticker:
             for link in self._links:
                 link.admission.awake(ticker)
+
+    def scale_doubts(self, now_ns: int) -> list[str]:
+        """A sentence for each connection whose scale is in doubt."""
+        return [doubt for link in self._links if (doubt := link.admission.doubt(now_ns))]
 
     @property
     def held_tickers(self) -> list[str]:

@@ -25,6 +25,7 @@ from kalshi_fast.config import BOOKS, Settings, require_key, require_live
 from kalshi_fast.dial import exchange_tls
 from kalshi_fast.discovery import listing
 from kalshi_fast.discovery.follower import Follower
+from kalshi_fast.discovery.inquiry import Inquiry
 from kalshi_fast.discovery.selection import selected
 from kalshi_fast.errors import ConfigError, KalshiFastError, TuningError
 from kalshi_fast.fleet import Fleet
@@ -66,6 +67,7 @@ class Recording:
         self.conn_id = 0  # of no connection
         self.started = 0.0
         self._rest: Rest | None = None
+        self._inquiry_rest: Rest | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def open(self, progress: Callable[[str], None] = lambda text: None) -> None:
@@ -146,6 +148,7 @@ class Recording:
         found: dict[str, RestMarket] = {}
         if settings.rest_url is not None:
             self._rest = Rest(settings.rest_url, signer, cafile=settings.ws_cafile)
+            self._inquiry_rest = Rest(settings.rest_url, signer, cafile=settings.ws_cafile)
             if selection.discovers:
                 progress("asking for the markets …")
                 found = listing.find(
@@ -181,6 +184,9 @@ class Recording:
         if self.status is not None:
             self.status.start(self)
         works = [self._seal_on_time(), self._collect_in_quiet()]
+        if self._inquiry_rest is not None:
+            inquiry = Inquiry(self._inquiry_rest, self.recorder, lambda: self.follower.selection.tickers)
+            works.append(inquiry.run())
         if progress is not None:
             works.append(self._show(progress))
         tasks = [asyncio.ensure_future(work) for work in works]
@@ -277,8 +283,9 @@ class Recording:
         """Ends the feeds; what is buffered is delivered by ``close``."""
         self.fleet.stop()
         self.channels.stop()
-        if self._rest is not None:
-            self._rest.close()
+        for rest in (self._rest, self._inquiry_rest):
+            if rest is not None:
+                rest.close()
 
     def close(self) -> None:
         """Delivers everything buffered and closes the stores. Raises SinkError when one refused."""

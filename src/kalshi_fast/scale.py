@@ -29,15 +29,29 @@ def name(*, on_yes_scale: bool) -> str:
     return "yes scale" if on_yes_scale else "no scale"
 
 
-def told_by_book(yes: Iterable[tuple[int, int]], no: Iterable[tuple[int, int]]) -> bool | None:
-    """What a snapshot's levels, as they were told, say: the no side is on the yes scale (True), on its own
-    (False), or nothing (None)."""
+def _apart(yes: Iterable[tuple[int, int]], no: Iterable[tuple[int, int]]) -> tuple[int, int] | None:
+    """How far the best prices are apart, on the yes scale and on the no scale; below 0: then the
+    book is crossed. None: a side is empty."""
     best_yes = max((price for price, size in yes if size), default=None)
     told = [price for price, size in no if size]
     if best_yes is None or not told:
         return None
-    apart_on_yes = min(told) - best_yes  # below 0: crossed, if this is the scale
-    apart_on_no = DOLLAR_E4 - max(told) - best_yes
+    return min(told) - best_yes, DOLLAR_E4 - max(told) - best_yes
+
+
+def is_crossed_in_both(yes: Iterable[tuple[int, int]], no: Iterable[tuple[int, int]]) -> bool:
+    """However a snapshot's levels are read, they are crossed. Never seen in a recording."""
+    apart = _apart(yes, no)
+    return apart is not None and max(apart) < 0
+
+
+def told_by_book(yes: Iterable[tuple[int, int]], no: Iterable[tuple[int, int]]) -> bool | None:
+    """What a snapshot's levels, as they were told, say: the no side is on the yes scale (True), on its own
+    (False), or nothing (None)."""
+    apart = _apart(yes, no)
+    if apart is None:
+        return None
+    apart_on_yes, apart_on_no = apart
     if apart_on_yes > 0 > apart_on_no:
         return True
     if apart_on_no > 0 > apart_on_yes:

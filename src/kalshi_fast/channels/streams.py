@@ -211,6 +211,7 @@ class Streams:
             raise
         self.recorder.counters.tickers += 1
         self.recorder.keep("tickers", row)
+        self.recorder.quoted(body.market_ticker, row.yes_ask_e4, ingest_ns)
 
     def announcement(
         self, link: ChannelLink, channel: str, message: Announcement, body: str, ingest_ns: int
@@ -241,6 +242,8 @@ class Streams:
 
     def _market(self, message: MarketLifecycle, ingest_ns: int) -> None:
         grid.announce(self.recorder.books, message.msg)
+        if message.msg.event_type in ("created", "activated"):
+            self.recorder.awake(message.msg.market_ticker)
         if self.listener is not None:
             self.listener.announced(message.msg)
         known = self.catalogue.apply(message.msg, ingest_ns)

@@ -89,7 +89,7 @@ class Commands:
                 channel,
                 set(tickers) if channel in BY_MARKET else set(),
                 silent_acks=bool(params.skip_ticker_ack),
-                yes_scale=bool(params.use_yes_price),
+                yes_scale=self._exchange.on_yes_scale(asked=bool(params.use_yes_price)),
                 whole=channel not in BY_MARKET or not tickers,
             )
             self._client.subscriptions[subscription.sid] = subscription

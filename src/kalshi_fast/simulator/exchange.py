@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from kalshi_fast.simulator.announcements import Announcement
     from kalshi_fast.simulator.faults import Fault
     from kalshi_fast.simulator.handshake import PublicKey
+    from kalshi_fast.simulator.subscription import ScaleRule
 
 PACE_S: Final = 0.002
 PATIENCE_S: Final = 0.05  # between two looks at the clock while a client is waited for
@@ -79,6 +80,7 @@ class Exchange:
         directory: Path | None = None,
         max_subscriptions: int | None = None,
         unique_sids: bool = False,
+        scale: ScaleRule = "asked",
         life_every_s: float | None = None,
         life_lead_s: float | None = None,
     ) -> None:
@@ -104,6 +106,7 @@ class Exchange:
         self._heartbeat_s = heartbeat_s
         self._drop_every = drop_every
         self._unique_sids = unique_sids
+        self.scale = scale
         self._last_sid = 0
         self._connections = 0
         self._agenda = Agenda()
@@ -211,6 +214,10 @@ class Exchange:
         self.stats.connections += 1
         if self.dialect.active:
             client.faulty()
+
+    def on_yes_scale(self, *, asked: bool) -> bool:
+        """Of a subscription to books: with ``use_yes_price``, or whatever the exchange does instead."""
+        return asked if self.scale == "asked" else self.scale == "yes"
 
     def next_sid(self, last_of_connection: int) -> int:
         self._last_sid += 1

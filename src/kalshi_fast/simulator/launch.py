@@ -70,6 +70,7 @@ async def launch(options: argparse.Namespace) -> Launched:
         checkpoint_every_s=options.checkpoints,
         directory=options.dir,
         unique_sids=options.unique_sids,
+        scale=options.scale,
         life_every_s=options.life,
     )
     await exchange.start()

@@ -43,6 +43,12 @@ def add_options(parser: argparse.ArgumentParser, synthetic_rate: int = 0) -> Non
         "--unique-sids", action="store_true", help="no two subscriptions share a sid, whatever the connection"
     )
     parser.add_argument(
+        "--scale",
+        choices=("asked", "yes", "no"),
+        default="asked",
+        help="of no-side prices: as use_yes_price asks, or always the yes or the no scale (asked)",
+    )
+    parser.add_argument(
         "--heartbeat", type=_positive, default=10.0, metavar="SECONDS", help="between two pings (10)"
     )
     parser.add_argument(

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from kalshi_fast.simulator.exchange import Exchange
+    from kalshi_fast.simulator.frames import TrueBook
     from kalshi_fast.simulator.handshake import PublicKey
     from kalshi_fast.simulator.life import Market
     from kalshi_fast.simulator.tape import Traded
@@ -126,6 +127,9 @@ def _catalogue(exchange: Exchange, path: str, query: Mapping[str, str]) -> dict[
     kind, _, name = path.removeprefix("/").partition("/")
     if kind == "markets" and name in markets:
         return {"market": _market(exchange, markets[name])}
+    ticker = name.removesuffix("/orderbook")
+    if kind == "markets" and ticker != name and ticker in markets:
+        return _orderbook(exchange.source.books.get(ticker))
     if kind == "events":
         events = {
             market.event_ticker: market
@@ -142,6 +146,13 @@ def _catalogue(exchange: Exchange, path: str, query: Mapping[str, str]) -> dict[
             return {"series": [_series(ticker) for ticker in series]}
         return {"series": _series(name)} if name in series else None
     return None
+
+
+def _orderbook(book: TrueBook | None) -> dict[str, Any] | None:
+    """Both sides as bids on their own scales, ascending; a market without a book reads as an empty one."""
+    sides = ({}, {}) if book is None else book.sides
+    yes, no = ([[dollars(price), contracts(size)] for price, size in sorted(side.items())] for side in sides)
+    return {"orderbook_fp": {"no_dollars": no, "yes_dollars": yes}}
 
 
 def _event(market: Market) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Literal, TypeAlias
 
 from kalshi_fast import wire
 
@@ -13,6 +13,8 @@ MULTIVARIATE: Final = "multivariate_market_lifecycle"
 FILL: Final = "fill"  # a private one: what has been traded of our own orders
 TRADE: Final = "trade"
 TICKER: Final = "ticker"
+# On which scale no-side prices are told: as ``use_yes_price`` asks, or always on one.
+ScaleRule: TypeAlias = Literal["asked", "yes", "no"]
 CHANNELS: Final = (BOOKS, LIFECYCLE, MULTIVARIATE, TRADE, TICKER, FILL)
 BY_MARKET: Final = (BOOKS, TRADE, TICKER)
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 MAX_MARKETS = 100_000
 _LEVELS_AT_START = 12
+_PENNY_SIZE_E2 = 1_000_000  # of a bid at the lowest price of each side, as recorded books have them
 
 
 class _Market:
@@ -69,6 +70,7 @@ class SyntheticMarkets:
             for side in (0, 1):
                 for below in range(_LEVELS_AT_START):
                     market.book.sides[side][market.bid(side, below)] = rng.randrange(100, 5_000_000)
+                market.book.sides[side].setdefault(market.prices[0], _PENNY_SIZE_E2)
             self.start(ticker)
 
     def add_market(self, ticker: str, structure: str, rng: random.Random) -> _Market:

@@ -20,6 +20,8 @@ REASONS: Final = {
     "closing": "the recording is ending; what is buffered is being delivered",
     "connection": "no connection to the exchange is up, for books or for the other channels",
     "channels": "the exchange refuses channels that are to be recorded",
+    "absent": "markets that are to be recorded and that the exchange does not have",
+    "scale": "it is not proven on which scale no-side prices come: books stay unknown",
     "books": f"books have been unknown for {UNKNOWN_S:.0f} s",
     "paused": "the buffers are full: reading from the exchange pauses",
     "writer": f"the writer process is dead or has said nothing for {SILENT_S:.0f} s",
@@ -56,6 +58,12 @@ def reasons(state: State) -> list[Reason]:
         if capture.channels_refused and not capture.closing:
             names = ", ".join(capture.channels_refused)
             found.append(Reason("channels", f"{REASONS['channels']}: {names}"))
+        if capture.markets_absent and not capture.closing:
+            more = capture.markets_absent - len(capture.absent)
+            names = ", ".join(capture.absent) + (f" and {more} more" if more > 0 else "")
+            found.append(Reason("absent", f"the exchange does not have {names}"))
+        if not capture.closing:
+            found += [Reason("scale", doubt) for doubt in capture.scale_doubts]
         unknown = state.unknown_for_long()
         if unknown and not capture.closing:
             found.append(

@@ -186,6 +186,24 @@ METRICS: Final = (
         lambda c: max(0, c.markets_wanted - c.markets_known),
     ),
     _capture(
+        "markets_absent",
+        "gauge",
+        "markets that are wanted and that the exchange does not have",
+        lambda c: c.markets_absent,
+    ),
+    _capture(
+        "scale_contradictions_total",
+        "counter",
+        "books that were not stored since they are on another scale than believed",
+        lambda c: c.scale_contradictions,
+    ),
+    _capture(
+        "scale_unproven",
+        "gauge",
+        "connections whose books wait for a proof of their scale",
+        lambda c: len(c.scale_doubts),
+    ),
+    _capture(
         "markets_refused", "gauge", "markets that the exchange does not know", lambda c: c.markets_refused
     ),
     Metric(

@@ -21,6 +21,7 @@ import msgspec
 
 from kalshi_fast import __version__
 from kalshi_fast._book import NO, YES
+from kalshi_fast._clock import receive_ns
 from kalshi_fast.config import BOOKS, is_loopback
 from kalshi_fast.errors import ConfigError, TuningError, reason
 from kalshi_fast.status.figures import (
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 
 PUBLISH_S: Final = 0.5
 LADDER_LEVELS: Final = 20
+ABSENT_NAMED: Final = 20
 ASKS_PER_READ: Final = 4
 RESTART_WAIT_S: Final = 2.0
 _BACKLOG: Final = 32
@@ -184,6 +186,10 @@ class Publisher:
             markets_wanted=fleet.wanted if with_books else 0,
             markets_known=counts.known,
             markets_refused=len(fleet.unknown_tickers),
+            markets_absent=len(recording.recorder.absent),
+            absent=recording.recorder.absent.described(ABSENT_NAMED),
+            scale_contradictions=counts.scale_contradictions,
+            scale_doubts=recording.recorder.scale_doubts(receive_ns()),
             channels_refused=[name for name in refused if name not in raw],
             raw_refused=[name for name in refused if name in raw],
             batches=counts.batches,

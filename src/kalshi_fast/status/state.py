@@ -144,7 +144,9 @@ class State:
 
     def _hear_capture(self, capture: Capture, now: float) -> None:
         self.capture, self.capture_at = capture, now
-        self._unknown.append((now, max(0, capture.markets_wanted - capture.markets_known)))
+        self._unknown.append(
+            (now, max(0, capture.markets_wanted - capture.markets_known - capture.markets_absent))
+        )
         while len(self._unknown) > 1 and self._unknown[1][0] <= now - UNKNOWN_S:
             self._unknown.popleft()
         if self._before is None:

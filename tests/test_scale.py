@@ -1,0 +1,438 @@
+"""The scale of no-side prices is proven by recorded books, wrong in none of them, and never guessed; what the
+recorder believes wrongly is found out before a row is written."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import links
+import oracle
+from conformance import WITH_BOOKS, named, of_books
+from frames import delta, frame, snapshot
+from kalshi_fast._decode import price_e4, qty_e2
+from kalshi_fast.admission import HELD_NS
+from kalshi_fast.books import Books
+from kalshi_fast.pool import LocalPool
+from kalshi_fast.recorder import Recorder
+from kalshi_fast.scale import IN_A_ROW, ScaleProof, told_by_ask, told_by_book, told_by_ladder
+from recordings import DIRECTORY, Capture, capture
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from kalshi_fast.batch import Batch
+
+Levels = list[tuple[int, int]]
+KINDS = ("snapshot", "delta", "clear", "gap")
+START_NS = 1_800_000_000_000_000_000
+
+# How many of the recorded snapshots decide, and how many do not: there a side is empty, or the best yes
+# level and the lowest no level told are the same price.
+DECIDED = {
+    "bot_btc_1hr_kalshi_2026-04-18.jsonl": (7, 1),
+    "cockpit_orderbook_prod_2026-08-07.jsonl": (12, 0),
+    "delta_hedged_prod_2026-09-25.jsonl": (0, 1),
+    "hypnogaba_demo_2026-08-20.jsonl": (0, 1),
+    "johnivanov04_prod_a_2026-09-16.jsonl": (3, 1),
+    "johnivanov04_prod_b_2026-09-16.jsonl": (3, 1),
+    "openpx_btc15m_prod_2026-05-14.jsonl": (1, 0),
+}
+
+
+def told(body: dict[str, Any]) -> tuple[Levels, Levels]:
+    """The levels of a snapshot as they were told."""
+    yes, no = (
+        [(price_e4(price), qty_e2(size)) for price, size in body.get(f"{side}_dollars_fp") or ()]
+        for side in ("yes", "no")
+    )
+    return yes, no
+
+
+def snapshots(found: Capture) -> list[tuple[Levels, Levels]]:
+    return [told(m["msg"]) for m in found.messages() if m["type"] == "orderbook_snapshot"]
+
+
+def mirrored(levels: Iterable[tuple[int, int]]) -> Levels:
+    return sorted((10_000 - price, size) for price, size in levels)
+
+
+# --- what a book says ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("found", [f for f in WITH_BOOKS if f.name in DECIDED], ids=named)
+def test_recorded_snapshots_decide_and_none_of_them_wrongly(found: Capture) -> None:
+    words = [told_by_book(*sides) for sides in snapshots(found)]
+    right = sum(word is found.yes_scale for word in words)
+    assert (right, words.count(None)) == DECIDED[found.name]
+    assert right + words.count(None) == len(words), "one is wrong"
+    # The same books told on the other scale say the other.
+    again = [told_by_book(yes, mirrored(no)) for yes, no in snapshots(found)]
+    assert again == [None if word is None else not word for word in words]
+
+
+def test_how_many_recorded_snapshots_decide() -> None:
+    """The figures of the documentation; each recording with books is among them."""
+    assert DECIDED.keys() == {found.name for found in WITH_BOOKS if snapshots(found)}
+    assert [sum(column) for column in zip(*DECIDED.values(), strict=True)] == [26, 5]
+
+
+def test_no_recorded_book_is_crossed_after_a_delta() -> None:
+    """So one that is crossed in the reading that we believe is not read rightly."""
+    states = 0
+    for found in WITH_BOOKS:
+        books = oracle.Books(found.yes_scale)
+        for message in map(oracle.load, of_books(found)):
+            books.take(message)
+            if message["type"] != "orderbook_delta":
+                continue
+            yes, no = books.integers().get(message["msg"]["market_ticker"], ({}, {}))
+            if yes and no:
+                states += 1
+                assert max(yes) + max(no) < 10_000
+    assert states == 315
+
+
+@given(
+    st.dictionaries(st.integers(1, 9999), st.integers(1, 10**6), min_size=1, max_size=8),
+    st.dictionaries(st.integers(1, 9999), st.integers(1, 10**6), min_size=1, max_size=8),
+    st.booleans(),
+)
+def test_a_book_that_is_not_crossed_never_speaks_for_the_wrong_scale(
+    yes: dict[int, int], no: dict[int, int], on_yes_scale: bool
+) -> None:
+    best = max(yes)
+    bids = {price: size for price, size in no.items() if price + best <= 10_000}
+    levels = mirrored(bids.items()) if on_yes_scale else list(bids.items())
+    assert told_by_book(list(yes.items()), levels) in (None, on_yes_scale)
+
+
+def test_what_touches_and_what_is_crossed_in_both_readings_says_nothing() -> None:
+    assert told_by_book([(4000, 1)], [(5000, 1)]) is None  # uncrossed in both
+    assert told_by_book([(6000, 1)], [(5000, 1)]) is None  # crossed in both
+    assert told_by_book([(6000, 1)], [(6000, 1)]) is None  # touches on the yes scale
+    assert told_by_book([(6000, 1)], [(4000, 1), (100, 1)]) is None  # touches on the no scale
+    assert told_by_book([(6000, 1)], [(3900, 1), (100, 1)]) is False
+    assert told_by_book([(6000, 1)], [(6100, 1), (9900, 1)]) is True
+    assert told_by_book([(6000, 1), (7000, 0)], [(6100, 1)]) is True  # a level without size is none
+    assert told_by_book([], [(6100, 1)]) is told_by_book([(6000, 1)], []) is None
+
+
+# --- what others say ----------------------------------------------------------------------------------
+
+
+def test_the_ticker_channels_ask_decides_where_the_book_does_not() -> None:
+    one_sided = [(3000, 500), (9900, 20)]
+    assert told_by_ask(one_sided, 3000) is True
+    assert told_by_ask(one_sided, 100) is False
+    assert told_by_ask(one_sided, 3100) is None  # of another moment
+    assert told_by_ask(one_sided, 10_000) is told_by_ask(one_sided, 0) is None  # no ask
+    assert told_by_ask([(100, 5), (9900, 5)], 100) is None  # both readings have the same ask
+    assert told_by_ask([], 100) is None
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["linear_cent_2026-09-15", "tapered_deci_cent_2026-09-15", "center_deci_edge_centi_cent_2026-09-15"],
+)
+def test_a_recorded_ladder_of_rest_tells_the_scale(name: str) -> None:
+    body = oracle.load((DIRECTORY / "rest" / f"orderbook_{name}.json").read_bytes())["orderbook_fp"]
+    bids = {price_e4(price): qty_e2(size) for price, size in body["no_dollars"]}
+    yes = [(price_e4(price), qty_e2(size)) for price, size in body["yes_dollars"]]
+    assert max(bids) + max(price for price, _ in yes) <= 10_000, "REST has bids on both sides"
+    assert told_by_ladder(list(bids.items()), bids) == (False, len(bids))
+    assert told_by_ladder(mirrored(bids.items()), bids) == (True, len(bids))
+
+
+def test_the_recorded_book_on_the_yes_scale_is_told_by_its_ladder_alone() -> None:
+    """It has no yes bid, and no levels at 0.01 and at 0.99: neither the book nor the ask can tell."""
+    ((yes, no),) = snapshots(capture("delta_hedged"))
+    assert told_by_book(yes, no) is None
+    assert told_by_ask(no, 100) is None
+    word, fitting = told_by_ladder(no, dict(mirrored(no)))
+    assert word is True
+    assert fitting == len(no) == 51
+
+
+def test_a_ladder_that_has_changed_meanwhile_or_fits_both_ways_says_nothing() -> None:
+    levels = [(100 * n, 100 * n) for n in range(1, 11)]
+    assert told_by_ladder(levels, dict(levels[:5])) == (False, 5)
+    assert told_by_ladder(levels, dict(levels[:4]))[0] is None
+    even = [(100, 7), (9900, 7)]
+    assert told_by_ladder(even, dict(even)) == (None, 2)
+    assert told_by_ladder([], {100: 1}) == (None, 0)
+
+
+# --- the rule -----------------------------------------------------------------------------------------
+
+
+def test_the_first_word_proves_and_three_in_a_row_against_end_it() -> None:
+    proof = ScaleProof(on_yes_scale=True)
+    assert proof.hear(True)
+    assert proof.proven
+    for _ in range(IN_A_ROW - 1):
+        assert not proof.hear(False)
+    assert proof.proven
+    proof.hear(True)  # those were flukes
+    for _ in range(IN_A_ROW - 1):
+        proof.hear(False)
+    assert not proof.contradicted
+    proof.hear(False)
+    assert proof.contradicted
+    assert not proof.proven
+    proof.hear(True)
+    assert not proof.proven, "what is disproven stays so until the next connection"
+    proof.turn()
+    proof.begin()
+    assert (proof.on_yes_scale, proof.proven, proof.contradicted) == (False, False, False)
+
+
+def test_after_a_contradiction_it_takes_three_words_to_prove() -> None:
+    proof = ScaleProof(on_yes_scale=False)
+    proof.hear(True)
+    for _ in range(IN_A_ROW - 1):
+        proof.hear(False)
+        assert not proof.proven
+    proof.hear(False)
+    assert proof.proven
+
+
+def test_a_ladder_weighs_as_much_as_three_books() -> None:
+    proof = ScaleProof(on_yes_scale=True)
+    proof.hear(False, IN_A_ROW)
+    assert proof.contradicted
+
+
+# --- what a connection does about it ------------------------------------------------------------------
+
+
+class Rig:
+    """A link whose scale has to be proven, and the rows that come of it."""
+
+    def __init__(self, tickers: Iterable[str], *, yes_scale: bool = True) -> None:
+        self.now = START_NS
+        self.books = Books()
+        self.rows: list[tuple[str, str, int, int]] = []
+        self.health: list[Any] = []
+        self.pool = LocalPool(2000, 4)
+        self.recorder = Recorder(self.books, self.pool, self._keep, seal_rows=2000)
+        self.link = links.link(
+            self.recorder, sorted(tickers), lambda: self.now - START_NS, use_yes_price=yes_scale, hold=True
+        )
+        self.connect(1)
+
+    def connect(self, conn_id: int) -> None:
+        self.seq = 0
+        links.grant(self.link, conn_id, self.now)
+
+    def disconnect(self) -> None:
+        self.link.on_disconnected(self.now, "over")
+
+    def _keep(self, batch: Batch) -> None:
+        for kind, market, side, price in links.rows(batch.events, "type", "market_ix", "side", "price_e4"):
+            self.rows.append((KINDS[kind], self.books.tickers[market], side, price))
+        self.health += batch.health
+        self.pool.release(batch)
+
+    def feed(self, *frames: bytes) -> None:
+        for payload in frames:
+            self.now += 1000
+            self.link.feed(payload, self.now)
+        self.recorder.seal()
+
+    def tick(self, seconds: float = 0) -> list[tuple[str, ...]]:
+        """Time passes; the snapshots that are asked for then."""
+        self.now += int(seconds * 1e9) + 1
+        self.link.on_tick(self.now)
+        commands = [oracle.load(command)["params"] for command in self.link.session.outbox]
+        self.link.session.outbox.clear()
+        return [tuple(c["market_tickers"]) for c in commands if c.get("action") == "get_snapshot"]
+
+    @property
+    def known(self) -> set[str]:
+        return {market.ticker for market in self.books.by_ticker.values() if market.known}
+
+    def said(self, event: str = "scale") -> list[tuple[str, str]]:
+        self.recorder.seal()
+        return [(row.market_ticker, row.detail) for row in self.health if row.event == event]
+
+
+ON_NO: dict[str, Any] = {"yes": [["0.6000", "5.00"]], "no": [["0.0100", "900.00"], ["0.3900", "4.00"]]}
+ON_YES: dict[str, Any] = {"yes": [["0.6000", "5.00"]], "no": [["0.6100", "4.00"], ["0.9900", "900.00"]]}
+ONE_SIDED: dict[str, Any] = {"no": [["0.3000", "5.00"], ["0.8000", "7.00"]]}
+
+
+def test_a_proven_connection_has_its_books_and_the_fast_path() -> None:
+    rig = Rig("AB")
+    rig.feed(snapshot(1, "A", **ON_YES))
+    assert rig.known == {"A"}
+    assert ("snapshot", "A", 1, 3900) in rig.rows
+    assert rig.said() == [
+        ("A", "proven: no-side prices come on the yes scale (best yes 0.6000, no told from 0.6100 to 0.9900)")
+    ]
+    change = delta(2, "0.9900", "-1.00", "no").replace(b": ", b":").replace(b", ", b",")
+    assert rig.link.path.take(change, rig.now) == 1
+    rig.feed(snapshot(3, "B", **ONE_SIDED))
+    assert rig.known == {"A", "B"}
+    assert ("snapshot", "B", 1, 7000) in rig.rows
+    assert rig.recorder.scale_doubts(rig.now) == []
+
+
+def test_nothing_is_stored_of_a_connection_on_the_other_scale() -> None:
+    """Recorded books that were told on the no scale, to a recorder that believes the yes scale: no row of
+    them is stored, it is said, and the next connection is read the other way, with every book right."""
+    found = capture("cockpit")
+    frames = of_books(found)
+    tickers = {m["msg"]["market_ticker"] for m in map(oracle.load, frames) if m["type"] in oracle.BOOK_TYPES}
+    rig = Rig(tickers)
+    rig.feed(*frames)
+    assert rig.rows == []
+    assert rig.known == set()
+    assert rig.link.session.closing is not None
+    assert rig.recorder.counts.scale_contradictions == IN_A_ROW
+    assert [row[0] for row in rig.said()[:IN_A_ROW]] == list(dict.fromkeys(r[0] for r in rig.said()))[
+        :IN_A_ROW
+    ]
+    assert rig.said()[-1][1].startswith(
+        "the exchange's books contradict the yes scale (use_yes_price sent: true)"
+    )
+    assert "contradict the yes scale" in rig.recorder.scale_doubts(rig.now)[0]
+    rig.disconnect()
+    rig.connect(2)
+    assert "has proven the no scale" in rig.recorder.scale_doubts(rig.now)[0]
+    assert "though use_yes_price is sent as true" in rig.said("connect")[-1][1]
+    rig.feed(*frames)
+    expected = oracle.Books(yes_scale=False)
+    for payload in frames:
+        expected.take(oracle.load(payload))
+    assert rig.known == tickers
+    books = {
+        ticker: tuple(dict(levels) for levels in market.book.ladders())
+        for ticker, market in rig.books.by_ticker.items()
+    }
+    assert books == expected.integers()
+    assert rig.recorder.scale_doubts(rig.now) == []
+
+
+def test_a_single_crossed_book_costs_that_book_alone() -> None:
+    rig = Rig("ABC")
+    rig.feed(snapshot(1, "A", **ON_YES), snapshot(2, "B", **ON_NO), snapshot(3, "C", **ON_YES))
+    assert rig.known == {"A", "C"}
+    assert [ticker for ticker, _ in rig.said()] == ["A", "B"]
+    assert rig.tick(1) == [("B",)]
+    rig.feed(snapshot(4, "B", **ON_YES))
+    assert rig.known == {"A", "B", "C"}
+    assert rig.link.session.closing is None
+
+
+def test_books_that_do_not_decide_wait_for_one_that_does() -> None:
+    rig = Rig("AB")
+    rig.feed(
+        snapshot(1, "A", **ONE_SIDED), delta(2, "0.3000", "1.00", "no"), delta(3, "0.1000", "1.00", "yes")
+    )
+    assert rig.rows == [("delta", "A", 0, 1000)]  # a yes price is one on either scale
+    assert rig.recorder.held_tickers == ["A"]
+    assert rig.tick(1) == []
+    assert rig.recorder.scale_doubts(rig.now) == []
+    rig.now += 2 * HELD_NS
+    assert "1 books wait" in rig.recorder.scale_doubts(rig.now)[0]
+    rig.feed(snapshot(4, "B", **ON_YES))
+    assert rig.known == {"B"}
+    assert rig.tick() == [("A",)]
+    rig.feed(snapshot(5, "A", **ONE_SIDED))
+    assert rig.known == {"A", "B"}
+    assert ("snapshot", "A", 1, 7000) in rig.rows
+    assert ("snapshot", "A", 1, 3000) not in rig.rows
+    assert rig.recorder.held == 0
+
+
+def test_a_book_without_a_no_side_is_the_same_on_both_scales_until_it_gets_one() -> None:
+    rig = Rig("ABC")
+    rig.feed(snapshot(1, "A"), snapshot(2, "B", yes=[["0.4000", "1.00"]]))
+    assert rig.known == {"A", "B"}
+    rig.feed(delta(3, "0.4100", "1.00", "yes", "B"), delta(4, "0.4500", "2.00", "no", "B"))
+    assert rig.known == {"A"}
+    assert [row for row in rig.rows if row[1] == "B"] == [
+        ("clear", "B", 0, 0),
+        ("snapshot", "B", 0, 4000),
+        ("delta", "B", 0, 4100),
+        ("gap", "B", 0, 0),
+    ]
+    assert rig.tick() == [("B",)]
+    rig.feed(snapshot(5, "B", yes=[["0.4100", "1.00"]], no=[["0.4500", "2.00"]]))  # uncrossed either way
+    assert rig.known == {"A"}
+    rig.recorder.quoted("B", 4200, rig.now)
+    assert rig.tick() == []
+    rig.recorder.quoted("B", 4500, rig.now)
+    assert rig.tick() == [("B",)]
+    rig.feed(snapshot(6, "B", yes=[["0.4100", "1.00"]], no=[["0.4500", "2.00"]]))
+    assert rig.known == {"A", "B"}
+
+
+def test_three_asks_of_the_ticker_channel_against_it_end_a_connection() -> None:
+    rig = Rig("A")
+    rig.feed(snapshot(1, "A", **ONE_SIDED))
+    for ask_e4 in (5000, 2000, 2000, 2000):  # 1 - 0.80: the no levels are bids
+        assert rig.link.session.closing is None
+        rig.recorder.quoted("A", ask_e4, rig.now)
+    assert rig.link.session.closing is not None
+    assert rig.rows == []
+
+
+def test_a_ladder_of_rest_proves_or_ends_a_connection_at_once() -> None:
+    levels = [["0.3000", "5.00"], ["0.8000", "7.00"], ["0.9000", "1.00"]]
+    bids = {7000: 500, 2000: 700, 1000: 100}
+    rig = Rig("A")
+    rig.feed(snapshot(1, "A", no=levels))
+    rig.recorder.listed("A", bids)
+    assert rig.tick() == [("A",)]
+    rig.feed(snapshot(2, "A", no=levels))
+    assert rig.known == {"A"}
+    other = Rig("A", yes_scale=False)
+    other.feed(snapshot(1, "A", no=levels))
+    other.recorder.listed("A", bids)
+    assert other.link.session.closing is not None
+    assert other.rows == []
+
+
+def test_a_scale_that_changes_in_mid_connection_is_found_out() -> None:
+    """Nobody has seen that; the only sign of it is books that stay crossed."""
+    rig = Rig("ABCD", yes_scale=False)
+    rig.feed(*(snapshot(n, ticker, **ON_NO) for n, ticker in enumerate("ABCD", 1)))
+    assert rig.known == set("ABCD")
+    rig.feed(*(delta(4 + n, "0.6100", "4.00", "no", ticker) for n, ticker in enumerate("ABCD", 1)))
+    rig.link.admission.look(rig.now)
+    assert rig.known == set("ABCD"), "it may be the middle of a move"
+    rig.link.admission.look(rig.now)
+    assert rig.known == set()
+    rig.recorder.seal()
+    assert sum(row[0] == "gap" for row in rig.rows) == 4
+    assert sorted(ticker for asked in rig.tick() for ticker in asked) == list("ABCD")
+    before = len(rig.rows)
+    rig.feed(*(snapshot(8 + n, ticker, **ON_YES) for n, ticker in enumerate("ABC", 1)))
+    assert rig.link.session.closing is not None
+    rig.feed(delta(12, "0.0100", "1.00", "yes", "A"), frame("ok", 1, 13), snapshot(14, "D", **ON_YES))
+    assert len(rig.rows) == before, "nothing of it counts any more"
+
+
+def test_a_book_that_the_exchange_itself_sends_crossed_is_left_at_that() -> None:
+    rig = Rig("AB")
+    crossed: dict[str, Any] = {"yes": [["0.6000", "1.00"]], "no": [["0.5000", "1.00"]]}
+    rig.feed(snapshot(1, "A", **ON_YES), snapshot(2, "B", **crossed))
+    for _ in range(3):
+        rig.link.admission.look(rig.now)
+    assert rig.known == {"A", "B"}
+    assert rig.recorder.counts.scale_contradictions == 0
+
+
+def test_a_book_that_is_crossed_for_a_moment_is_no_sign() -> None:
+    rig = Rig("A", yes_scale=False)
+    rig.feed(snapshot(1, "A", **ON_NO), delta(2, "0.6100", "4.00", "no"))
+    rig.link.admission.look(rig.now)
+    rig.feed(delta(3, "0.6100", "-4.00", "no"))
+    rig.link.admission.look(rig.now)
+    assert rig.known == {"A"}
+    assert rig.recorder.counts.scale_contradictions == 0
