@@ -111,6 +111,7 @@ def lines(figures: dict[str, Any], rows: int) -> list[Line]:
     capture, writing = figures["capture"], figures["writing"]
     last = figures["history"][-1] if figures["history"] else {}
     known, wanted = capture["markets_known"], capture["markets_wanted"]
+    absent = f", {capture['markets_absent']:,} absent" if capture["markets_absent"] else ""
     up = sum(one[0] for one in capture["connections"])
     head: list[Line] = [
         [
@@ -119,7 +120,7 @@ def lines(figures: dict[str, Any], rows: int) -> list[Line]:
             (f"  {_since(capture['started_ns'])}  ", "dim"),
             (f"connections {up} of {len(capture['connections'])}", "" if up else "bad"),
             ("  ", ""),
-            (f"books exact {known:,} of {wanted:,}", "" if known >= wanted else "warn"),
+            (f"books exact {known:,} of {wanted:,}{absent}", "" if known >= wanted else "warn"),
         ],
         [
             (
