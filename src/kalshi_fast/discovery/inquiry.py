@@ -24,9 +24,9 @@ from kalshi_fast.errors import FieldError, RestError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from kalshi_fast.channels.messages import RestMarket
     from kalshi_fast.recorder import Recorder
     from kalshi_fast.rest import Rest
+    from kalshi_fast.rest_bodies import RestMarket
 
 LOOK_S: Final = 0.2
 ASKED_AT_ONCE: Final = 100
