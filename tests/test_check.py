@@ -96,6 +96,22 @@ def test_all_is_well_and_nothing_is_written(tmp_path: Path, simulated: dict[str,
     assert {row["verdict"] for row in found.values()} <= {"ok", "warning"}
 
 
+def test_markets_that_the_exchange_does_not_know(tmp_path: Path, simulated: dict[str, str]) -> None:
+    known = "KXSIM-26DEC31-T0000"
+    found = check(tmp_path, simulated, "--tickers", known)
+    assert (found["markets"]["verdict"], found["markets"]["said"]) == (
+        "ok",
+        "the exchange knows the 1 that are named",
+    )
+    found = check(tmp_path, simulated, "--tickers", f"{known},NOPE-1,NOPE-2", code=1)
+    assert found["markets"]["verdict"] == "failure"
+    assert found["markets"]["said"] == "the exchange does not know NOPE-1, NOPE-2"
+    assert check(tmp_path, simulated, "--match", "KXSIM*")["markets"]["verdict"] == "ok"
+    found = check(tmp_path, simulated, "--match", "NOPE*")
+    assert found["markets"]["verdict"] == "warning"
+    assert found["markets"]["said"].startswith("there is no market to record: ")
+
+
 def test_a_line_for_each(tmp_path: Path, simulated: dict[str, str]) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "kalshi_fast", "check"],

@@ -20,13 +20,13 @@ from kalshi_fast._clock import receive_ns
 from kalshi_fast.auth import Signer
 from kalshi_fast.books import Books
 from kalshi_fast.channels.feeds import ChannelFeeds
-from kalshi_fast.channels.session import LIFECYCLE, TRADE
+from kalshi_fast.channels.session import LIFECYCLE, MULTIVARIATE, TRADE
 from kalshi_fast.config import BOOKS, Settings, require_key, require_live
 from kalshi_fast.dial import exchange_tls
 from kalshi_fast.discovery import listing
 from kalshi_fast.discovery.follower import Follower
 from kalshi_fast.discovery.inquiry import Inquiry
-from kalshi_fast.discovery.selection import selected
+from kalshi_fast.discovery.selection import nothing_found, selected
 from kalshi_fast.errors import ConfigError, KalshiFastError, TuningError
 from kalshi_fast.fleet import Fleet
 from kalshi_fast.pool import BatchPool
@@ -154,11 +154,16 @@ class Recording:
                 found = listing.find(
                     self._rest, selection, progress=lambda n: progress(f"{n:,} markets so far")
                 )
+                if not found and not selection.tickers:
+                    raise nothing_found(selection)
         chosen = selection.choose(found)
         found = {ticker: found[ticker] for ticker in chosen}
         self.follower = Follower(settings, selection, self._rest, found)
         tickers = tuple(dict.fromkeys((*selection.tickers, *chosen)))
-        self.settings = dataclasses.replace(settings, market_tickers=tickers)
+        channels = settings.channels
+        if selection.combinations and LIFECYCLE in channels and MULTIVARIATE not in channels:
+            channels = (*channels, MULTIVARIATE)  # their life is announced there only
+        self.settings = dataclasses.replace(settings, market_tickers=tickers, channels=channels)
 
     def _open_ended(self) -> None:
         """Markets may come, even if there is none now."""

@@ -9,6 +9,7 @@ further apart for a while). Not here: what is asked for, and when (``channels.ba
 
 from __future__ import annotations
 
+import logging
 import random
 import threading
 import time
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 
     from kalshi_fast.auth import Signer
 
+log = logging.getLogger("kalshi_fast.rest")
+
 TIMEOUT_S: Final = 10.0
 PAGE: Final = 1000
 ATTEMPTS: Final = 5
@@ -62,6 +65,7 @@ class Rest:
     ) -> None:
         self.requests = 0
         self.unread = Unread()
+        self._said: list[str] = []
         self._url = url.rstrip("/")
         self._path = urlsplit(self._url).path
         self._signer = signer
@@ -82,6 +86,19 @@ class Rest:
         """Ends every wait, also of another thread."""
         self._closed.set()
         self._pool.clear()
+
+    def tell_unread(self) -> None:
+        """What could not be used of the answers since the last time is logged, and kept for ``said``."""
+        sentence = self.unread.sentence()
+        self.unread.clear()
+        if sentence:
+            log.warning("REST: %s", sentence)
+            self._said.append(sentence)
+
+    def said(self) -> list[str]:
+        """The sentences of ``tell_unread`` since the last time, for feed_health."""
+        found, self._said = self._said, []
+        return found
 
     def trades(self, *, min_ts: int, max_ts: int, ticker: str = "", cursor: str = "") -> TradePage:
         """One page of the trades from ``min_ts`` to ``max_ts`` (Unix seconds), of one market or of all."""

@@ -130,6 +130,9 @@ class Backfill:
                     ticker=ticker,
                     cursor=cursor,
                 )
+                self._rest.tell_unread()
+                for sentence in self._rest.said():
+                    self._say("trades_missed", f"REST: {sentence}")
                 found += await self._write(page.trades, first_ns // 1000)
                 cursor = page.cursor or ""
                 if not cursor:
@@ -172,6 +175,9 @@ class Backfill:
         try:
             while True:
                 page = await asyncio.to_thread(self._rest.markets, tickers=",".join(asked), cursor=cursor)
+                self._rest.tell_unread()
+                for sentence in self._rest.said():
+                    self._say("markets_missed", f"REST: {sentence}")
                 for market in page.markets:
                     streams.learned(market, asked_ns)
                 cursor = page.cursor or ""

@@ -20,6 +20,7 @@ from kalshi_fast.channels.messages import (
     EventFeeBody,
     EventFeeUpdate,
     EventLifecycle,
+    LifecycleBody,
     MarketLifecycle,
     MultivariateBody,
     MultivariateLifecycle,
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from kalshi_fast.channels.link import ChannelLink
-    from kalshi_fast.channels.messages import LifecycleBody, TickerUpdate, Trade
+    from kalshi_fast.channels.messages import TickerUpdate, Trade
     from kalshi_fast.recorder import Recorder
     from kalshi_fast.rest_bodies import RestMarket
 
@@ -232,25 +233,30 @@ class Streams:
         row = LifecycleRow(link.conn_id, message.sid, message.seq or 0, ticker, event, kind, body, ingest_ns)
         self.recorder.counters.lifecycle += 1
         self.recorder.keep("market_lifecycle", row, packed_bytes(row))
-        if isinstance(message, MarketLifecycle):
-            self._market(message, ingest_ns)
+        if isinstance(told, LifecycleBody):
+            self._market(told, ingest_ns)
 
     def raw(self, link: ChannelLink, channel: str, payload: bytes, ingest_ns: int) -> None:
         """Raises FrameError for one that is too long."""
         if self._leads(link, channel):
             self.recorder.raw(payload, ingest_ns, link, channel)
 
-    def _market(self, message: MarketLifecycle, ingest_ns: int) -> None:
-        grid.announce(self.recorder.books, message.msg)
-        if message.msg.event_type in ("created", "activated"):
-            self.recorder.awake(message.msg.market_ticker)
+    def _market(self, body: LifecycleBody, ingest_ns: int) -> None:
+        grid.announce(self.recorder.books, body)
+        if body.event_type in ("created", "activated"):
+            self.recorder.awake(body.market_ticker)
         if self.listener is not None:
-            self.listener.announced(message.msg)
-        known = self.catalogue.apply(message.msg, ingest_ns)
+            self.listener.announced(body)
+        if isinstance(body, MultivariateBody) and not self._is_wanted(body.market_ticker):
+            return  # thousands come and go: only those that are recorded have a row of their own
+        known = self.catalogue.apply(body, ingest_ns)
         if known is None:
-            self.ask([message.msg.market_ticker])
+            self.ask([body.market_ticker])
         else:
             self.recorder.keep("markets", known, packed_bytes(known))
+
+    def _is_wanted(self, ticker: str) -> bool:
+        return ticker in self.wanted or (self.listener is not None and ticker in self.listener.found)
 
     def learned(self, market: RestMarket, asked_ns: int) -> None:
         """What REST says of a market, asked at that receive time."""

@@ -7,7 +7,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Final
 
-from kalshi_fast.check import disk, exchange, host, key, stores, tuned
+from kalshi_fast.check import disk, exchange, host, key, markets, stores, tuned
 from kalshi_fast.check.finding import Check, Finding, Verdict, failure
 from kalshi_fast.errors import KalshiFastError, reason
 
@@ -25,6 +25,7 @@ def all_checks(settings: Settings) -> list[Check]:
     return [
         *(Check("key", lambda: key.look(settings)),),
         *exchange.checks(settings),
+        *markets.checks(settings),
         *stores.checks(settings),
         *disk.checks(settings),
         *tuned.checks(settings),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Final
 
 from kalshi_fast.auth import Signer
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
     from kalshi_fast.config import Settings
     from kalshi_fast.rest_bodies import RestMarket
+
+log = logging.getLogger("kalshi_fast.discovery")
 
 ANY: Final = "any"
 _TABLE_ROWS: Final = 50
@@ -53,7 +56,10 @@ def markets(
 def _ask(rest: Rest, selection: Selection, status: str, progress: listing.Progress) -> dict[str, RestMarket]:
     """Named markets whatever their status, the others as wanted."""
     found = listing.named(rest, selection.tickers)
+    for ticker in selection.tickers:
+        if ticker not in found:
+            log.warning("the exchange does not know %s: there is no such market, or it is archived", ticker)
     if selection.discovers or not selection.tickers:
-        everything = selection if selection.discovers else Selection(all_open=True)
+        everything = selection if selection.discovers else Selection(all_open=True, combos=selection.combos)
         found |= listing.find(rest, everything, ("" if status == ANY else status,), progress)
     return found

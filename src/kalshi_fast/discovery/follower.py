@@ -178,7 +178,7 @@ class Follower:
             self._ended.pop(ticker, None)
         gone = []
         for ticker in sorted(before - self._named):
-            if selection.discovers and selection.matches(ticker):
+            if selection.discovers and selection.announced(ticker, "", ""):
                 self.found[ticker] = None
             else:
                 gone.append(ticker)
@@ -194,6 +194,8 @@ class Follower:
 
     async def run(self, recording: Recorded) -> None:
         self._recording = recording
+        if self._rest is not None:
+            self._say_unread(self._rest)
         learnt, self._learnt = self._learnt, {}
         await self._learn(learnt.values(), receive_ns())
         while True:
@@ -272,6 +274,8 @@ class Follower:
             self._failed(error)
             self._changed |= changed
             return
+        finally:
+            self._say_unread(rest)
         self._failures = 0
         self.listings += 1
         if selection == self.selection:  # else it is asked again, for what is wanted now
@@ -279,6 +283,11 @@ class Follower:
             self._listed_ns = listed_ns
             await self._learn(known.values(), listed_ns)
             await self._learn((found[ticker] for ticker in wanted), listed_ns)
+
+    def _say_unread(self, rest: Rest) -> None:
+        assert self._recording is not None  # noqa: S101 - it runs
+        for sentence in rest.said():
+            self._recording.say("markets_missed", f"REST: {sentence}")
 
     async def _learn(self, markets: Iterable[RestMarket], asked_ns: int) -> None:
         """Little by little: frames must not wait for it."""
@@ -313,7 +322,7 @@ class Follower:
             if is_over(market.status):
                 if ticker in self.found:
                     self._ended.setdefault(ticker, time.monotonic())
-            elif changed and not self.selection.matches(ticker, market.event_ticker or ""):
+            elif changed and not self.selection.finds(market):
                 gone.append(ticker)
         self._let_go(gone)
         new = [t for t in wanted if t in chosen and t not in self.found and t not in self._named]

@@ -72,20 +72,7 @@ def find(
     Raises RestError, and ConfigError for a series or an event that the exchange does not know.
     """
     found: dict[str, RestMarket] = {}
-    asked = tuple(statuses)
-    whole = selection.every or bool(selection.patterns)
-    queries: list[dict[str, str | int]]
-    if whole:
-        queries = [{"status": status} for status in asked]
-    else:
-        named = [("series_ticker", name) for name in selection.series]
-        named += [("event_ticker", name) for name in selection.events]
-        queries = [{"status": status, key: name} for key, name in named for status in asked]
-    if not selection.discovers:
-        queries = []
-    if selection.combos != "include":
-        queries = [{**query, "mve_filter": selection.combos} for query in queries]
-    for query in queries:
+    for query in _queries(selection, statuses):
         for market in pages(rest, query, page):
             if not selection.finds(market):
                 continue
@@ -94,18 +81,34 @@ def find(
                 raise RestError(f"GET /markets: more than {MOST_MARKETS} markets")
         progress(len(found))
     _check_names(rest, selection, found)
-    tell_unread(rest)
+    rest.tell_unread()
     return found
 
 
-def tell_unread(rest: Rest) -> str:
-    """What of REST's answers could not be used, in one sentence, if there was any; it is logged, and
-    forgotten."""
-    sentence = rest.unread.sentence()
-    if sentence:
-        log.warning("REST: %s", sentence)
-    rest.unread.clear()
-    return sentence
+def finds_any(rest: Rest, selection: Selection) -> bool:
+    """Whether there is a market that ``find`` would find, by the first page of each request at most."""
+    for query in _queries(selection, LIVING):
+        page = rest.get("/markets", {"limit": rest_module.PAGE, **query}, MarketPage, attempts=1)
+        if any(selection.finds(market) for market in page.markets):
+            return True
+    return False
+
+
+def _queries(selection: Selection, statuses: Iterable[str]) -> list[dict[str, str | int]]:
+    """The filters of each list that is to be asked for."""
+    asked = tuple(statuses)
+    queries: list[dict[str, str | int]]
+    if selection.every or selection.patterns:
+        queries = [{"status": status} for status in asked]
+    elif selection.discovers:
+        names = [("series_ticker", name) for name in selection.series]
+        names += [("event_ticker", name) for name in selection.events]
+        queries = [{"status": status, key: name} for key, name in names for status in asked]
+    else:
+        return []
+    if selection.combos == "include":
+        return queries
+    return [{**query, "mve_filter": selection.combos} for query in queries]
 
 
 def named(rest: Rest, tickers: Iterable[str], *, attempts: int = ATTEMPTS) -> dict[str, RestMarket]:
@@ -120,7 +123,7 @@ def named(rest: Rest, tickers: Iterable[str], *, attempts: int = ATTEMPTS) -> di
         part = asked[start : start + TICKERS_PER_REQUEST]
         for market in pages(rest, {"tickers": ",".join(part)}, attempts=attempts):
             found[market.ticker] = market
-    tell_unread(rest)
+    rest.tell_unread()
     return found
 
 

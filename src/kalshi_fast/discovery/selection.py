@@ -132,6 +132,24 @@ def selected(settings: Settings) -> Selection:
     return selection
 
 
+def nothing_found(selection: Selection) -> ConfigError:
+    """There is no market to record. Time may mend it: tomorrow's markets come tomorrow."""
+    named = [
+        *(f"series {name}" for name in selection.series),
+        *(f"event {name}" for name in selection.events),
+        *(f"pattern {name}" for name in selection.patterns),
+    ]
+    what = (
+        ", ".join(named[:3]) + (f" and {len(named) - 3} more" if len(named) > 3 else "") or "all open markets"
+    )
+    kind = {"exclude": "", "include": "", "only": "combination "}[selection.combos]
+    error = ConfigError(
+        f"there is no {kind}market to record: the exchange has none that is open, paused or to come ({what})"
+    )
+    error.exit_code = 1
+    return error
+
+
 def volume_e2(market: RestMarket) -> int:
     """Hundredths of contracts traded so far; 0 for what is not told, or cannot be."""
     return _contracts(market.volume_fp, market.volume)
