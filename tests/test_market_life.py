@@ -20,6 +20,7 @@ from client import KEY_ID, exchange
 from kalshi_fast.backoff import NS, Scale
 from kalshi_fast.config import CHANNELS, load
 from kalshi_fast.discovery.follower import Follower
+from kalshi_fast.errors import ConfigError
 from kalshi_fast.recording import Recording
 from kalshi_fast.simulator.commands import Commands
 from kalshi_fast.simulator.subscription import BOOKS, LIFECYCLE, RefusedError
@@ -335,16 +336,21 @@ def test_what_was_announced_while_nobody_listened_is_found_by_rest(
 
 
 @pytest.mark.parametrize("channels", ["orderbook_delta,market_lifecycle_v2", "orderbook_delta"])
-def test_a_pattern_that_meets_nothing_yet_waits_for_its_markets(
+def test_a_pattern_waits_for_markets_that_are_not_there_yet(
     tmp_path: Path, channels: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def run() -> None:
         async with exchange(tmp_path, SyntheticMarkets(5, 1), rate=500, life_every_s=0.2) as running:
-            more = {"MARKET_MATCH": "KXRAIN*", "CHANNELS": channels, "DISCOVERY_SECS": "1"}
+            more = {
+                "MARKET_MATCH": "KXRAIN*,KXSIM-26DEC31-T0004",
+                "CHANNELS": channels,
+                "DISCOVERY_SECS": "1",
+            }
             async with recorded(tmp_path, running, **more) as recording:
                 running.subscribed.set()  # the play begins without us
-                await until(lambda: len(recording.books.by_ticker) >= 2)
-                assert {ticker.partition("-")[0] for ticker in carried(running)} == {"KXRAIN"}
+                await until(lambda: len(recording.books.by_ticker) >= 3)
+                found = carried(running) - {"KXSIM-26DEC31-T0004"}
+                assert {ticker.partition("-")[0] for ticker in found} == {"KXRAIN"}
                 assert recording.fleet.tickers == set(recording.follower.found)
 
     asyncio.run(run())
@@ -463,3 +469,26 @@ def slow_motion_off(failed: Callable[[Follower, Any], None]) -> Callable[[Follow
         self._retry_s = 0.0
 
     return at_once
+
+
+@pytest.mark.parametrize(
+    ("told", "sentence"),
+    [
+        ({"MARKET_MATCH": "NOPE*"}, r"there is no market to record: .*\(pattern NOPE\*\)"),
+        ({"MARKET_ALL_OPEN": "on", "MARKET_COMBOS": "only"}, "there is no combination market to record: "),
+        (
+            {"MARKET_TICKERS": "NOPE-1,NOPE-2"},
+            "MARKET_TICKERS: .* the exchange does not know NOPE-1, NOPE-2$",
+        ),
+    ],
+)
+def test_a_selection_that_finds_nothing_is_an_error_at_start(
+    tmp_path: Path, told: dict[str, str], sentence: str
+) -> None:
+    async def run() -> None:
+        async with exchange(tmp_path, SyntheticMarkets(2, 1)) as running:
+            with pytest.raises(ConfigError, match=sentence) as caught:
+                await asyncio.to_thread(Recording(settings_for(tmp_path, running, **told)).open)
+            assert caught.value.exit_code == 1, "time may mend it"
+
+    asyncio.run(run())

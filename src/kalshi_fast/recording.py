@@ -156,6 +156,8 @@ class Recording:
                 )
                 if not found and not selection.tickers:
                     raise nothing_found(selection)
+            elif settings.market_tickers_file is None:  # else the file may change
+                listing.some_known(self._rest, selection.tickers)
         chosen = selection.choose(found)
         found = {ticker: found[ticker] for ticker in chosen}
         self.follower = Follower(settings, selection, self._rest, found)

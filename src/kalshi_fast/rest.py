@@ -119,7 +119,7 @@ class Rest:
         return self.get("/series", {}, SeriesPage)
 
     def get(
-        self, path: str, query: Mapping[str, str | int], answer: type[Answer], *, attempts: int = ATTEMPTS
+        self, path: str, query: Mapping[str, str | int], answer: type[Answer], *, attempts: int | None = None
     ) -> Answer:
         """What stands at a path, below that of the URL. Empty values of the query are left out."""
         asked = urlencode({name: value for name, value in query.items() if value not in ("", None)})
@@ -132,7 +132,7 @@ class Rest:
             try:
                 found = self._once(path, asked, answer)
             except _PassingError as error:
-                if failures >= attempts:
+                if failures >= (attempts or ATTEMPTS):
                     times = f" (asked {failures} times)" if failures > 1 else ""
                     raise RestError(f"REST_URL: {self._url}{path}: {error}{times}") from error
                 self._wait(max(wait_s, error.wait_s))

@@ -17,12 +17,11 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 from kalshi_fast import rest as rest_module
 from kalshi_fast.config import is_ticker
 from kalshi_fast.errors import ConfigError, RestError, excerpt
-from kalshi_fast.rest import ATTEMPTS
 from kalshi_fast.rest_bodies import MarketPage
 from kalshi_fast.statuses import LIVING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from kalshi_fast.discovery.selection import Selection
     from kalshi_fast.rest import Rest
@@ -39,7 +38,7 @@ Progress: TypeAlias = Callable[[int], None]
 
 
 def pages(
-    rest: Rest, filters: Mapping[str, str | int], page: int | None = None, *, attempts: int = ATTEMPTS
+    rest: Rest, filters: Mapping[str, str | int], page: int | None = None, *, attempts: int | None = None
 ) -> Iterator[RestMarket]:
     """The markets that these filters let through; one may come twice when the list changes meanwhile."""
     cursors: set[str] = set()
@@ -111,7 +110,7 @@ def _queries(selection: Selection, statuses: Iterable[str]) -> list[dict[str, st
     return [{**query, "mve_filter": selection.combos} for query in queries]
 
 
-def named(rest: Rest, tickers: Iterable[str], *, attempts: int = ATTEMPTS) -> dict[str, RestMarket]:
+def named(rest: Rest, tickers: Iterable[str], *, attempts: int | None = None) -> dict[str, RestMarket]:
     """What REST says of these markets, whatever their state; one that it does not know (any more) is left
     out.
 
@@ -125,6 +124,27 @@ def named(rest: Rest, tickers: Iterable[str], *, attempts: int = ATTEMPTS) -> di
             found[market.ticker] = market
     rest.tell_unread()
     return found
+
+
+def some_known(rest: Rest, tickers: Sequence[str]) -> None:
+    """Raises ConfigError when the exchange knows none of these markets; without an answer nobody knows.
+
+    Which of many it does not know is asked for while they are recorded (``inquiry``).
+    """
+    if not 0 < len(tickers) <= TICKERS_PER_REQUEST:
+        return
+    try:
+        if named(rest, tickers, attempts=1):
+            return
+    except RestError as error:
+        log.warning("REST has not said whether there are these markets: %s", error)
+        return
+    shown = ", ".join(tickers[:_SUGGESTED]) + (
+        f" and {more} more" if (more := len(tickers) - _SUGGESTED) > 0 else ""
+    )
+    refusal = ConfigError(f"MARKET_TICKERS: there is no market to record: the exchange does not know {shown}")
+    refusal.exit_code = 1  # time may mend it
+    raise refusal
 
 
 def _check_names(rest: Rest, selection: Selection, found: dict[str, RestMarket]) -> None:
