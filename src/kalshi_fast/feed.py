@@ -92,7 +92,7 @@ class Feed(Generic[L]):
             refused = unanswered = False
             try:
                 reason = await self._one_connection()
-                refused = session.closing is not None
+                refused = session.closing is not None and not session.again_soon
             except ConnectError as error:
                 if self.connections == 0 and not self._patient:
                     raise

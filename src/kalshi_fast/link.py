@@ -166,6 +166,8 @@ class Link:
             side = YES if body.side == "yes" else NO
             price = self._own_scale(side, price)
             book = replica.book
+            if book.stale:
+                self.admission.awake(body.market_ticker)
             if self.admission.closed and not self.admission.admits_delta(
                 message.sid, message.seq, body.market_ticker, side, book
             ):

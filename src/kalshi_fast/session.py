@@ -63,6 +63,8 @@ class Session:
         self.lost: list[Loss] = []
         self.fatal: SubscriptionError | None = None
         self.closing: str | None = None  # why this connection is of no use any more
+        self.again_soon = False  # the next connection mends that: no reason to wait
+        self._given_up = False
         self.first_missing_seq = 0  # of the last GAP
         self.wake_ns = NEVER
         self.requests = 0  # commands for snapshots
@@ -83,7 +85,7 @@ class Session:
     def opened(self) -> None:
         """A new connection is up: everything of the old one is void."""
         self._forget()
-        self.closing = None
+        self.closing, self.again_soon = None, False
         self._room = self._limits.markets_per_subscription
         self._groups = [Group(list(self.tickers))]
         self.tick()
@@ -178,7 +180,7 @@ class Session:
 
     def give_up(self, why: str) -> None:
         """Nothing that this connection brings is to be used: every book is unknown, and another follows."""
-        self.closing = why
+        self.closing, self.again_soon, self._given_up = why, not self._given_up, True
         for subscription in self.subscriptions.values():
             self._lose(subscription, sorted(subscription.tickers), subscription.next_seq)
             subscription.waiting.update(dict.fromkeys(subscription.tickers, 0))

@@ -81,6 +81,7 @@ class ChannelSession:
         self.unknown: list[str] = []  # channels that the exchange did not know when they were last asked for
         self.fatal: SubscriptionError | None = None
         self.closing: str | None = None  # why this connection is of no use any more
+        self.again_soon = False  # the next connection mends that
         self.missing = (0, 0)  # the numbers of the last GAP, both included
         self.wake_ns = NEVER
         self._clock = clock
