@@ -515,7 +515,6 @@ def test_trades_by_rest_that_cannot_be_are_refused() -> None:
     by_no = RestTrade(good.trade_id, "A", "no", good.created_time, no_price_dollars="0.6400", count_fp="0.01")
     assert (backfill.filled_row(by_no, 5).yes_price_e4, backfill.filled_row(by_no, 5).qty_e2) == (3600, 1)
     for wrong in (
-        RestTrade("x", "A", "no", good.created_time, count=2, yes_price=36),
         RestTrade(good.trade_id, "A", "no", "yesterday", count=2, yes_price=36),
         RestTrade(good.trade_id, "A", "no", good.created_time, yes_price=36),
         RestTrade(good.trade_id, "A", "no", good.created_time, count=2),

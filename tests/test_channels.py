@@ -41,6 +41,7 @@ from kalshi_fast.channels.rows import (
 from kalshi_fast.channels.streams import MOST_BODY_BYTES, Interruption, Streams
 from kalshi_fast.errors import JournalError, SinkError
 from kalshi_fast.journal import Cursor, Journal, Point, Position
+from kalshi_fast.losses import Losses
 from kalshi_fast.pool import LocalPool
 from kalshi_fast.recorder import Recorder
 from kalshi_fast.rest_bodies import RestMarket
@@ -100,7 +101,7 @@ class Rig:
 def test_the_exchanges_own_example_of_a_trade_is_exact() -> None:
     message = wire.decode(EXAMPLES["trade"])
     assert isinstance(message, wire.Trade)
-    assert channel_rows.trade_row(message, 7, NOW) == TradeRow(
+    assert channel_rows.trade_row(message, 7, NOW, Losses()) == TradeRow(
         conn_id=7,
         sid=11,
         seq=2,
@@ -118,7 +119,7 @@ def test_the_exchanges_own_example_of_a_trade_is_exact() -> None:
 def test_the_exchanges_own_example_of_a_ticker_is_exact() -> None:
     message = wire.decode(EXAMPLES["ticker"])
     assert isinstance(message, wire.TickerUpdate)
-    assert channel_rows.ticker_row(message.msg, 7, message.sid, NOW) == TickerRow(
+    assert channel_rows.ticker_row(message.msg, 7, message.sid, NOW, Losses()) == TickerRow(
         conn_id=7,
         sid=11,
         market_id=MARKET_ID,
@@ -188,14 +189,15 @@ def test_old_frames_in_cents_and_contracts_are_read_too() -> None:
 @pytest.mark.parametrize(
     ("wrong", "told"),
     [
-        ({"trade_id": "x"}, "trade_id"),
+        ({"trade_id": ""}, "trade_id"),
+        ({"trade_id": None}, "trade_id"),
         ({"yes_price_dollars": "1.5"}, "yes_price_dollars"),
         ({"yes_price_dollars": None}, "yes_price_dollars"),
         ({"count_fp": "-1.00"}, "count_fp: expected more than 0"),
         ({"count_fp": "0.00"}, "count_fp"),
         ({"count_fp": None}, "count_fp"),
-        ({"taker_side": "maybe"}, "trade frame"),
-        ({"ts_ms": -1}, "trade frame"),
+        ({"count_fp": [1]}, "count_fp"),
+        ({"market_ticker": 7}, "market_ticker"),
     ],
 )
 def test_a_trade_that_cannot_be_is_kept_aside_and_asked_for(wrong: dict[str, Any], told: str) -> None:
@@ -210,16 +212,33 @@ def test_a_trade_that_cannot_be_is_kept_aside_and_asked_for(wrong: dict[str, Any
     assert rig.streams.interruptions == [Interruption(before, before + 1000)]
 
 
-def test_integers_beyond_the_columns_are_refused_before_they_are_rows() -> None:
+def test_integers_beyond_the_columns_are_none_in_the_rows() -> None:
     rig = Rig()
-    rig.feed(ticker(dollar_volume=2**63), ticker(volume_fp="9" * 30), ticker(yes_bid_dollars="1.0001"))
+    usual: dict[str, Any] = {
+        "yes_bid_dollars": "0.4500",
+        "yes_ask_dollars": "0.5300",
+        "volume_fp": "1.00",
+        "open_interest_fp": "2.00",
+    }
+    for wrong in ({"dollar_volume": 2**63}, {"volume_fp": "9" * 30}, {"yes_bid_dollars": "1.0001"}):
+        rig.feed(ticker(**{**usual, **wrong}))
     rig.feed(event(1, "A", "created", additional_metadata={"floor_strike": 1e300, "cap_strike": "nan"}))
-    assert rig.rows.tickers == []
-    assert len(rig.rejected) == 3
+    assert [(row.dollar_volume, row.volume_e2, row.yes_bid_e4) for row in rig.rows.tickers] == [
+        (None, 100, 4500),
+        (None, None, 4500),
+        (None, 100, None),
+    ]
+    assert rig.recorder.counts.losses.fields == {
+        ("ticker", "dollar_volume"): 1,
+        ("ticker", "volume_fp"): 1,
+        ("ticker", "yes_bid_dollars"): 1,
+    }
+    assert rig.recorder.counts.losses.lossy["ticker"] == 3
     assert [(row.floor_strike, row.cap_strike) for row in rig.rows.markets] == [(None, None)]
+    assert rig.rejected == []
     rig.feed(event(2, "A", "x" * (MOST_BODY_BYTES + 1)))
     assert len(rig.rows.market_lifecycle) == 1
-    assert len(rig.rejected) == 4
+    assert len(rig.rejected) == 1
 
 
 # --- each once --------------------------------------------------------------------------------------------
@@ -313,7 +332,8 @@ def test_books_follow_an_announced_grid_where_their_prices_are_on_it(tmp_path: P
     assert books["B"].book.size_at(0, 810) == 100
     bad = [{"start": "9", "end": "1.0000", "step": "0.0100"}]
     link.feed(event(3, "A", "x", price_ranges=bad), source.now)
-    assert source.recorder.counts.rejected == 1
+    assert source.recorder.counts.rejected == 0
+    assert source.recorder.counts.losses.fields == {("market_lifecycle_v2", "price_ranges"): 1}
 
 
 def test_what_rest_says_completes_a_market_and_repeats_nothing() -> None:
@@ -631,7 +651,7 @@ def test_what_a_trade_or_a_ticker_of_the_longest_name_comes_to_is_counted_in_ful
 
 
 def test_ids_of_old_trades_are_written_in_one_way() -> None:
-    assert channel_rows.trade_id(str(uuid.UUID(int=5)).upper()) == str(uuid.UUID(int=5))
+    assert channel_rows.trade_id(str(uuid.UUID(int=5)).upper(), Losses()) == str(uuid.UUID(int=5))
     assert as_dicts([MarketRow("A")])[0]["market_id"] == NIL_ID
 
 

@@ -241,14 +241,10 @@ def test_bad_fields_are_named_and_the_book_is_unknown() -> None:
         delta(3, "1.5", "1.00"),
         delta(3, "0.08001", "1.00"),
         delta(3, "0.08", "1.001"),
-        delta(3, "0.08", "1.00", ts="yesterday"),
         frame("orderbook_delta", 1, 3, market_ticker="A", side="yes", price=101, delta=1),
         frame("orderbook_delta", 1, 3, market_ticker="A", side="yes", price=8),
         frame("orderbook_delta", 1, 3, market_ticker="A", side="yes"),
         frame("orderbook_delta", 1, 3, market_ticker="A", side="both", price=8, delta=1),
-        frame(
-            "orderbook_delta", 1, 3, market_ticker="A", market_id="not a uuid", side="yes", price=8, delta=1
-        ),
         snapshot(3, "A", yes=[("0.08", "-1.00")]),
         snapshot(3, "A", yes=[("0.08", "1.00"), ("0.0800", "2.00")]),
         snapshot(3, "A", no=[("2", "1.00")]),
@@ -273,14 +269,34 @@ def test_a_frame_without_a_readable_ticker_makes_the_whole_sid_unknown() -> None
     rig.check()
 
 
-def test_an_unreadable_frame_shows_as_a_gap_at_the_next_number() -> None:
+def test_a_book_frame_that_cannot_be_counted_makes_unknown_what_it_may_have_been_about() -> None:
+    body = {"market_ticker": "A", "price_dollars": "0.0800", "delta_fp": "1.00", "side": "yes"}
+    for payload, of_other_sid in (
+        (b'{"type":"orderbook_delta","sid":1,"se\xff', True),  # what is left of one
+        (frame("orderbook_delta", None, 3, **body), True),
+        (frame("orderbook_delta", 1, None, **body), False),
+        (frame("orderbook_delta", 1, 3, **body).replace(b'"seq": 3', b'"seq": "x"'), False),
+        (frame("orderbook_delta", 1, 3, **body).replace(b'"sid": 1', b'"sid": -1'), True),
+        (frame("x", None, 3, **body).replace(b'"x"', b"7"), True),
+    ):
+        rig = Rig()
+        rig.feed(*START, snapshot(1, "C", sid=2), payload)
+        stale = {ticker for ticker, market in rig.books.by_ticker.items() if market.book.stale}
+        assert stale == ({"A", "B", "C"} if of_other_sid else {"A", "B"}), payload
+        rig.recorder.seal()
+        assert [one.payload for one in rig.rejected] == [payload]
+        assert rig.recorder.counts.gaps == 0
+        rig.feed(delta(4, "0.0800", "1.00"))
+        assert rig.recorder.counts.gaps == 1, "its number has not been counted"
+        rig.check()
+
+
+def test_what_is_no_frame_of_a_book_and_has_no_number_harms_nobody() -> None:
     rig = Rig()
-    rig.feed(*START, b'{"type":"orderbook_delta","sid":1,"se\xff')
+    rig.feed(*START, b"\xff", b"", b"heartbeat", b"[]", b'{"type":"trade","sid":"x","seq":3,"msg":{}}')
+    assert rig.recorder.counts.rejected == 5
     assert not rig.books.by_ticker["A"].book.stale
-    rig.feed(delta(4, "0.0800", "1.00"))
-    assert rig.books.by_ticker["A"].book.stale
-    assert rig.recorder.counts.gaps == 1
-    assert rig.rejected or rig.sealed()
+    assert rig.recorder.counts.losses.rejected == {"unreadable": 4, "trade": 1}
     rig.check()
 
 

@@ -80,6 +80,7 @@ def test_announcements_of_events_are_typed_and_tolerant() -> None:
 
 def test_unknown_type_is_no_error_and_keeps_its_number() -> None:
     assert wire.decode(b'{"type":"pyth_value","sid":4,"seq":9,"msg":[1]}') == wire.Unknown("pyth_value", 4, 9)
+    assert wire.decode(b'{"type":"pyth_value","sid":"4","seq":9.0}') == wire.Unknown("pyth_value", None, 9)
     assert wire.unknown_keys(b'{"type":"pyth_value","x":1}') == []
 
 
@@ -96,7 +97,7 @@ def test_unknown_type_is_no_error_and_keeps_its_number() -> None:
         (b'{"type":"orderbook_delta","sid":1,"seq":2,"msg":{"market_ticker":"A","side":"maybe"}}', 1, 2, "A"),
         (b'{"type":"orderbook_delta","sid":1,"seq":2,"msg":{"market_ticker":5,"side":"yes"}}', 1, 2, None),
         (b'{"type":"orderbook_delta","sid":1,"seq":2,"msg":{"market_ticker":"A"}}', 1, 2, "A"),
-        (b'{"type":"orderbook_delta","sid":-1,"seq":2,"msg":{"market_ticker":"A"}}', None, None, None),
+        (b'{"type":"orderbook_delta","sid":-1,"seq":2,"msg":{"market_ticker":"A"}}', None, 2, "A"),
         (b'{"type":"orderbook_snapshot","sid":1,"seq":2,"msg":{"market_ticker":"A","yes":[[1]]}}', 1, 2, "A"),
     ],
 )
@@ -112,7 +113,7 @@ def test_bad_frames_say_what_could_still_be_read(
 def test_the_text_of_an_error_is_bounded_and_printable() -> None:
     for payload in (
         b'{"type":"%b"' % (b"x" * 5000),
-        b'{"type":"a\\nb\\u001b","sid":"x"}',
+        b'{"type":"orderbook_delta","sid":"a\\nb\\u001b","cmd":7}',
         b'{"cmd":7,"id":"\x07"}',
     ):
         for decode in (wire.decode, wire.decode_command):

@@ -51,10 +51,12 @@ class FieldError(KalshiFastError):
 class FrameError(FieldError):
     """A frame of the exchange cannot be understood. The frame is counted and kept aside.
 
-    ``sid``, ``seq`` and ``market_ticker`` are what could still be read of it (None: unreadable);
-    ``counted`` says that its seq has been taken into account, ``about_book`` that a book missed it.
+    ``kind`` (its type), ``sid``, ``seq`` and ``market_ticker`` are what could still be read of it (None:
+    unreadable); ``counted`` says that its seq has been taken into account, ``about_book`` that a book
+    missed it.
     """
 
+    kind: str | None = None
     sid: int | None = None
     seq: int | None = None
     market_ticker: str | None = None

@@ -1,10 +1,11 @@
 """One connection's frames: decode, count the sequence, apply to the books, and have the rows written.
 
 A link joins the protocol session of one connection with the books as that connection has them. Frames that
-cannot be used are counted, kept aside, and cost at most their own market's book until the next snapshot.
-Deltas that arrive while a book is unknown are stored and not applied. It knows no sockets: bytes and
-receive times come in; what to send waits in the session's outbox. Not here: rows (``recorder``), the rules
-of the protocol (``session``).
+cannot be used are counted, kept aside, and make unknown what they may have been about: their market's book
+until the next snapshot, all books of a subscription whose number cannot be read, all of the connection
+where the subscription cannot. Deltas that arrive while a book is unknown are stored and not applied. It
+knows no sockets: bytes and receive times come in; what to send waits in the session's outbox. Not here:
+rows (``recorder``), the rules of the protocol (``session``).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from kalshi_fast import wire
 from kalshi_fast._book import NO, YES
 from kalshi_fast._clock import receive_ns
 from kalshi_fast._columns import DELTA
-from kalshi_fast._decode import MAX_PRICE_E4, cents_e4, contracts_e2, price_e4, qty_e2, rfc3339_us
+from kalshi_fast._decode import MAX_PRICE_E4, cents_e4, contracts_e2, price_e4, qty_e2
 from kalshi_fast._path import DeltaPath
 from kalshi_fast.admission import Admission, is_absent
 from kalshi_fast.books import Replica
@@ -23,8 +24,10 @@ from kalshi_fast.channels.grid import declared
 from kalshi_fast.errors import BookError, FieldError, FrameError
 from kalshi_fast.scale import name
 from kalshi_fast.subscription import Subscription, Verdict
+from kalshi_fast.times import exchange_us
 
 if TYPE_CHECKING:
+    from kalshi_fast.books import Market
     from kalshi_fast.recorder import Recorder
     from kalshi_fast.session import Session
 
@@ -128,7 +131,7 @@ class Link:
         counts = self._recorder.counters
         counts.frames += 1
         try:
-            message = wire.decode(payload)
+            message = wire.decode(payload, counts.losses)
             if type(message) is wire.OrderbookDelta:
                 self._on_delta(message, ingest_ns)
             elif type(message) is wire.OrderbookSnapshot:
@@ -138,6 +141,7 @@ class Link:
         except FieldError as error:
             self._reject(payload, ingest_ns, error)
         else:
+            counts.losses.end(wire.type_of(message))
             self._decoded += 1
             if self._decoded % _KEY_SAMPLE_FRAMES == 1:
                 counts.add_unknown_keys(wire.unknown_keys(payload))
@@ -147,22 +151,17 @@ class Link:
     def _on_delta(self, message: wire.OrderbookDelta, ingest_ns: int) -> None:
         """A delta that DeltaPath has left alone: the same steps, and what can go wrong in them."""
         body = message.msg
-        replica = self._replica(message.sid, message.seq, body.market_ticker, body.market_id, ingest_ns)
+        replica = self._replica(message, body.market_ticker, body.market_id, ingest_ns)
         if replica is None:
             return
         try:
-            if body.price_dollars is not None:
+            if body.price_dollars:
                 price = price_e4(body.price_dollars)
             else:
                 price = cents_e4(_given("price_dollars", body.price))
-            if body.delta_fp is not None:
-                change = qty_e2(body.delta_fp)
-            else:
-                change = contracts_e2(_given("delta_fp", body.delta))
-            if body.ts_ms is not None:
-                ts_us = body.ts_ms * 1000
-            else:
-                ts_us = rfc3339_us(body.ts) if body.ts is not None else ingest_ns // 1000
+            fixed = body.delta_fp
+            change = qty_e2(fixed) if fixed else contracts_e2(_given("delta_fp", body.delta))
+            ts_us = self._exchange_us(body, ingest_ns)
             side = YES if body.side == "yes" else NO
             price = self._own_scale(side, price)
             book = replica.book
@@ -202,6 +201,19 @@ class Link:
         )
         recorder.counters.deltas += 1
 
+    def _exchange_us(self, body: wire.DeltaBody, ingest_ns: int) -> int:
+        """The exchange's time of a delta, ours where it is missing."""
+        losses = self._recorder.counters.losses
+        try:
+            ts_us = exchange_us(body.ts, body.ts_ms)
+        except FrameError:
+            losses.field("orderbook_delta", "ts")
+            return ingest_ns // 1000
+        if ts_us is None:
+            losses.field("orderbook_delta", "ts_ms")
+            return ingest_ns // 1000
+        return ts_us
+
     def _on_snapshot(self, message: wire.OrderbookSnapshot, ingest_ns: int) -> None:
         body = message.msg
         if is_absent(body):
@@ -209,8 +221,7 @@ class Link:
                 self.admission.absent(message.sid, message.seq, body.market_ticker, ingest_ns)
                 self.take_losses(ingest_ns)
             return
-        market_id = body.market_id or ""
-        replica = self._replica(message.sid, message.seq, body.market_ticker, market_id, ingest_ns)
+        replica = self._replica(message, body.market_ticker, body.market_id, ingest_ns)
         if replica is None:
             return
         market = replica.market
@@ -279,7 +290,7 @@ class Link:
     def _on_lifecycle(self, message: wire.MarketLifecycle, ingest_ns: int) -> None:
         """The exchange says which prices a market uses: its books move to that grid."""
         market = self._recorder.books.by_ticker.get(message.msg.market_ticker)
-        grid = declared(message.msg)
+        grid = declared(message.msg, self._recorder.counters.losses)
         if market is None or grid is None:
             return
         market.declared_grid = grid
@@ -339,10 +350,13 @@ class Link:
         frame_error = (
             error if isinstance(error, FrameError) else FrameError(error.field, error.value, error.expected)
         )
-        sid, seq, ticker = frame_error.sid, frame_error.seq, frame_error.market_ticker
         self._recorder.reject(payload, ingest_ns, self, frame_error)
-        if sid is None or seq is None:
-            return  # its number stays open: the next frame of the sequence shows the gap
+        sid, seq, ticker = frame_error.sid, frame_error.seq, frame_error.market_ticker
+        if sid is None or (seq is None and not frame_error.counted):
+            if frame_error.about_book:
+                self._doubt_all(sid, ingest_ns)
+            return
+        assert seq is not None  # noqa: S101 - it has been counted, or will be
         if not frame_error.counted and not self._in_sequence(sid, seq, ingest_ns):
             return
         if not frame_error.about_book:
@@ -364,13 +378,32 @@ class Link:
             return False
         return True
 
-    def _replica(self, sid: int, seq: int, ticker: str, market_id: str, ingest_ns: int) -> Replica | None:
+    def _doubt_all(self, sid: int | None, ingest_ns: int) -> None:
+        """A frame of a book that cannot be counted: whatever it may have been about is unknown. None: it
+        may have been of any subscription."""
+        subscriptions = self.session.subscriptions
+        for number in sorted(subscriptions) if sid is None else [sid]:
+            subscription = subscriptions.get(number)
+            if subscription is not None:
+                tickers = sorted(subscription.tickers)
+                self.session.lose(number, tickers, subscription.next_seq, unusable=True)
+        self.take_losses(ingest_ns)
+
+    def _replica(
+        self,
+        message: wire.OrderbookDelta | wire.OrderbookSnapshot,
+        ticker: str,
+        market_id: str | None,
+        ingest_ns: int,
+    ) -> Replica | None:
         """The book that a frame is about; None when the frame must not be used."""
+        sid, seq = message.sid, message.seq
         if not self._is_carried(sid, seq, ticker, ingest_ns):
             return None
         try:
-            market = self._recorder.books.market(ticker, market_id)
+            market = self._market(message, ticker, market_id or "")
         except FrameError as error:
+            error.kind = wire.type_of(message)
             error.sid, error.seq, error.market_ticker = sid, seq, ticker
             error.counted = error.about_book = True
             raise
@@ -379,6 +412,19 @@ class Link:
             replica = self.replicas[ticker] = Replica(market, self)
             self.path.add(ticker, replica)
         return replica
+
+    def _market(
+        self, message: wire.OrderbookDelta | wire.OrderbookSnapshot, ticker: str, market_id: str
+    ) -> Market:
+        """The market of a frame; an id that cannot be used costs the id alone."""
+        books = self._recorder.books
+        try:
+            return books.market(ticker, market_id)
+        except FrameError as error:
+            if error.field != "market_id":
+                raise
+            self._recorder.counters.losses.field(wire.type_of(message), "market_id")
+            return books.market(ticker, "")
 
 
 def _given(field: str, value: int | None) -> int:
@@ -404,6 +450,7 @@ def _of_market(
     """The error of a frame whose sequence number has been counted, about one known book."""
     ticker = replica.market.ticker
     frame_error = FrameError(error.field, error.value, f"{error.expected} (market {ticker})")
+    frame_error.kind = wire.type_of(message)
     frame_error.sid, frame_error.seq, frame_error.market_ticker = message.sid, message.seq, ticker
     frame_error.counted = frame_error.about_book = True
     return frame_error

@@ -21,6 +21,7 @@ from kalshi_fast.absent import AbsentMarkets
 from kalshi_fast.batch import Batch, HealthEvent, RawFrame, RejectedFrame
 from kalshi_fast.channels.rows import MarketRow
 from kalshi_fast.errors import FrameError
+from kalshi_fast.losses import BOOKS_CHANNEL, Losses
 from kalshi_fast.strategy import Driver
 from kalshi_fast.subscription import Subscription
 
@@ -78,12 +79,14 @@ class Counts:
     blackout_us: int = 0  # the longest of them: from the last frame of one to the takeover by the other
     batches: int = 0
     rejected_fields: Counter[str] = field(default_factory=Counter)  # what was wrong in them
+    losses: Losses = field(default_factory=Losses)
     unknown_types: Counter[str] = field(default_factory=Counter)
     unknown_keys: Counter[str] = field(default_factory=Counter)
 
     def add_rejected(self, error: FrameError) -> None:
         self.rejected += 1
         _count(self.rejected_fields, error.field)
+        self.losses.end(error.kind, rejected=True)
 
     def add_unknown_type(self, name: str) -> None:
         _count(self.unknown_types, name)
@@ -167,6 +170,7 @@ class Recorder:
         self.counters.frames += path.taken
         self.counters.deltas += path.written
         self.counters.events += path.written
+        self.counters.losses.frames[BOOKS_CHANNEL] += path.taken
         path.taken = path.written = 0
 
     # --- books ------------------------------------------------------------------------------------

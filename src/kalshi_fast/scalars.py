@@ -6,6 +6,7 @@ from typing import Annotated, Literal, TypeAlias
 
 from msgspec import Meta
 
+Name: TypeAlias = Annotated[str, Meta(min_length=1)]  # of a thing that a message is about
 Sid: TypeAlias = Annotated[int, Meta(ge=0, le=2**32 - 1)]
 Seq: TypeAlias = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 CommandId: TypeAlias = Annotated[int, Meta(ge=0, le=2**63 - 1)]

@@ -20,13 +20,13 @@ from typing import IO, TYPE_CHECKING, Any, Final
 
 from kalshi_fast import ladder_view, wire
 from kalshi_fast._book import SIDES
-from kalshi_fast._decode import cents_e4, contracts_e2, price_e4, qty_e2
 from kalshi_fast.auth import Signer
 from kalshi_fast.backoff import Backoff, Scale
 from kalshi_fast.books import NIL_ID, Books
+from kalshi_fast.channels.rows import taker_of, trade_price, trade_qty
 from kalshi_fast.config import require_live
 from kalshi_fast.dial import exchange_tls
-from kalshi_fast.errors import ConfigError, FieldError, KalshiFastError
+from kalshi_fast.errors import ConfigError, KalshiFastError
 from kalshi_fast.feed import Feed
 from kalshi_fast.ladder_view import TradeSeen, View, contracts, dollars
 from kalshi_fast.link import Link
@@ -88,26 +88,16 @@ class WatchLink(Link):
             super()._on_other(message, ingest_ns)
 
     def _on_trade(self, body: wire.TradeBody, ingest_ns: int) -> None:
-        if body.yes_price_dollars is not None:
-            price = price_e4(body.yes_price_dollars, "yes_price_dollars")
-        elif body.yes_price is not None:
-            price = cents_e4(body.yes_price, "yes_price")
-        else:
-            raise FieldError("yes_price_dollars", None, "a price, in this field or its legacy twin")
-        if body.count_fp is not None:
-            count = qty_e2(body.count_fp, "count_fp")
-        elif body.count is not None:
-            count = contracts_e2(body.count, "count")
-        else:
-            raise FieldError("count_fp", None, "a number, in this field or its legacy twin")
+        losses = self._recorder.counters.losses
+        price, count, side = trade_price(body, losses), trade_qty(body), taker_of(body)
         ts_ns = body.ts_ms * 1_000_000 if body.ts_ms is not None else ingest_ns
-        self.trades.appendleft(TradeSeen(ts_ns, price, count, body.taker_side))
+        self.trades.appendleft(TradeSeen(ts_ns, price, count, side))
         self.unlogged.append(
             {
                 "type": "trade",
                 "trade_id": body.trade_id,
                 "market_ticker": body.market_ticker,
-                "taker_side": body.taker_side,
+                "taker_side": side,
                 "price_e4": price,
                 "price_dollars": dollars(price),
                 "qty_e2": count,

@@ -2,15 +2,16 @@
 
 Source of all facts: Kalshi's published AsyncAPI document 2.0.0 (autumn 2026) and recordings of 2025 for
 the legacy integer-cent fields. JSON key order is free, unknown keys are ignored (``unknown_keys`` finds
-them), an unknown ``type`` decodes to :class:`Unknown`. Values stay as the exchange wrote them: prices
-and sizes are strings here, and become integers in ``_decode``; when a legacy field stands beside its
-fixed-point twin, the fixed-point field wins. Nothing here keeps state. The messages of the other channels
-stand in ``channels.messages``, and have their names here too.
+them), an unknown ``type`` decodes to :class:`Unknown`. A field of a message without a default is one that it
+means nothing without; anything else that cannot be used costs itself alone (``tolerant``). Values stay as
+the exchange wrote them: prices and sizes are strings here, and become integers in ``_decode``; when a
+legacy field stands beside its fixed-point twin, the fixed-point field wins. Nothing here keeps state. The
+messages of the other channels stand in ``channels.messages``, and have their names here too.
 """
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 from msgspec import Struct
@@ -55,7 +56,12 @@ from kalshi_fast.channels.messages import (
     TradeBody as TradeBody,
 )
 from kalshi_fast.errors import FrameError, reason
-from kalshi_fast.scalars import CommandId, Seq, Sid, Side, UnixMs
+from kalshi_fast.losses import OTHER
+from kalshi_fast.scalars import CommandId, Name, Seq, Sid, Side, UnixMs
+from kalshi_fast.tolerant import MISSING, UNREADABLE, Fields
+
+if TYPE_CHECKING:
+    from kalshi_fast.losses import Losses
 
 FixedLevel: TypeAlias = tuple[str, str]  # ("0.0800", "300.00")
 CentLevel: TypeAlias = tuple[int, int]  # (8, 300)
@@ -70,7 +76,7 @@ class SnapshotBody(Struct, gc=False, omit_defaults=True):
     ``market_id`` is absent in old frames; "" without levels is the answer for a market that does not exist.
     """
 
-    market_ticker: str
+    market_ticker: Name
     market_id: str | None = None
     yes_dollars_fp: list[FixedLevel] | None = None
     no_dollars_fp: list[FixedLevel] | None = None
@@ -86,9 +92,9 @@ class OrderbookSnapshot(Struct, tag="orderbook_snapshot", gc=False, omit_default
 
 
 class DeltaBody(Struct, gc=False, omit_defaults=True):
-    """A signed change of one level. ``ts`` is RFC 3339 and deprecated; ``ts_ms`` wins."""
+    """A signed change of one level. ``ts`` is RFC 3339, with microseconds that ``ts_ms`` does not have."""
 
-    market_ticker: str
+    market_ticker: Name
     side: Side
     market_id: str = ""
     price_dollars: str | None = None
@@ -253,6 +259,7 @@ _MESSAGES: tuple[type[Struct], ...] = (
     Error,
 )
 _BY_TAG: dict[str, type[Struct]] = {str(s.__struct_config__.tag): s for s in _MESSAGES}
+_TAGS: dict[type[Struct], str] = {Unknown: OTHER, **{struct: tag for tag, struct in _BY_TAG.items()}}
 _BODIES: dict[type[Struct], type[Struct]] = {
     OrderbookDelta: DeltaBody,
     OrderbookSnapshot: SnapshotBody,
@@ -271,48 +278,99 @@ class _TickerHint(Struct):
     market_ticker: str | None = None
 
 
-class _MarketHint(Struct):
-    msg: _TickerHint
+_BOOK_TYPES = ("orderbook_delta", "orderbook_snapshot")
+_REPLIES = (Subscribed, Ok, Unsubscribed, Error)
 
+
+def _head_fields(tag: str, struct: type[Struct]) -> Fields:
+    defaults: dict[str, Any] = {"msg": MISSING} if struct in _BODIES else {}
+    if tag not in _BOOK_TYPES and struct not in _REPLIES:
+        defaults |= {"sid": 0, "seq": 0}  # data that is of no book says what it says whatever its number is
+    return Fields(struct, defaults, left="msg" if struct in _BODIES else "")
+
+
+_HEADS: dict[str, Fields] = {tag: _head_fields(tag, struct) for tag, struct in _BY_TAG.items()}
+_BODY_FIELDS: dict[str, Fields] = {
+    tag: Fields(_BODIES[struct], {"code": 0} if struct is Error else {})
+    for tag, struct in _BY_TAG.items()
+    if struct in _BODIES
+}
+_ENVELOPE = Fields(
+    msgspec.defstruct(
+        "_Envelope",
+        [
+            ("type", str | None, None),
+            ("sid", Sid | None, None),
+            ("seq", Seq | None, None),
+            ("id", msgspec.Raw, MISSING),
+            ("msg", msgspec.Raw, MISSING),
+        ],
+    )
+)
 
 _message: msgspec.json.Decoder[Message] = msgspec.json.Decoder(Message)
 _unknown = msgspec.json.Decoder(Unknown)
-_market_hint = msgspec.json.Decoder(_MarketHint)
+_ticker_hint = msgspec.json.Decoder(_TickerHint)
 _command = msgspec.json.Decoder(Command)
 _any = msgspec.json.Decoder()
 _encoder = msgspec.json.Encoder()
 
-# RecursionError: a frame may nest deeper than the interpreter's stack.
-_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
+def decode(payload: bytes | memoryview, losses: Losses | None = None) -> Message | Unknown:
+    """One frame's payload as a message; fields that are lost are counted in ``losses``.
 
-def decode(payload: bytes | memoryview) -> Message | Unknown:
-    """One frame's payload as a message.
-
-    Raises FrameError when it is no JSON, or a known type with a wrong field; the error carries what
-    could still be read (sid, seq, market_ticker), so that a bad frame does not cost a good book.
+    Raises FrameError when it is no JSON, or a known type without a field that it means nothing without; the
+    error carries what could still be read (type, sid, seq, market_ticker), so that a bad frame does not
+    cost a good book.
     """
     try:
         return _message.decode(payload)
-    except _UNREADABLE as error:
-        return _second_reading(bytes(payload), error)
+    except UNREADABLE as error:
+        return _second_reading(bytes(payload), error, losses)
 
 
-def _second_reading(payload: bytes, cause: Exception) -> Unknown:
+def type_of(message: Message | Unknown) -> str:
+    """Its type, as the exchange names it; OTHER for one that this version does not model."""
+    return _TAGS[type(message)]
+
+
+def _second_reading(payload: bytes, cause: Exception, losses: Losses | None) -> Message | Unknown:
+    """Field by field. Usual frames never come here."""
     try:
-        envelope = _unknown.decode(payload)
-    except _UNREADABLE:
-        raise FrameError("frame", payload, _expectation(cause)) from cause
-    if envelope.type not in _BY_TAG:
-        return envelope
-    error = FrameError(f"{envelope.type} frame", payload, _expectation(cause))
-    error.sid, error.seq = envelope.sid, envelope.seq
-    error.about_book = _BY_TAG[envelope.type] in (OrderbookDelta, OrderbookSnapshot)
+        envelope = _ENVELOPE.written(payload)
+    except UNREADABLE:
+        error = FrameError("frame", payload, _expectation(cause))
+        error.about_book = b"orderbook" in payload
+        raise error from cause
+    kind, sid, seq, _, body = _ENVELOPE.read(envelope, "", None)
+    if kind is not None and kind not in _BY_TAG:
+        return Unknown(kind, sid, seq)
     try:
-        error.market_ticker = _market_hint.decode(payload).msg.market_ticker
-    except _UNREADABLE:
-        error.market_ticker = None
-    raise error from cause
+        if kind is None:
+            raise FrameError("type", bytes(envelope[0])[:100] or None, "the name of a type, as a text")
+        return _read(kind, dict(zip(_ENVELOPE.names, envelope, strict=True)), losses)
+    except FrameError as error:
+        error.kind, error.sid, error.seq = kind, sid, seq
+        error.about_book = kind is None or kind in _BOOK_TYPES
+        try:
+            error.market_ticker = _ticker_hint.decode(body).market_ticker
+        except UNREADABLE:
+            error.market_ticker = None
+        raise error from cause
+
+
+def _read(kind: str, written: dict[str, msgspec.Raw], losses: Losses | None) -> Message:
+    head, body = _HEADS[kind], _BODY_FIELDS.get(kind)
+    values = head.read([written[name] for name in head.names], kind, losses)
+    if body is not None:
+        try:
+            parts = body.written(written["msg"])
+        except UNREADABLE:
+            parts = body.nothing
+            if losses is not None:
+                losses.field(kind, "msg")
+        values[head.names.index("msg")] = body.struct(*body.read(parts, kind, losses))
+    return head.struct(*values)  # type: ignore[return-value]
 
 
 def _expectation(cause: Exception, what: str = "message") -> str:
@@ -326,7 +384,7 @@ def unknown_keys(payload: bytes) -> list[str]:
     """
     try:
         frame = _any.decode(payload)
-    except _UNREADABLE:
+    except UNREADABLE:
         return ["(not readable)"]  # the struct decoder skips what it does not know without looking inside
     tag = frame.get("type") if isinstance(frame, dict) else None
     struct = _BY_TAG.get(tag) if isinstance(tag, str) else None
@@ -344,7 +402,7 @@ def decode_command(payload: bytes | memoryview) -> Command:
     """A client's command. Raises FrameError when it is not one."""
     try:
         return _command.decode(payload)
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise FrameError("command", bytes(payload), _expectation(error, "command")) from error
 
 

@@ -14,11 +14,12 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from kalshi_fast._clock import receive_ns
-from kalshi_fast._decode import cents_e4, contracts_e2, price_e4, qty_e2, rfc3339_us
+from kalshi_fast._decode import rfc3339_us
 from kalshi_fast.backoff import NS, Scale
-from kalshi_fast.channels.rows import TradeRow, trade_id
+from kalshi_fast.channels.rows import TradeRow, taker_of, trade_id, trade_price, trade_qty
 from kalshi_fast.channels.streams import Interruption
 from kalshi_fast.errors import FieldError, RestError, reason
+from kalshi_fast.losses import Losses
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -38,7 +39,6 @@ FEW_MARKETS: Final = 20  # so many are asked for one by one, more all at once
 TICKERS_PER_REQUEST: Final = 100
 WRITE_AT_ONCE: Final = 50
 AGAIN: Final = Scale(NS, 30 * NS)
-_BOUGHT: Final = {"bid": "yes", "ask": "no"}  # who bids for yes buys it
 
 
 class Backfill:
@@ -212,31 +212,21 @@ class Backfill:
 
 
 def filled_row(trade: RestTrade, now_ns: int) -> TradeRow:
-    """Raises FieldError naming the field that cannot be."""
-    if trade.yes_price_dollars is not None:
-        price = price_e4(trade.yes_price_dollars, "yes_price_dollars")
-    elif trade.yes_price is not None:
-        price = cents_e4(trade.yes_price, "yes_price")
-    else:
-        price = 10_000 - price_e4(trade.no_price_dollars or "", "no_price_dollars")
-    side = trade.taker_outcome_side or trade.taker_side or _BOUGHT.get(trade.taker_book_side or "")
-    if side is None:
-        raise FieldError("taker_outcome_side", None, "yes or no")
+    """Raises FieldError naming the field that cannot be and that a trade is nothing without; its time is
+    one."""
     if not trade.created_time:
         raise FieldError("created_time", trade.created_time, "a time")
-    qty = qty_e2(trade.count_fp, "count_fp") if trade.count_fp else contracts_e2(trade.count or 0, "count")
-    if qty <= 0:
-        raise FieldError("count_fp", trade.count_fp or trade.count, "more than 0 contracts")
+    losses = Losses()  # whoever reads the page counts
     return TradeRow(
         0,
         0,
         0,
-        trade_id(trade.trade_id),
+        trade_id(trade.trade_id, losses),
         trade.ticker,
-        side,
+        taker_of(trade),
         trade.is_block_trade,
-        price,
-        qty,
+        trade_price(trade, losses),
+        trade_qty(trade),
         rfc3339_us(trade.created_time, "created_time"),
         now_ns,
     )

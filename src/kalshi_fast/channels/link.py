@@ -23,6 +23,7 @@ from kalshi_fast.channels.messages import (
     Trade,
 )
 from kalshi_fast.errors import FieldError, FrameError
+from kalshi_fast.losses import channel_of
 from kalshi_fast.subscription import Verdict
 
 if TYPE_CHECKING:
@@ -99,11 +100,14 @@ class ChannelLink:
         recorder = self._streams.recorder
         recorder.counters.frames += 1
         self.path.last_frame_ns = ingest_ns
+        message = None
         try:
-            self._take(wire.decode(payload), payload, ingest_ns)
+            message = wire.decode(payload, recorder.counters.losses)
+            self._take(message, payload, ingest_ns)
         except FieldError as error:
-            self._reject(payload, ingest_ns, error)
+            self._reject(payload, ingest_ns, error, message)
         else:
+            recorder.counters.losses.end(wire.type_of(message))
             self._decoded += 1
             if self._decoded % _KEY_SAMPLE_FRAMES == 1:
                 recorder.counters.add_unknown_keys(wire.unknown_keys(payload))
@@ -115,6 +119,10 @@ class ChannelLink:
     def _take(self, message: wire.Message | wire.Unknown, payload: bytes, ingest_ns: int) -> None:
         sid, seq = getattr(message, "sid", None), getattr(message, "seq", None)
         session = self.session
+        if sid == 0:  # not readable, but the message says which channel it is of
+            sid = session.sid_of(channel_of(wire.type_of(message))) or 0
+            message.sid = sid  # type: ignore[union-attr]
+        seq = seq or None
         channel = session.channel_of(sid)
         if (
             channel is not None
@@ -165,11 +173,16 @@ class ChannelLink:
             self._streams.follow(self, ingest_ns)  # before this frame counts as the last that came
         return verdict in (Verdict.IN_ORDER, Verdict.GAP)
 
-    def _reject(self, payload: bytes, ingest_ns: int, error: FieldError) -> None:
+    def _reject(
+        self, payload: bytes, ingest_ns: int, error: FieldError, message: wire.Message | wire.Unknown | None
+    ) -> None:
         """Keeps the frame aside; what it said is missed."""
         frame_error = (
             error if isinstance(error, FrameError) else FrameError(error.field, error.value, error.expected)
         )
+        if message is not None:
+            frame_error.kind = wire.type_of(message)
+            frame_error.sid = getattr(message, "sid", None)
         self._streams.recorder.reject(payload, ingest_ns, self, frame_error)
         sid, seq = frame_error.sid, frame_error.seq
         if sid is not None and seq is not None and self.session.channel_of(sid) is not None:

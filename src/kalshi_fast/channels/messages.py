@@ -1,8 +1,10 @@
 """Messages of the public channels beside the order book, as msgspec structs.
 
-Source: Kalshi's AsyncAPI document 2.0.0 (autumn 2026). ``trade`` and the life-cycle channels have sequences,
-``ticker`` has none. Values stay as the exchange wrote them: ``rows`` makes integers of them. Not here: the
-order book, replies and commands (``wire``), REST (``rest_bodies``).
+Source: Kalshi's AsyncAPI document 2.0.0 (autumn 2026) and recordings. ``trade`` and the life-cycle channels
+have sequences, ``ticker`` has none. Values stay as the exchange wrote them: ``rows`` makes integers of
+them. A field of a body without a default is one that its row means nothing without; what becomes of the
+others is in ``tolerant``. A ``sid`` or ``seq`` of 0: it could not be read. Not here: the order book,
+replies and commands (``wire``), REST (``rest_bodies``).
 """
 
 from __future__ import annotations
@@ -12,13 +14,15 @@ from typing import Any, Literal
 
 from msgspec import UNSET, Struct, UnsetType
 
-from kalshi_fast.scalars import Int64, Seq, Sid, Side, UnixMs, UnixS
+from kalshi_fast.scalars import Int64, Name, Seq, Sid, Side, UnixMs, UnixS
 
 
 class TradeBody(Struct, gc=False, omit_defaults=True):
-    trade_id: str
-    market_ticker: str
-    taker_side: Side
+    """``taker_side`` is deprecated: ``taker_outcome_side`` says the same, and old frames lack it."""
+
+    trade_id: Name
+    market_ticker: Name
+    taker_side: Side | None = None
     yes_price_dollars: str | None = None
     no_price_dollars: str | None = None
     count_fp: str | None = None
@@ -39,7 +43,7 @@ class Trade(Struct, tag="trade", gc=False, omit_defaults=True):
 
 
 class TickerBody(Struct, gc=False, omit_defaults=True):
-    market_ticker: str
+    market_ticker: Name
     market_id: str = ""
     price_dollars: str | None = None
     yes_bid_dollars: str | None = None
@@ -83,8 +87,8 @@ class LifecycleBody(Struct, omit_defaults=True):
     ticker.
     """
 
-    market_ticker: str
-    event_type: str
+    market_ticker: Name
+    event_type: Name
     exchange_index: int | None = None
     open_ts: UnixS | None = None
     close_ts: UnixS | None = None
@@ -107,7 +111,7 @@ class LifecycleBody(Struct, omit_defaults=True):
 class EventBody(Struct, omit_defaults=True):
     """An event that has come to be."""
 
-    event_ticker: str
+    event_ticker: Name
     exchange_index: int | None = None
     series_ticker: str | None = None
     title: str | None = None
@@ -121,7 +125,7 @@ class EventBody(Struct, omit_defaults=True):
 class EventFeeBody(Struct, omit_defaults=True):
     """The fees of an event, where they are others than those of its series; None: they are the same again."""
 
-    event_ticker: str
+    event_ticker: Name
     fee_type_override: str | UnsetType | None = UNSET
     fee_multiplier_override: Decimal | UnsetType | None = UNSET
     exchange_index: int | None = None

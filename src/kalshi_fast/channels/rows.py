@@ -16,19 +16,23 @@ from typing import TYPE_CHECKING, ClassVar, Final, TypeAlias
 import msgspec
 import pyarrow as pa
 
-from kalshi_fast._decode import cents_e4, contracts_e2, price_e4, qty_e2, rfc3339_us
+from kalshi_fast._decode import cents_e4, contracts_e2, price_e4, qty_e2
 from kalshi_fast.errors import FrameError
+from kalshi_fast.times import exchange_us
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from kalshi_fast.channels.messages import TickerBody, Trade, TradeBody
+    from kalshi_fast.losses import Losses
+    from kalshi_fast.rest_bodies import RestTrade
 
 NIL_ID: Final = str(uuid.UUID(int=0))
+_OTHER_IDS: Final = uuid.UUID("b7a1f6c2-6f0d-5e0c-9b0e-2d9f8f3c4a11")  # namespace of ids made of other texts
 
 
 class TradeRow(msgspec.Struct, frozen=True, array_like=True):
-    """A trade; ``yes_price_e4`` is what the yes side paid."""
+    """A trade; ``yes_price_e4`` is what the yes side paid, ``taker_side`` is "" where nobody has said it."""
 
     table: ClassVar[str] = "trades"
     conn_id: int
@@ -253,69 +257,106 @@ def arrow(table: str, rows: Sequence[Row]) -> pa.RecordBatch:
 # --- from the exchange's words ----------------------------------------------------------------------------
 
 
-def trade_row(message: Trade, conn_id: int, ingest_ns: int) -> TradeRow:
-    """Raises FrameError naming the field that cannot be."""
+def trade_row(message: Trade, conn_id: int, ingest_ns: int, losses: Losses) -> TradeRow:
+    """Raises FrameError naming the field that cannot be and that a trade is nothing without."""
     body = message.msg
-    if body.ts_ms is not None:
-        ts_us = body.ts_ms * 1000
-    else:
-        ts_us = body.ts * 1_000_000 if body.ts is not None else ingest_ns // 1000
-    qty = _given("count_fp", _qty(body.count_fp, body.count, "count_fp"))
-    if qty <= 0:
-        raise FrameError("count_fp", body.count_fp or body.count, "more than 0 contracts")
+    ts_us = body.ts_ms * 1000 if body.ts_ms is not None else None
+    if ts_us is None and body.ts is not None:
+        ts_us = body.ts * 1_000_000
+    if ts_us is None:
+        losses.field("trade", "ts_ms")
+        ts_us = ingest_ns // 1000
+    side = taker_of(body)
+    if not side:
+        losses.field("trade", "taker_outcome_side")
     return TradeRow(
         conn_id,
         message.sid,
         message.seq,
-        trade_id(body.trade_id),
+        trade_id(body.trade_id, losses),
         body.market_ticker,
-        body.taker_side,
+        side,
         body.is_block_trade,
-        _trade_price(body),
-        qty,
+        trade_price(body, losses),
+        trade_qty(body),
         ts_us,
         ingest_ns,
     )
 
 
-def trade_id(text: str) -> str:
-    """In the one way of writing it that all who compare ids have."""
+def trade_id(text: str, losses: Losses) -> str:
+    """In the one way of writing it that all who compare ids have. Of a text that is no UUID one is made,
+    always the same, so that the trade is still known by it."""
     try:
         return str(uuid.UUID(text))
     except ValueError:
-        raise FrameError("trade_id", text, "a UUID") from None
+        losses.field("trade", "trade_id")
+        return str(uuid.uuid5(_OTHER_IDS, text.encode(errors="replace").decode()))
 
 
-def _trade_price(body: TradeBody) -> int:
-    """Of the yes side; both sides of a trade come to one dollar."""
-    yes = _price(body.yes_price_dollars, body.yes_price, "yes_price_dollars")
+def taker_of(body: TradeBody | RestTrade) -> str:
+    """The side that the taker bought; "" when nothing says it. ``taker_side`` is the older name."""
+    return body.taker_outcome_side or body.taker_side or _BOUGHT.get(body.taker_book_side or "", "")
+
+
+def trade_qty(body: TradeBody | RestTrade) -> int:
+    """Raises FrameError when there is none."""
+    qty = _given("count_fp", qty_of(body.count_fp, body.count, "count_fp"))
+    if qty <= 0:
+        raise FrameError("count_fp", body.count_fp or body.count, "more than 0 contracts")
+    return qty
+
+
+def trade_price(body: TradeBody | RestTrade, losses: Losses) -> int:
+    """Of the yes side; both sides of a trade come to one dollar, so that either will do. Raises FrameError
+    when there is none."""
+    try:
+        yes = price_of(body.yes_price_dollars, None, "yes_price_dollars")
+        if yes is None and not body.no_price_dollars:
+            yes = price_of(None, body.yes_price, "yes_price")
+    except FrameError:
+        if not body.no_price_dollars:
+            raise
+        losses.field("trade", "yes_price_dollars")
+        yes = None
     if yes is None:
-        no = _price(body.no_price_dollars, body.no_price, "no_price_dollars")
+        no = price_of(body.no_price_dollars, body.no_price, "no_price_dollars")
         return 10_000 - _given("yes_price_dollars", no)
     return yes
 
 
-def ticker_row(body: TickerBody, conn_id: int, sid: int, ingest_ns: int) -> TickerRow:
-    """Raises FrameError naming the field that cannot be."""
-    if body.ts_ms is not None:
-        ts_us = body.ts_ms * 1000
-    elif body.time is not None:
-        ts_us = rfc3339_us(body.time, "time")
-    else:
-        ts_us = body.ts * 1_000_000 if body.ts is not None else ingest_ns // 1000
+def ticker_row(body: TickerBody, conn_id: int, sid: int, ingest_ns: int, losses: Losses) -> TickerRow:
+    """What cannot be used of it is None in the row."""
+    try:
+        ts_us = exchange_us(body.time, body.ts_ms, "time")
+    except FrameError:
+        losses.field("ticker", "time")
+        ts_us = None
+    if ts_us is None and body.ts is not None:
+        ts_us = body.ts * 1_000_000
+    if ts_us is None:
+        losses.field("ticker", "ts_ms")
+        ts_us = ingest_ns // 1000
+
+    def price(field: str, legacy: int | None) -> int | None:
+        return _or_lost(price_of, getattr(body, field), legacy, field, losses)
+
+    def qty(field: str, legacy: int | None = None) -> int | None:
+        return _or_lost(qty_of, getattr(body, field), legacy, field, losses)
+
     return TickerRow(
         conn_id,
         sid,
-        _market_id(body.market_id),
+        _market_id(body.market_id, losses),
         body.market_ticker,
-        _price(body.price_dollars, body.price, "price_dollars"),
-        _price(body.yes_bid_dollars, body.yes_bid, "yes_bid_dollars"),
-        _price(body.yes_ask_dollars, body.yes_ask, "yes_ask_dollars"),
-        _qty(body.yes_bid_size_fp, None, "yes_bid_size_fp"),
-        _qty(body.yes_ask_size_fp, None, "yes_ask_size_fp"),
-        _qty(body.last_trade_size_fp, None, "last_trade_size_fp"),
-        _qty(body.volume_fp, body.volume, "volume_fp"),
-        _qty(body.open_interest_fp, body.open_interest, "open_interest_fp"),
+        price("price_dollars", body.price),
+        price("yes_bid_dollars", body.yes_bid),
+        price("yes_ask_dollars", body.yes_ask),
+        qty("yes_bid_size_fp"),
+        qty("yes_ask_size_fp"),
+        qty("last_trade_size_fp"),
+        qty("volume_fp", body.volume),
+        qty("open_interest_fp", body.open_interest),
         body.dollar_volume,
         body.dollar_open_interest,
         ts_us,
@@ -323,23 +364,49 @@ def ticker_row(body: TickerBody, conn_id: int, sid: int, ingest_ns: int) -> Tick
     )
 
 
-def _market_id(text: str) -> str:
+def _market_id(text: str, losses: Losses) -> str:
     if not text:
         return NIL_ID
     try:
         return str(uuid.UUID(text))
     except ValueError:
-        raise FrameError("market_id", text, "a UUID") from None
+        losses.field("ticker", "market_id")
+        return NIL_ID
 
 
-def _price(dollars: str | None, cents: int | None, field: str) -> int | None:
-    if dollars is not None:
+def _or_lost(
+    read: Callable[[str | None, int | None, str], int | None],
+    fixed: str | None,
+    legacy: int | None,
+    field: str,
+    losses: Losses,
+) -> int | None:
+    try:
+        value = read(fixed, legacy, field)
+    except FrameError:
+        losses.field("ticker", field)
+        return None
+    if value is None and field in _USUAL:
+        losses.field("ticker", field)
+    return value
+
+
+_BOUGHT: Final = {"bid": "yes", "ask": "no"}  # who bids for yes buys it
+# Every ticker in a recording has these; others are left out or "" where there is nothing to say.
+_USUAL: Final = frozenset({"yes_bid_dollars", "yes_ask_dollars", "volume_fp", "open_interest_fp"})
+
+
+def price_of(dollars: str | None, cents: int | None, field: str) -> int | None:
+    """``""`` and None are no value: then the legacy field counts. Raises FrameError for one that is none."""
+    if dollars:
         return price_e4(dollars, field)
-    return None if cents is None else cents_e4(cents, field)
+    # In a message of the old form that has no price yet both stand: "" and 0 cents.
+    return None if cents is None or dollars == "" else cents_e4(cents, field)
 
 
-def _qty(fixed: str | None, contracts: int | None, field: str) -> int | None:
-    if fixed is not None:
+def qty_of(fixed: str | None, contracts: int | None, field: str) -> int | None:
+    """As ``price_of``."""
+    if fixed:
         return qty_e2(fixed, field)
     return None if contracts is None else contracts_e2(contracts, field)
 

@@ -117,6 +117,10 @@ class ChannelSession:
         channel = self._by_sid.get(sid) if sid is not None else None
         return None if channel is None else channel.name
 
+    def sid_of(self, name: str) -> int | None:
+        """The subscription that carries this channel, None when none does."""
+        return next((channel.sid for channel in self._channels if channel.name == name), None)
+
     def carries(self, name: str) -> bool:
         """Frames of this channel come on this connection."""
         return any(channel.name == name and channel.sid is not None for channel in self._channels)

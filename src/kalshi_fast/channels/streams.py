@@ -173,9 +173,9 @@ class Streams:
         """Raises FrameError for a trade that cannot be."""
         if message.msg.market_ticker in self.wanted:
             try:
-                row = trade_row(message, link.conn_id, ingest_ns)
+                row = trade_row(message, link.conn_id, ingest_ns, self.recorder.counters.losses)
             except FrameError as error:
-                error.sid, error.market_ticker = message.sid, message.msg.market_ticker
+                error.kind, error.sid, error.market_ticker = "trade", message.sid, message.msg.market_ticker
                 raise
             self._keep_trade(row)
         self._seen_ns[link] = ingest_ns
@@ -201,15 +201,11 @@ class Streams:
         return True
 
     def ticker(self, link: ChannelLink, message: TickerUpdate, ingest_ns: int) -> None:
-        """Raises FrameError for one that cannot be."""
+        """A row of it, where it is of a market that is wanted."""
         body = message.msg
         if body.market_ticker not in self.wanted or not self._leads(link, session.TICKER):
             return
-        try:
-            row = ticker_row(body, link.conn_id, message.sid, ingest_ns)
-        except FrameError as error:
-            error.sid, error.market_ticker = message.sid, body.market_ticker
-            raise
+        row = ticker_row(body, link.conn_id, message.sid, ingest_ns, self.recorder.counters.losses)
         self.recorder.counters.tickers += 1
         self.recorder.keep("tickers", row)
         self.recorder.quoted(body.market_ticker, row.yes_ask_e4, ingest_ns)
@@ -242,7 +238,7 @@ class Streams:
             self.recorder.raw(payload, ingest_ns, link, channel)
 
     def _market(self, body: LifecycleBody, ingest_ns: int) -> None:
-        grid.announce(self.recorder.books, body)
+        grid.announce(self.recorder.books, body, self.recorder.counters.losses)
         if body.event_type in ("created", "activated"):
             self.recorder.awake(body.market_ticker)
         if self.listener is not None:
