@@ -350,13 +350,15 @@ def _second_reading(payload: bytes, cause: Exception, losses: Losses | None) -> 
             raise FrameError("type", bytes(envelope[0])[:100] or None, "the name of a type, as a text")
         return _read(kind, dict(zip(_ENVELOPE.names, envelope, strict=True)), losses)
     except FrameError as error:
-        error.kind, error.sid, error.seq = kind, sid, seq
-        error.about_book = kind is None or kind in _BOOK_TYPES
+        expected = error.expected if kind is None else f"{error.expected}, in a message of the type {kind}"
+        told = FrameError(error.field, error.value, expected)
+        told.kind, told.sid, told.seq = kind, sid, seq
+        told.about_book = kind is None or kind in _BOOK_TYPES
         try:
-            error.market_ticker = _ticker_hint.decode(body).market_ticker
+            told.market_ticker = _ticker_hint.decode(body).market_ticker
         except UNREADABLE:
-            error.market_ticker = None
-        raise error from cause
+            told.market_ticker = None
+        raise told from cause
 
 
 def _read(kind: str, written: dict[str, msgspec.Raw], losses: Losses | None) -> Message:

@@ -175,8 +175,10 @@ class Streams:
             try:
                 row = trade_row(message, link.conn_id, ingest_ns, self.recorder.counters.losses)
             except FrameError as error:
-                error.kind, error.sid, error.market_ticker = "trade", message.sid, message.msg.market_ticker
-                raise
+                ticker = message.msg.market_ticker
+                told = FrameError(error.field, error.value, f"{error.expected} (trade of market {ticker})")
+                told.kind, told.sid, told.market_ticker = "trade", message.sid, ticker
+                raise told from error
             self._keep_trade(row)
         self._seen_ns[link] = ingest_ns
 
