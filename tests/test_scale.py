@@ -3,6 +3,7 @@ recorder believes wrongly is found out before a row is written."""
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,11 +19,13 @@ from kalshi_fast.admission import HELD_NS
 from kalshi_fast.books import Books
 from kalshi_fast.pool import LocalPool
 from kalshi_fast.recorder import Recorder
+from kalshi_fast.replaying.replay import Replay
 from kalshi_fast.scale import IN_A_ROW, ScaleProof, told_by_ask, told_by_book, told_by_ladder
 from recordings import DIRECTORY, Capture, capture
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
     from kalshi_fast.batch import Batch
 
@@ -436,3 +439,70 @@ def test_a_book_that_is_crossed_for_a_moment_is_no_sign() -> None:
     rig.link.admission.look(rig.now)
     assert rig.known == {"A"}
     assert rig.recorder.counts.scale_contradictions == 0
+
+
+# --- captures -----------------------------------------------------------------------------------------
+
+
+def write_capture(path: Path, frames: Iterable[bytes], header: str = "") -> Path:
+    lines = [
+        f'{{"ingest_ns":{START_NS + number},"conn_id":7,"frame":{payload.decode().strip()}}}'
+        for number, payload in enumerate(frames)
+    ]
+    path.write_text("\n".join([*([header] if header else ()), *lines]) + "\n")
+    return path
+
+
+def on_the_other_scale(payload: bytes) -> bytes:
+    """The same frame, its no side told the other way."""
+
+    def other(price: str) -> str:
+        return f"{(10_000 - price_e4(price)) / 10_000:.4f}"
+
+    message = json.loads(payload)
+    body = message.get("msg", {})
+    if "no_dollars_fp" in body:
+        body["no_dollars_fp"] = sorted([other(price), size] for price, size in body["no_dollars_fp"])
+    if body.get("side") == "no":
+        body["price_dollars"] = other(body["price_dollars"])
+    return json.dumps(message).encode()
+
+
+def replayed(path: Path) -> dict[str, tuple[dict[int, int], dict[int, int]]]:
+    books = Replay(path).book_at("2028-01-01")
+    return {ticker: (dict(book.ladders()[0]), dict(book.ladders()[1])) for ticker, book in books.items()}
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_capture_is_read_on_the_scale_that_its_books_prove(tmp_path: Path, turned: bool) -> None:
+    for found in WITH_BOOKS:
+        if not found.whole:
+            continue  # a selection, with numbers that are missing
+        expected = oracle.Books(yes_scale=False)
+        frames = of_books(found)
+        for payload in frames:
+            expected.take(oracle.load(payload))
+        told_so = [on_the_other_scale(payload) for payload in frames] if turned else frames
+        books = replayed(write_capture(tmp_path / "capture.ndjson", told_so))
+        assert books == expected.integers(), found.name
+
+
+def test_a_first_line_says_the_scale_of_books_that_do_not_decide(tmp_path: Path) -> None:
+    frames = of_books(capture("delta_hedged"))[-2:-1]  # its only snapshot
+    path = tmp_path / "capture.ndjson"
+    ((_, no),) = snapshots(capture("delta_hedged"))
+    for header, levels in (
+        ('{"use_yes_price": true}', mirrored(no)),
+        ('{"use_yes_price": false}', no),
+        ("", no),
+    ):
+        ((yes_side, no_side),) = replayed(write_capture(path, frames, header)).values()
+        assert (yes_side, no_side) == ({}, dict(levels))
+
+
+def test_a_first_line_that_the_books_contradict_costs_the_books(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write_capture(tmp_path / "capture.ndjson", of_books(capture("cockpit")), '{"use_yes_price": true}')
+    assert replayed(path) == {}
+    assert "the exchange's books contradict the yes scale" in caplog.text

@@ -226,10 +226,7 @@ class Link:
             return
         market = replica.market
         try:
-            told = (
-                _levels(body.yes_dollars_fp, body.yes, "yes"),
-                _levels(body.no_dollars_fp, body.no, "no"),
-            )
+            told = levels_told(body)
         except FieldError as error:
             raise _of_market(error, message, replica) from error
         self.admission.is_there(market.ticker, ingest_ns)
@@ -431,6 +428,11 @@ def _given(field: str, value: int | None) -> int:
     if value is None:
         raise FrameError(field, None, "a value, in this field or its legacy twin")
     return value
+
+
+def levels_told(body: wire.SnapshotBody) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    """Both sides of a snapshot as the exchange has told them. Raises FieldError."""
+    return _levels(body.yes_dollars_fp, body.yes, "yes"), _levels(body.no_dollars_fp, body.no, "no")
 
 
 def _levels(

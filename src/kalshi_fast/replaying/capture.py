@@ -3,9 +3,10 @@
 One JSON object per line: ``{"ingest_ns": 1795000000000000000, "conn_id": 7, "frame": {…}}``. ``ingest_ns`` is
 when the frame was read from the socket and never falls; ``frame`` the frame itself, as JSON or as a string;
 ``conn_id`` (0 without it) another number where a connection ended and the next began. A first line
-``{"use_yes_price": true}`` says that the no side came on the yes scale. A file may be compressed (``.gz``).
-A capture says nothing of what was subscribed: a sid carries what its frames name. Not here: what frames mean
-(``link``).
+``{"use_yes_price": true}`` says that the no side came on the yes scale, ``false`` that it did not; without
+one the first books that decide say it (``scale``), and where none does it is the no scale, as in captures of
+before the flag. A file may be compressed (``.gz``). A capture says nothing of what was subscribed: a sid
+carries what its frames name. Not here: what frames mean (``link``).
 """
 
 from __future__ import annotations
@@ -17,19 +18,21 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import msgspec
 import numpy as np
 
+from kalshi_fast import wire
 from kalshi_fast.books import Books
 from kalshi_fast.channels.link import ChannelLink
 from kalshi_fast.channels.rows import SCHEMAS, ChannelRows, arrow
 from kalshi_fast.channels.session import LIFECYCLE, MULTIVARIATE, TICKER, TRADE, ChannelSession
 from kalshi_fast.channels.streams import Streams
-from kalshi_fast.errors import ReplayError, reason
-from kalshi_fast.link import Link
+from kalshi_fast.errors import FieldError, ReplayError, reason
+from kalshi_fast.link import Link, levels_told
 from kalshi_fast.pool import LocalPool
 from kalshi_fast.recorder import Recorder
 from kalshi_fast.replaying.chunks import Chunk, make_chunk
 from kalshi_fast.replaying.files import opened
 from kalshi_fast.replaying.source import Source
 from kalshi_fast.replaying.times import Count
+from kalshi_fast.scale import IN_A_ROW, told_by_book
 from kalshi_fast.session import Session
 from kalshi_fast.subscription import Subscription
 
@@ -50,7 +53,7 @@ class _Line(msgspec.Struct):
     ingest_ns: Count | None = None
     conn_id: Count = 0
     frame: msgspec.Raw = msgspec.Raw()
-    use_yes_price: bool = False
+    use_yes_price: bool | None = None
 
 
 class _Body(msgspec.Struct, frozen=True):
@@ -78,6 +81,7 @@ _CHANNELS: Final = {
     "multivariate_market_lifecycle": MULTIVARIATE,
 }
 _BESIDE_ROWS: Final = 4096
+_SNAPSHOT: Final = b"orderbook_snapshot"
 _BOOK_FRAMES: Final = ("orderbook_snapshot", "orderbook_delta")
 
 
@@ -94,11 +98,12 @@ class CaptureSource(Source):
     ) -> None:
         super().__init__(markets=markets, start_ns=start_ns, end_ns=end_ns)
         self._path = path
+        self._said: bool | None = None  # of the scale, by the first line
 
     def _chunks(self, columns: Collection[str], since_ns: int | None) -> Iterator[Chunk]:
         player: _Player | None = None
-        for line, use_yes_price in self._lines():
-            player = player or _Player(use_yes_price=use_yes_price)
+        for line in self._lines():
+            player = player or _Player(use_yes_price=self._scale())
             player.feed(line)
             if player.rows >= _CHUNK_ROWS:
                 yield from self._taken(player)
@@ -115,7 +120,7 @@ class CaptureSource(Source):
 
     def beside(self, table: str, since_ns: int | None) -> Iterator[pa.RecordBatch]:
         player = _ChannelPlayer()
-        for line, _ in self._lines():
+        for line in self._lines():
             player.feed(line)
             if len(player.rows) >= _BESIDE_ROWS:
                 yield from self._columns(table, player.take(), since_ns)
@@ -133,16 +138,29 @@ class CaptureSource(Source):
 
     # --- lines ------------------------------------------------------------------------------------
 
-    def _lines(self) -> Iterator[tuple[_Line, bool]]:
-        """The frames before the end, each with whether the no side is on the yes scale."""
+    def _scale(self) -> bool:
+        """The no side is on the yes scale: the first line says so, or the books do."""
+        proofs = {True: 0, False: 0}
+        for line in self._lines():
+            if self._said is not None:
+                return self._said
+            word = _word(line)
+            if word is not None:
+                proofs[word] += 1
+                if proofs[word] - proofs[not word] == IN_A_ROW:
+                    break  # one alone may be a book that is truly crossed
+        return proofs[True] > proofs[False]
+
+    def _lines(self) -> Iterator[_Line]:
+        """The frames before the end."""
         try:
             with opened(self._path) as file:
                 yield from self._read(file)
         except (OSError, EOFError, zlib.error) as error:
             raise ReplayError(f"the capture cannot be read: {reason(error)}", self._path) from error
 
-    def _read(self, file: BinaryIO) -> Iterator[tuple[_Line, bool]]:
-        begun, use_yes_price, last_ns = False, False, 0
+    def _read(self, file: BinaryIO) -> Iterator[_Line]:
+        begun, last_ns = False, 0
         for number, text in enumerate(file, 1):
             if not text.strip():
                 continue
@@ -153,9 +171,9 @@ class CaptureSource(Source):
                     f"line {number} is no line of a capture: {reason(error)}", self._path
                 ) from error
             if line.ingest_ns is None:
-                if begun or not line.use_yes_price:
+                if begun or line.use_yes_price is None:
                     raise ReplayError(f"line {number} has no ingest_ns", self._path)
-                use_yes_price = True
+                self._said = line.use_yes_price
                 continue
             if line.ingest_ns < last_ns:
                 raise ReplayError(f"line {number} was received before the line before it", self._path)
@@ -163,7 +181,7 @@ class CaptureSource(Source):
             if self.end_ns is not None and last_ns >= self.end_ns:
                 break
             begun = True
-            yield line, use_yes_price
+            yield line
 
     def _taken(self, player: _Player) -> Iterator[Chunk]:
         columns = player.take()
@@ -179,6 +197,20 @@ class CaptureSource(Source):
 def _payload(line: _Line) -> bytes:
     payload = bytes(line.frame)
     return msgspec.json.decode(payload).encode() if payload.startswith(b'"') else payload
+
+
+def _word(line: _Line) -> bool | None:
+    """What a frame proves about the scale."""
+    payload = _payload(line)
+    if _SNAPSHOT not in payload:
+        return None
+    try:
+        message = wire.decode(payload)
+        if isinstance(message, wire.OrderbookSnapshot):
+            return told_by_book(*levels_told(message.msg))
+    except FieldError:
+        return None  # the link says what is wrong with it
+    return None
 
 
 class _Connections:
