@@ -441,8 +441,10 @@ def test_a_damaged_journal_is_read_as_its_own_readers_do(tmp_path: Path, place: 
             for market, *rest in zip(*(entry.events.column(n).to_pylist() for n in names), strict=True):
                 expected.append((entry.names.tickers[market], *rest))
     journal.close()
-    assert found == expected
-    assert len(found) > 30
+    assert len(found) == len(expected) > 30
+    # A gap has the time of its connection's last row: only of one market all rows are in the order of writing.
+    for ticker in {row[0] for row in expected}:
+        assert [row for row in found if row[0] == ticker] == [row for row in expected if row[0] == ticker]
 
 
 # --- the command --------------------------------------------------------------------------------------

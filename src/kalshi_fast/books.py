@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 MAX_MARKETS: Final = 1_000_000
 MAX_IDS: Final = 2 * MAX_MARKETS  # a market may get another id; the shared memory has room for so many
+HANDOVER_NS: Final = 1000  # rows of a book that has just gone over to another connection are no further ahead
 NIL_ID: Final = str(uuid.UUID(int=0))
 
 _TICKER = re.compile(r"[A-Z0-9.-]{1,128}\Z")
@@ -33,13 +34,15 @@ class Replica(BookState):
     """A market's book as one connection has it. ``active``: it is the one that rows are written of.
 
     ``subscription``: the one whose snapshot made the book exact; meaningless while the book is stale.
+    ``active_since_ns``: when rows began to be written of it, if it took over from another one.
     """
 
-    __slots__ = ("link", "market")
+    __slots__ = ("active_since_ns", "link", "market")
 
     def __init__(self, market: Market, link: Link) -> None:
         self.market = market
         self.link = link
+        self.active_since_ns = 0
         self.active = not market.replicas
         market.replicas.append(self)
         self.name(market.ix, market.id_ix, market.ticker, market.market_id)

@@ -19,6 +19,7 @@ from kalshi_fast._columns import CLEAR, GAP, SNAPSHOT
 from kalshi_fast._rows import write_book
 from kalshi_fast.absent import AbsentMarkets
 from kalshi_fast.batch import Batch, HealthEvent, RawFrame, RejectedFrame
+from kalshi_fast.books import HANDOVER_NS
 from kalshi_fast.channels.rows import MarketRow
 from kalshi_fast.errors import FrameError
 from kalshi_fast.losses import BOOKS_CHANNEL, Losses
@@ -205,12 +206,16 @@ class Recorder:
                 self.level(market, side, price, size, ts_us, ingest_ns)
 
     def lose(self, link: Link, losses: list[Loss], ingest_ns: int) -> None:
-        """Books of a connection are unknown from now on: marked, and said in the rows, once each. Where
-        another connection has the market's book, the rows go over to that one.
+        """Books of a connection are unknown from its last good frame on: marked, and said in the rows, once
+        each. Where another connection has the market's book, the rows go over to that one.
 
-        The numbers of two connections say nothing about their order, so time alone has to: the rows of the
-        other connection begin a nanosecond later, and no gap is written before them.
+        The receive time of a gap is that of the last good frame, and not when the loss was noticed: it may be
+        stored behind later rows of other markets. The numbers of two connections say nothing about their
+        order, so time alone has to: the rows of the other connection begin a nanosecond later than now.
         """
+        since_ns = min(link.path.last_frame_ns + 1, ingest_ns)
+        if since_ns < self._handover_ns <= since_ns + HANDOVER_NS:
+            since_ns = self._handover_ns  # rows of that read are no earlier
         ingest_ns = max(ingest_ns, self._handover_ns)
         taken_over: Counter[int] = Counter()
         lost: list[Replica] = []
@@ -225,9 +230,8 @@ class Recorder:
             if market.known:
                 market.known = False
                 self.counters.known -= 1
-                self.event(
-                    GAP, market, link.conn_id, loss.sid, loss.seq, YES, 0, 0, ingest_ns // 1000, ingest_ns
-                )
+                at_ns = max(since_ns, replica.active_since_ns)
+                self._event(GAP, market, link.conn_id, loss.sid, loss.seq, YES, 0, 0, at_ns // 1000, at_ns)
                 self.counters.gap_events += 1
             lost.append(replica)
         for replica in lost:  # behind all gaps: rows are in the order of their times
@@ -237,7 +241,7 @@ class Recorder:
             twin = next((other for other in market.replicas if not other.book.stale), None)
             if twin is not None and twin.subscription is not None:
                 market.activate(twin)
-                self._handover_ns = ingest_ns + 1
+                self._handover_ns = twin.active_since_ns = ingest_ns + 1
                 for one in self._links:
                     one.path.not_before_ns = self._handover_ns
                 self.book(twin, replica.book.ladders(), twin.subscription.next_seq - 1, self._handover_ns)
@@ -310,7 +314,23 @@ class Recorder:
         ingest_ns: int,
     ) -> None:
         """One row of orderbook_events; behind a handover in the same read none is earlier than that."""
-        ingest_ns = max(ingest_ns, self._handover_ns)
+        self._event(
+            kind, market, conn_id, sid, seq, side, price, qty, ts_us, max(ingest_ns, self._handover_ns)
+        )
+
+    def _event(
+        self,
+        kind: int,
+        market: Market,
+        conn_id: int,
+        sid: int,
+        seq: int,
+        side: int,
+        price: int,
+        qty: int,
+        ts_us: int,
+        ingest_ns: int,
+    ) -> None:
         row = (kind, conn_id, sid, seq, market.ix, market.id_ix, side, price, qty, ts_us, ingest_ns)
         if not self._batch.events.add(*row):
             self.seal()

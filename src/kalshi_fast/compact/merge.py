@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from kalshi_fast.arrow import EVENT_SCHEMA, SCHEMA_VERSION
 from kalshi_fast.compact.digest import Digest
-from kalshi_fast.compact.source import SOURCES_KEY, Source, ingest_ns
+from kalshi_fast.compact.source import SOURCES_KEY, Source, ingest_ns, joined, sorted_by_time
 from kalshi_fast.errors import CompactError
 from kalshi_fast.sinks.layout import (
     PREFIX,
@@ -156,28 +156,11 @@ def _merged_blocks(sources: Sequence[Source], read: Digest) -> Iterator[pa.Recor
             limit = waiting[0].first_ns
         parts = [part for stream in streams if (part := stream.take_before(limit)).num_rows]
         if parts:
-            yield _in_order(parts)
+            yield sorted_by_time(joined(parts))
         elif opens:
             streams.append(_Stream(waiting.pop(0), read))
         elif slowest is not None:
             slowest.more()  # what follows may belong to the same moment
-
-
-def _in_order(parts: list[pa.RecordBatch]) -> pa.RecordBatch:
-    rows = joined(parts)
-    times = ingest_ns(rows)
-    if len(parts) > 1 and (times[1:] < times[:-1]).any():
-        rows = rows.take(pa.array(np.argsort(times, kind="stable")))
-    return rows
-
-
-def joined(parts: Sequence[pa.RecordBatch]) -> pa.RecordBatch:
-    """One batch of several whose dictionaries may differ."""
-    if len(parts) == 1:
-        return parts[0]
-    table = pa.Table.from_batches(parts).unify_dictionaries().combine_chunks()
-    (batch,) = table.to_batches()
-    return batch
 
 
 def _row_groups(blocks: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

@@ -34,6 +34,7 @@ class _Packed(msgspec.Struct):
     columns: dict[str, bytes]
     ingest_ns: int
     version: int
+    last_ns: dict[int, int] = {}
 
 
 class Marks:
@@ -45,6 +46,7 @@ class Marks:
     def __init__(self) -> None:
         self.ingest_ns = 0
         self.version = 0
+        self._last_ns: dict[int, int] = {}  # of the rows of each connection
         self._columns: dict[str, NDArray[Any]] = {name: np.zeros(0, dtype) for name, dtype in _DTYPES.items()}
 
     @property
@@ -61,6 +63,10 @@ class Marks:
         if events is None or not len(events["market_ix"]):
             return
         self.ingest_ns = max(self.ingest_ns, int(events["ingest_ns"].max()))
+        times, conn_ids = events["ingest_ns"], events["conn_id"]
+        for conn_id in np.unique(conn_ids).tolist():
+            last_ns = int(times[conn_ids == conn_id].max())
+            self._last_ns[conn_id] = max(self._last_ns.get(conn_id, 0), last_ns)
         market = events["market_ix"]
         self._make_room(int(market.max()) + 1)
         for name in ("type", "conn_id", "sid", "seq", "id_ix"):
@@ -85,7 +91,8 @@ class Marks:
             )
 
     def gap_rows(self) -> EventColumns | None:
-        """One gap for every market whose book is known, right behind the last row; None when there is none.
+        """One gap for every market whose book is known, right behind the last row of its connection: that is
+        the last frame which is known to be good. None when no book is known.
 
         Its ``seq`` is the first number from which the book is unknown: the one after the last that was
         written of its subscription, or that one itself when it may have been written in part (a snapshot).
@@ -102,12 +109,13 @@ class Marks:
         last_of_market = last[group]
         in_part = (columns["seq"] == last_of_market) & np.isin(columns["type"], (CLEAR, SNAPSHOT))
         seq = last_of_market + np.where(in_part, 0, 1).astype(np.uint64)
-        self.ingest_ns += 1
         rows = EventColumns(len(known))
         for ix in known:
+            conn_id = int(columns["conn_id"][ix])
+            at_ns = self._last_ns.get(conn_id, self.ingest_ns) + 1
             rows.add(
                 GAP,
-                int(columns["conn_id"][ix]),
+                conn_id,
                 int(columns["sid"][ix]),
                 int(seq[ix]),
                 int(ix),
@@ -115,9 +123,10 @@ class Marks:
                 0,
                 0,
                 0,
-                self.ingest_ns // 1000,
-                self.ingest_ns,
+                at_ns // 1000,
+                at_ns,
             )
+        self.ingest_ns += 1
         return rows
 
     def suspect(self) -> None:
@@ -128,11 +137,14 @@ class Marks:
         """Another recorder numbers its markets anew; times and versions go on."""
         for name, dtype in _DTYPES.items():
             self._columns[name] = np.zeros(0, dtype)
+        self._last_ns.clear()
 
     def pack(self) -> bytes:
         """All of it as bytes."""
         columns = {name: column.tobytes() for name, column in self._columns.items()}
-        return msgspec.msgpack.encode(_Packed(columns, self.ingest_ns, self.version))
+        carried = set(self._columns["conn_id"].tolist())
+        last_ns = {conn_id: ns for conn_id, ns in self._last_ns.items() if conn_id in carried}
+        return msgspec.msgpack.encode(_Packed(columns, self.ingest_ns, self.version, last_ns))
 
     @classmethod
     def unpack(cls, packed: bytes) -> Marks:
@@ -140,6 +152,7 @@ class Marks:
         found = msgspec.msgpack.decode(packed, type=_Packed)
         marks = cls()
         marks.ingest_ns, marks.version = found.ingest_ns, found.version
+        marks._last_ns = found.last_ns
         for name, dtype in _DTYPES.items():
             marks._columns[name] = np.frombuffer(found.columns[name], dtype).copy()
         return marks

@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from kalshi_fast._columns import GAP
+from kalshi_fast.books import HANDOVER_NS
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -30,8 +33,6 @@ DTYPES: Final[dict[str, np.dtype[Any]]] = {
 # What it takes to have the books, and nothing more.
 BOOK_COLUMNS: Final = ("type", "market_ix", "side", "price_e4", "qty_e2", "ingest_ns")
 ALL_COLUMNS: Final = tuple(DTYPES)
-# Where a book goes over to another connection, its rows are a nanosecond ahead of others of the same read.
-HANDOVER_NS: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,20 +100,21 @@ def make_chunk(columns: Mapping[str, NDArray[Any]]) -> Chunk:
 
 
 def first_fall(chunk: Chunk, last_ns: int) -> int | None:
-    """The first row that is earlier than the one before it (``last_ns``: before the first), by more than a
-    recorder explains."""
-    falls = chunk.ingest_ns[1:] < chunk.ingest_ns[:-1] - HANDOVER_NS
-    if len(chunk) and int(chunk.ingest_ns[0]) < last_ns - HANDOVER_NS:
-        return 0
-    return int(falls.argmax()) + 1 if falls.any() else None
+    """The first row that is earlier than one before it (``last_ns``: before the first) by more than a handover
+    explains. A gap may be: its time is that of the last good frame, whenever the loss was noticed."""
+    latest = np.maximum.accumulate(np.maximum(chunk.ingest_ns, last_ns))
+    falls = (chunk.ingest_ns < latest - HANDOVER_NS) & (chunk.type != GAP)
+    return int(falls.argmax()) if falls.any() else None
 
 
 def in_order(chunk: Chunk, last_ns: int) -> Chunk:
-    """The rows in time order, equal times as they are, none before ``last_ns``."""
+    """The rows in time order, equal times as they are. What is before ``last_ns`` by no more than a handover
+    explains is moved there: what remains before it is gaps."""
+    early = (chunk.ingest_ns < last_ns) & (chunk.ingest_ns >= last_ns - HANDOVER_NS)
+    if early.any():
+        chunk = replace(chunk, ingest_ns=np.where(early, last_ns, chunk.ingest_ns))
     if (chunk.ingest_ns[1:] < chunk.ingest_ns[:-1]).any():
         chunk = chunk.take(np.argsort(chunk.ingest_ns, kind="stable"))
-    if len(chunk) and int(chunk.ingest_ns[0]) < last_ns:
-        chunk = replace(chunk, ingest_ns=np.maximum(chunk.ingest_ns, last_ns))
     return chunk
 
 

@@ -20,9 +20,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from kalshi_fast.arrow import EVENT_SCHEMA, SCHEMA_VERSION
+from kalshi_fast.books import HANDOVER_NS
 from kalshi_fast.compact.swap import event_files
 from kalshi_fast.errors import CompactError, ReplayError, excerpt, reason
-from kalshi_fast.replaying.chunks import HANDOVER_NS
 from kalshi_fast.replaying.decoding import wrong_columns
 from kalshi_fast.replaying.times import DAY_NS
 from kalshi_fast.sinks.layout import RANGES_KEY, SCHEMA_VERSION_KEY, ranges_of

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from kalshi_fast.books import HANDOVER_NS
 from kalshi_fast.channels.rows import arrow
 from kalshi_fast.errors import ReplayError
 from kalshi_fast.interleave import TABLES
@@ -18,7 +19,7 @@ from kalshi_fast.journal.records import BATCH
 from kalshi_fast.journal.replay import DamagedError, Entry, ReadState, arrays, beginning, scan
 from kalshi_fast.replaying.beside_files import raw_batch
 from kalshi_fast.replaying.chunks import Chunk, in_order, join, make_chunk
-from kalshi_fast.replaying.merge import ahead
+from kalshi_fast.replaying.merge import Stream, ahead, merge
 from kalshi_fast.replaying.source import Source
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import pyarrow as pa
+    from numpy.typing import NDArray
 
 _CHUNK_ROWS: Final = 65_536
 _BESIDE_ROWS: Final = 4096
@@ -77,12 +79,46 @@ class JournalSource(Source):
     # --- the books --------------------------------------------------------------------------------
 
     def _read(self, columns: Collection[str]) -> Iterator[Chunk]:
-        pending: list[Chunk] = []
-        rows = last_ns = 0
+        """A gap has the time of the last good frame and is written when the loss is noticed: it stands behind
+        later rows. Such gaps are looked for first, and then come where they belong."""
+        until, gaps = self._late_gaps(columns)
+        streams = [Stream(0, lambda: self._written(columns, until))]
+        if gaps is not None:
+            streams.append(Stream(int(gaps.ingest_ns[0]), lambda: iter([gaps])))
+        yield from merge(streams, join)
+
+    def _late_gaps(self, columns: Collection[str]) -> tuple[int, Chunk | None]:
+        """The number behind the last batch, and the gaps that are earlier than a batch before theirs."""
+        until = last_ns = 0
+        found: list[Chunk] = []
         for entry in self._entries():
+            until = entry.end
             chunk = self._chunk(entry, columns)
             if chunk is None:
                 continue
+            late = _late(chunk, last_ns)
+            if self.end_ns is not None:
+                late &= chunk.ingest_ns < self.end_ns
+            if late.any():
+                found.append(chunk.take(late))
+            last_ns = max(last_ns, int(chunk.ingest_ns.max()))
+        return until, in_order(join(found), 0) if found else None
+
+    def _written(self, columns: Collection[str], until: int) -> Iterator[Chunk]:
+        """All rows but late gaps, of the batches before ``until``."""
+        pending: list[Chunk] = []
+        rows = last_ns = 0
+        for entry in self._entries():
+            if entry.end > until:
+                break
+            chunk = self._chunk(entry, columns)
+            if chunk is None:
+                continue
+            late = _late(chunk, last_ns)
+            if late.any():
+                chunk = chunk.take(~late)
+                if not len(chunk):
+                    continue
             chunk = in_order(chunk, last_ns)
             last_ns = int(chunk.ingest_ns[-1])
             over = False
@@ -145,6 +181,11 @@ class JournalSource(Source):
         if unwanted.any():
             chunk = chunk.take(~unwanted)
         return chunk if len(chunk) else None
+
+
+def _late(chunk: Chunk, last_ns: int) -> NDArray[np.bool_]:
+    """Which rows belong before a time by more than a handover explains."""
+    return chunk.ingest_ns < last_ns - HANDOVER_NS
 
 
 def _columns(table: str, rows: list[Any]) -> pa.RecordBatch:

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from kalshi_fast._columns import CLEAR, GAP
+from kalshi_fast.books import HANDOVER_NS
 from kalshi_fast.errors import ReplayError, reason
 from kalshi_fast.replaying.chunks import Chunk, first_fall, in_order, join, make_chunk
 from kalshi_fast.replaying.decoding import chunks_of, table_columns
@@ -64,7 +65,8 @@ class ParquetSource(Source):
         return ahead(self._with_gaps(chunks) if self._repair else chunks)
 
     def _runs(self, file: EventFile, since_ns: int | None) -> Iterator[tuple[int, list[Group]]]:
-        """Row groups to be read one after the other."""
+        """Row groups to be read one after the other. One that begins before another one ends has gaps of an
+        earlier time in it (or is out of order, which is found when it is read): it begins another run."""
         if file.damage is not None:
             if self.end_ns is None or file.first_ns < self.end_ns:
                 yield file.first_ns, []
@@ -78,19 +80,31 @@ class ParquetSource(Source):
             warn(f"{file.path}: its row groups are not in the order of ingest_ts; put in order")
             for group in groups:
                 yield group.first_ns, [group]
-        elif groups:
-            yield min(group.first_ns for group in groups), groups
+            return
+        run: list[Group] = []
+        for group in groups:
+            if run and group.first_ns < run[-1].last_ns - HANDOVER_NS:
+                yield run[0].first_ns, run
+                run = []
+            run.append(group)
+        if run:
+            yield run[0].first_ns, run
 
     def _read(self, file: EventFile, groups: list[Group], columns: Collection[str]) -> Iterator[Chunk]:
         if file.damage is not None:
             self._doubt = True
             return
         last_ns = groups[0].first_ns
+        # No row but a gap is earlier than those of the row groups before it.
+        floor_ns = max((g.last_ns for g in file.groups if g.index < groups[0].index), default=last_ns)
+        if self._repair:
+            floor_ns = last_ns  # what is out of order is put in order
         with open_footer(file.path) as parquet:
             for group in groups:
                 try:
-                    for chunk in self._group(parquet, file.path, group, columns, last_ns):
+                    for chunk in self._group(parquet, file.path, group, columns, last_ns, floor_ns):
                         last_ns = int(chunk.ingest_ns[-1])
+                        floor_ns = max(floor_ns, last_ns)
                         if self.end_ns is not None and last_ns >= self.end_ns:
                             stop = int(np.searchsorted(chunk.ingest_ns, self.end_ns))
                             yield chunk.slice(0, stop)
@@ -104,9 +118,16 @@ class ParquetSource(Source):
                 self.read += group.rows
 
     def _group(
-        self, parquet: pq.ParquetFile, path: Path, group: Group, columns: Collection[str], last_ns: int
+        self,
+        parquet: pq.ParquetFile,
+        path: Path,
+        group: Group,
+        columns: Collection[str],
+        last_ns: int,
+        floor_ns: int,
     ) -> Iterator[Chunk]:
-        """The rows of a row group in order. Raises ReplayError."""
+        """The rows of a row group in order, from ``last_ns`` on. Raises ReplayError, also for a row before
+        ``floor_ns`` that is no gap."""
         names = table_columns(columns)
         try:
             if group.rows <= 2 * _BLOCK_ROWS:
@@ -119,8 +140,12 @@ class ParquetSource(Source):
             )
             if self._repair:
                 chunks = iter(self._in_order(list(chunks), path, group))
+            elif group.rows <= 2 * _BLOCK_ROWS and (together := list(chunks)):
+                chunks = iter([join(together)])  # gaps may belong anywhere in it
             for chunk in chunks:
-                fall = first_fall(chunk, last_ns)
+                fall = first_fall(chunk, floor_ns)
+                if fall is None and int(chunk.ingest_ns.min()) < last_ns - HANDOVER_NS:
+                    fall = int(chunk.ingest_ns.argmin())  # a gap that belongs before an earlier block
                 if fall is not None:
                     what = f"row {fall}" if fall else "they begin before those of the row group before it"
                     raise ReplayError(
@@ -128,6 +153,7 @@ class ParquetSource(Source):
                     )
                 ordered = in_order(chunk, last_ns)
                 last_ns = int(ordered.ingest_ns[-1])
+                floor_ns = max(floor_ns, last_ns)
                 yield ordered
         except ReplayError as error:
             raise error if error.path is not None else ReplayError(str(error), path, group.index) from error
@@ -190,7 +216,7 @@ class ParquetSource(Source):
                 break
             group = next(group for group in file.groups if group.index == index)
             with open_footer(file.path) as parquet:
-                for chunk in self._group(parquet, file.path, group, names, group.first_ns):
+                for chunk in self._group(parquet, file.path, group, names, group.first_ns, group.first_ns):
                     clears = (chunk.type == CLEAR) & (chunk.ingest_ns < start_ns)
                     pairs = zip(
                         chunk.market_ix[clears].tolist(), chunk.ingest_ns[clears].tolist(), strict=True

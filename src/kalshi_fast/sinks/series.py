@@ -100,7 +100,7 @@ class _OpenFile:
 
 class FileSeries:
     """``rows_of(entry)``: this table's rows of an entry, None when it has none. They have ``ingest_ts``,
-    which rises. Raises ConfigError for a directory it cannot use.
+    which rises, gaps of the order book apart. Raises ConfigError for a directory it cannot use.
 
     ``idle_s``: without an open file its position is written down no more often. ``at``: behind the last row
     that was handed to the open file, or to nobody because there was none.
@@ -168,13 +168,13 @@ class FileSeries:
         rows = self._rows_of(entry)
         if rows is not None and first < rows.num_rows:
             arrived_ns = rows.column("ingest_ts").cast(pa.int64()).to_numpy()
+            days = arrived_ns // _DAY_NS
             while first < rows.num_rows:
-                day = int(arrived_ns[first]) // _DAY_NS
+                day = int(days[first])
                 if day != self._day:
                     self.finish()
-                stop = rows.num_rows
-                if int(arrived_ns[stop - 1]) // _DAY_NS != day:
-                    stop = first + int((arrived_ns[first:] // _DAY_NS != day).argmax())
+                others = days[first:] != day  # a gap may be of the date before
+                stop = first + int(others.argmax()) if others.any() else rows.num_rows
                 if self._file is None:
                     self._make_certain(int(arrived_ns[first]), entry)
                 self._store(rows.slice(first, stop - first), int(arrived_ns[first]), entry.seq, stop)
