@@ -44,9 +44,7 @@ deltas = st.tuples(
 
 
 @given(st.lists(deltas, max_size=20), st.booleans(), st.data())
-def test_frames_are_those_that_go_out_one_by_one(
-    rows: list[Any], newline: bool, data: st.DataObject
-) -> None:
+def test_frames_are_those_that_go_out_one_by_one(rows: list[Any], newline: bool, data: st.DataObject) -> None:
     books = [TrueBook("A", ID), TrueBook("KX-LONG" * 18, ""), TrueBook("B", "")]
     slots = data.draw(st.lists(st.integers(-1, 1), min_size=3, max_size=3))
     sids, seqs = [1, 4_000_000_000], [0, 999]
@@ -72,7 +70,8 @@ def test_frames_are_those_that_go_out_one_by_one(
         told = 10_000 - p if scales[slot] and s == 1 else p
         body = delta_body(books[m], s, told, q, t)
         expected.append(
-            b'{"type":"orderbook_delta","sid":%d,"seq":%d,"msg":%b}%b' % (sids[slot], numbers[slot], body, end)
+            b'{"type":"orderbook_delta","sid":%d,"seq":%d,"msg":%b}%b'
+            % (sids[slot], numbers[slot], body, end)
         )
     used = np.array(seqs, np.int64)
     sent, count = frames.write(

@@ -72,7 +72,7 @@ def untimed_wire(frame: bytes) -> bytes:
 
 
 def time_of(ts_us: int) -> bytes:
-    """The end of a delta of this time. Always six digits of fraction: the length must be known before the time is."""
+    """The end of a delta of this time. Always six digits of fraction: its length is known before its time."""
     told = times(ts_us // 1_000_000 * 1_000_000 + 1)  # of the same second, with all six
     second, ts_ms = told[: told.index(b".")], ts_us // 1000
     return b'%b.%06dZ","ts_ms":%d}}\n' % (second, ts_us % 1_000_000, ts_ms)

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 
 def times_json(event: Delta, *, as_recorded: bool) -> bytes:
-    """The JSON of a delta's times, with a leading comma: as the exchange writes it today, or ``as_recorded``, which a
-    time that cannot be read is in any case."""
+    """The JSON of a delta's times, with a leading comma: as the exchange writes it today, or ``as_recorded``,
+    which a time that cannot be read is in any case."""
     if not as_recorded:
         with suppress(FrameError):
             return times(rfc3339_us(event.ts))

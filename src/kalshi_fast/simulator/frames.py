@@ -1,8 +1,8 @@
 """The true book of a market and the JSON bodies of its frames, in the current and the legacy form.
 
-Frames are as production sends them (recordings of 2026): a newline behind the last brace, and the time of a delta in
-``ts`` to the microsecond and in ``ts_ms``. ``old_frames`` anywhere in the simulator means those of earlier versions, for
-clients that know only these: no newline, and a ``ts`` of whole seconds beside ``ts_ms``.
+Frames are as production sends them (recordings of 2026): a newline behind the last brace, and the time of a
+delta in ``ts`` to the microsecond and in ``ts_ms``. ``old_frames`` anywhere in the simulator means those of
+earlier versions, for clients that know only these: no newline, and whole seconds in ``ts`` beside ``ts_ms``.
 """
 
 from __future__ import annotations
@@ -49,7 +49,8 @@ class TrueBook:
 
 
 def times(ts_us: int) -> bytes:
-    """The JSON of a delta's times, with a leading comma. The fraction loses its trailing zeros; ``ts_ms`` is cut off."""
+    """The JSON of a delta's times, with a leading comma: the fraction without its trailing zeros, ``ts_ms``
+    cut off."""
     second, us = divmod(ts_us, 1_000_000)
     fraction = b"." + (b"%06d" % us).rstrip(b"0") if us else b""
     return b',"ts":"%b%bZ","ts_ms":%d' % (_second(second), fraction, ts_us // 1000)

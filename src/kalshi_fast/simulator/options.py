@@ -27,7 +27,7 @@ def add_options(parser: argparse.ArgumentParser, synthetic_rate: int = 0) -> Non
         "--frames",
         choices=("real", "old"),
         default="real",
-        help="real: a newline at the end, microseconds in ts, as production; old: for clients that know neither",
+        help="real: as production, with a newline and microseconds in ts; old: for clients that know neither",
     )
     parser.add_argument(
         "--speed",

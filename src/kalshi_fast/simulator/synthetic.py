@@ -84,7 +84,9 @@ class SyntheticMarkets:
         for side in (0, 1):
             for below in range(_LEVELS_AT_START):
                 size = self._rng.randrange(100, 5_000_000)
-                yield delta(market.book, side, market.bid(side, below), size, self._times(now_ns // 1000), self.form)
+                yield delta(
+                    market.book, side, market.bid(side, below), size, self._times(now_ns // 1000), self.form
+                )
 
     def start(self, ticker: str) -> None:
         """It changes from now on."""
