@@ -158,7 +158,7 @@ def test_the_usual_frame_goes_the_fast_way() -> None:
     payloads = [
         usual(3),
         usual(4, side="no", price="0.4000", change="-0.50"),
-        usual(5, times=""),
+        usual(5, times=',"ts":"yesterday","ts_ms":1795000050500'),
         usual(6, times=',"ts":"2026-11-25T01:02:03.456789Z"'),
         usual(7, times=',"ts_ms":1795000050500'),
         usual(8, ticker=TICKERS[1]),
@@ -166,6 +166,7 @@ def test_the_usual_frame_goes_the_fast_way() -> None:
     assert [rig.link.path.take(payload, rig.now) for payload in payloads] == [1] * 6
     assert rig.link.path.take(usual(8), rig.now) == 0, "a number that was"
     assert rig.link.path.take(usual(10), rig.now) == 0, "a gap"
+    assert rig.link.path.take(usual(9, times=""), rig.now) == 0, "no time: that is counted"
     same(payloads)
 
 

@@ -17,12 +17,12 @@ import links
 import oracle
 from conftest import FEW
 from kalshi_fast._book import SIDES
-from kalshi_fast._decode import exchange_us
 from kalshi_fast.books import Books
 from kalshi_fast.errors import FrameError
 from kalshi_fast.pool import LocalPool
 from kalshi_fast.recorder import Recorder
 from kalshi_fast.simulator.frames import times as simulated_times
+from kalshi_fast.times import exchange_us
 from recordings import CAPTURES, Capture, Kind
 from test_path import TICKERS, Again, LongWay, Rig, same, usual
 
@@ -219,12 +219,12 @@ def test_every_beginning_and_every_byte_of_a_real_frame(times: str) -> None:
 
 
 def test_the_rule_of_times() -> None:
-    assert exchange_us("2026-11-18T11:07:30.500123Z", MS, 7) == MS * 1000 + 123
-    assert exchange_us("2026-11-18T11:07:30.499999Z", MS, 7) == MS * 1000
-    assert exchange_us("2026-11-18T11:07:30Z", MS, 7) == MS * 1000
-    assert exchange_us("yesterday", MS, 7) == MS * 1000
-    assert exchange_us(None, MS, 7) == MS * 1000
-    assert exchange_us("2026-11-18T11:07:30.500123987Z", None, 7) == MS * 1000 + 123
-    assert exchange_us(None, None, 7) == 7
+    assert exchange_us("2026-11-18T11:07:30.500123Z", MS) == MS * 1000 + 123
+    assert exchange_us("2026-11-18T11:07:30.499999Z", MS) == MS * 1000
+    assert exchange_us("2026-11-18T11:07:30Z", MS) == MS * 1000
+    assert exchange_us("yesterday", MS) == MS * 1000
+    assert exchange_us(None, MS) == MS * 1000
+    assert exchange_us("2026-11-18T11:07:30.500123987Z", None) == MS * 1000 + 123
+    assert exchange_us(None, None) is None
     with pytest.raises(FrameError, match="ts"):
-        exchange_us("yesterday", None, 7)
+        exchange_us("yesterday", None)

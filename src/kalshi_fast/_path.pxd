@@ -61,7 +61,7 @@ cdef class DeltaPath:
     cdef Head* _head_of(self, const char* text, const char* end) noexcept
     cdef bint _learn(self, Head* head, uint32_t sid) noexcept
     cdef _forget_heads(self)
-    cdef int64_t _times(self, const char* at, const char* end, const char* behind, int64_t ingest_ns) noexcept nogil
+    cdef int64_t _times(self, const char* at, const char* end, const char* behind) noexcept nogil
     cdef void _keep_times(
         self, const char* at, const char* end, const char* behind, int64_t ts_us, int64_t ts_ms
     ) noexcept nogil

@@ -419,7 +419,7 @@ cdef class DeltaPath:
 
         ts_us = _times_as_before(&self.times, at, end)
         if ts_us < 0:
-            ts_us = self._times(at, end, behind, ingest_ns)
+            ts_us = self._times(at, end, behind)
             if ts_us == BAD:
                 return NOT_TAKEN
 
@@ -454,9 +454,7 @@ cdef class DeltaPath:
         self._write_rows()
         return TAKEN_AND_FULL if self.events.n >= self.seal_rows else TAKEN
 
-    cdef int64_t _times(
-        self, const char* at, const char* end, const char* behind, int64_t ingest_ns
-    ) noexcept nogil:
+    cdef int64_t _times(self, const char* at, const char* end, const char* behind) noexcept nogil:
         """The time of a frame whose end begins here, in whatever way it is written; BAD when that is none of the usual
         ones."""
         cdef const char* before = at
@@ -475,9 +473,7 @@ cdef class DeltaPath:
             ts_ms = <int64_t>found
         elif end - at != 2 or at[0] != c'}' or at[1] != c'}':
             return BAD
-        elif start == NULL:
-            return ingest_ns // 1000
-        elif ts_us == BAD:
+        elif ts_us == BAD:  # no time at all: the long way counts that
             return BAD
         self._keep_times(before, end, behind, ts_us, ts_ms)
         return joined_us(ts_us, ts_ms)
