@@ -122,16 +122,44 @@ def test_a_channel_that_fails_time_and_again_is_refused_until_it_is_carried() ->
     assert rig.session.refused == []
 
 
-def test_an_answer_that_does_not_come_is_asked_for_again_and_a_late_one_ended() -> None:
+def test_an_answer_that_does_not_come_is_asked_for_again_and_a_late_one_counts() -> None:
     rig = Rig(TRADE)
     (command,) = rig.asked()
     assert rig.session.wake_ns == rig.now + REPLY_NS
     rig.later(5)
     rig.later(1)
-    assert [again["cmd"] for again in rig.asked()] == ["subscribe"]
+    (again,) = rig.asked()
+    assert again["cmd"] == "subscribe"
     rig.session.on_subscribed(wire.Subscribed(command["id"], wire.ChannelSid(TRADE, 9)))
-    assert rig.asked() == [{"cmd": "unsubscribe", "id": 3, "sids": [9]}]
-    assert rig.session.channel_of(9) is None
+    assert rig.session.channel_of(9) == TRADE
+    assert not rig.session.hears(TRADE, "A"), "the second one is not answered"
+    assert rig.session.receive(9, 1) is Verdict.IN_ORDER
+    rig.session.on_ok(wire.Ok(again["id"], 9, 2))
+    assert rig.session.hears(TRADE, "A")
+    assert rig.asked() == []
+    assert rig.session.granted == [TRADE], "once"
+
+
+def test_an_ok_to_a_subscribe_is_a_merge() -> None:
+    """The exchange had a sid for the channel that nobody has told us of. That of ``ticker`` has no number."""
+    rig = Rig(TRADE, TICKER)
+    trade, ticker = rig.asked()
+    rig.session.on_ok(wire.Ok(ticker["id"], 4))
+    rig.session.on_ok(wire.Ok(trade["id"], 3, 17))
+    assert (rig.session.channel_of(3), rig.session.channel_of(4)) == (TRADE, TICKER)
+    assert rig.session.receive(3, 18) is Verdict.IN_ORDER
+    assert rig.session.granted == [TICKER, TRADE]
+    rig.later()
+    assert rig.asked() == []
+
+
+def test_a_refusal_for_the_moment_does_not_change_what_is_asked_for() -> None:
+    rig = Rig(TRADE)
+    for code in (10, 25, 27, 1):
+        (command,) = rig.asked()
+        assert command["tickers"] == ["A", "B"]
+        rig.refuse(command, code)
+        rig.later()
 
 
 def test_markets_come_and_go_in_the_subscriptions_that_name_them() -> None:
@@ -165,8 +193,14 @@ def test_a_change_that_fails_or_grows_too_large_makes_it_one_of_all_markets() ->
         if fail:
             (change,) = rig.asked()
             rig.refuse(change, 27, sid=1)
-        old, new = rig.asked()
+        (old,) = rig.asked()
         assert old["sids"] == [1]
+        assert rig.asked() == [], "a subscribe would be merged into what is about to end"
+        if fail:
+            rig.session.on_unsubscribed(wire.Unsubscribed(1, old["id"], 3))
+        else:
+            rig.later(5)
+        (new,) = rig.asked()
         assert {**new, "id": 0} == {"cmd": "subscribe", "id": 0, "channels": [TRADE]}
         assert rig.session.interrupted == [TRADE]
         assert rig.session.channel_of(1) is None

@@ -157,7 +157,7 @@ def test_a_slow_store_pauses_reading_and_nothing_is_lost(tmp_path: Path) -> None
 
 def against(tmp_path: Path, **options: Any) -> BaseException:  # noqa: ANN401
     async def run() -> BaseException:
-        async with exchange(tmp_path) as running:
+        async with exchange(tmp_path, refuse_unknown=True) as running:
             url = options.pop("url", running.url)
             rig = Rig(tmp_path, url.format(port=running.port), **options)
             with pytest.raises((ConnectError, SubscriptionError)) as caught:
@@ -223,7 +223,7 @@ def test_unknown_tickers(tmp_path: Path) -> None:
     assert "NOPE-1, NOPE-2" in str(error)
 
     async def run() -> None:
-        async with exchange(tmp_path, rate=100) as running:
+        async with exchange(tmp_path, rate=100, refuse_unknown=True) as running:
             rig = Rig(tmp_path, running.url, tickers=["NOPE-1", TICKERS[0]])
             task = asyncio.ensure_future(rig.feed.run())
             await rig.until_received(4)

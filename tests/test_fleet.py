@@ -4,8 +4,8 @@ simulator over real sockets."""
 from __future__ import annotations
 
 import asyncio
-import functools
 import os
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,13 +24,13 @@ from kalshi_fast.recorder import Recorder
 from kalshi_fast.simulator.commands import Commands
 from kalshi_fast.simulator.subscription import RefusedError
 from kalshi_fast.simulator.synthetic import SyntheticMarkets
-from kalshi_fast.subscription import Limits
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from kalshi_fast import wire
     from kalshi_fast.batch import Batch
+    from kalshi_fast.books import Market
     from kalshi_fast.simulator.exchange import Exchange
 
 
@@ -80,11 +80,15 @@ def play(
     directory: Path,
     tickers: list[str],
     scene: Callable[[Rig, Exchange], Any],
+    *,
+    refuse_unknown: bool = False,
     **told: str,
 ) -> Rig:
     async def run() -> Rig:
         source = SyntheticMarkets(30, 1)
-        async with exchange(directory, source, rate=2000, heartbeat_s=0.2) as running:
+        async with exchange(
+            directory, source, rate=2000, heartbeat_s=0.2, refuse_unknown=refuse_unknown
+        ) as running:
             rig = Rig(directory, running.url, tickers, **told)
             task = asyncio.ensure_future(rig.fleet.run())
             try:
@@ -98,6 +102,10 @@ def play(
     return asyncio.run(run())
 
 
+def markets(rig: Rig) -> list[Market]:
+    return list(rig.books.by_ticker.values())
+
+
 ALL = [f"KXSIM-26DEC31-T{n:04d}" for n in range(30)]
 
 
@@ -107,14 +115,14 @@ async def frozen(rig: Rig, running: Exchange, tickers: list[str]) -> None:
     await rig.until(lambda: rig.equal(running, tickers))
 
 
-def test_markets_are_spread_over_subscriptions_and_connections(tmp_path: Path) -> None:
+def test_markets_are_spread_over_connections_with_one_subscription_each(tmp_path: Path) -> None:
     async def scene(rig: Rig, running: Exchange) -> None:
         await rig.until(lambda: len(rig.books.by_ticker) == 30)
         assert len(running.clients) == 3
         sizes = sorted(
             len(subscription.tickers) for c in running.clients for subscription in c.subscriptions.values()
         )
-        assert sizes == [3] * 2 + [4] * 6
+        assert sizes == [8, 11, 11]
         await asyncio.sleep(0.3)
         await frozen(rig, running, ALL)
 
@@ -124,20 +132,25 @@ def test_markets_are_spread_over_subscriptions_and_connections(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("standby", ["off", "on"])
+@pytest.mark.parametrize("limit", [1, 8, 10])
 def test_what_a_connection_may_not_carry_goes_to_another_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, standby: str
+    tmp_path: Path, standby: str, limit: int
 ) -> None:
-    monkeypatch.setattr(fleet_module, "Limits", functools.partial(Limits, subscriptions=2))
+    """As many connections as it takes, and the limit found with few refused commands, once for all."""
+    copies = 2 if standby == "on" else 1
 
     async def scene(rig: Rig, running: Exchange) -> None:
-        await rig.until(lambda: rig.exact(ALL))
-        assert len(running.clients) >= 4
-        assert all(len(client.subscriptions) <= 2 for client in running.clients)
-        assert all(len(market.replicas) <= 4 for market in rig.books.by_ticker.values())
+        running.market_limit = limit
+        await rig.until(lambda: rig.exact(ALL) and all(len(m.replicas) >= copies for m in markets(rig)))
+        assert len(running.clients) == copies * -(-30 // limit)
+        assert all(len(client.subscriptions) <= 1 for client in running.clients)
+        assert set(running.stats.commands_refused) == {"26"}
+        assert running.stats.commands_refused["26"] <= 5
+        assert running.stats.commands["subscribe"] <= len(running.clients) + 5
+        assert rig.fleet.size.room(time.monotonic_ns()) == limit
         await frozen(rig, running, ALL)
 
-    told = {"SUBSCRIPTION_MARKETS": "4", "HOT_STANDBY": standby}
-    rig = play(tmp_path, ALL, scene, **told)
+    rig = play(tmp_path, ALL, scene, SUBSCRIPTION_MARKETS="12", HOT_STANDBY=standby)
     assert rig.recorder.counts.gaps == 0
 
 
@@ -210,9 +223,10 @@ def test_a_market_that_no_connection_takes_does_not_harm_the_others(
         await rig.until(lambda: rig.exact(ALL[5:6]))
         rig.fleet.add(ALL[:5])
         await rig.until(lambda: rig.exact(ALL[1:6]))
+        refusals = running.stats.commands_refused["26"]
         await asyncio.sleep(2.5)
-        assert 2 <= rig.fleet.connections <= 4, "at once, after one second, after two more"
-        assert len(rig.fleet.feeds) <= 2
+        assert running.stats.commands_refused["26"] <= refusals + 3, "after one second, after two more"
+        assert len(rig.fleet.feeds) <= 6, "it looks as if no connection takes more than one"
         await frozen(rig, running, ALL[1:6])
 
     play(tmp_path, ALL[5:6], scene)
@@ -247,12 +261,13 @@ def test_a_connection_whose_markets_are_all_unknown_does_not_end_the_others(tmp_
         assert rig.fleet.unknown_tickers == [f"NOPE-{n}" for n in range(5)]
         await frozen(rig, running, ALL[:5])
 
-    play(tmp_path, [*ALL[:5], *(f"NOPE-{n}" for n in range(5))], scene, CONNECTION_MARKETS="5")
+    tickers = [*ALL[:5], *(f"NOPE-{n}" for n in range(5))]
+    play(tmp_path, tickers, scene, CONNECTION_MARKETS="5", refuse_unknown=True)
 
 
 def test_only_unknown_markets_are_an_error(tmp_path: Path) -> None:
     async def run() -> None:
-        async with exchange(tmp_path) as running:
+        async with exchange(tmp_path, refuse_unknown=True) as running:
             rig = Rig(tmp_path, running.url, ["NOPE-1", "NOPE-2"], CONNECTION_MARKETS="1")
             with pytest.raises(SubscriptionError, match="NOPE"):
                 async with asyncio.timeout(10):
@@ -261,13 +276,11 @@ def test_only_unknown_markets_are_an_error(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
-def test_a_market_that_found_no_room_and_then_is_unknown_is_given_up(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_market_that_found_no_room_and_then_is_unknown_is_given_up(tmp_path: Path) -> None:
     """It may overflow first and turn out to be unknown on the connection that was made for it."""
-    monkeypatch.setattr(fleet_module, "Limits", functools.partial(Limits, subscriptions=1))
 
     async def scene(rig: Rig, running: Exchange) -> None:
+        running.market_limit = 4
         await rig.until(lambda: rig.exact(ALL[:4]) and rig.fleet.unknown_tickers == ["NOPE"])
         await rig.until(lambda: len(rig.fleet.feeds) == 1)
         connections = rig.fleet.connections
@@ -275,7 +288,7 @@ def test_a_market_that_found_no_room_and_then_is_unknown_is_given_up(
         assert rig.fleet.connections == connections
         await frozen(rig, running, ALL[:4])
 
-    play(tmp_path, [*ALL[:4], "NOPE"], scene, SUBSCRIPTION_MARKETS="4")
+    play(tmp_path, [*ALL[:4], "NOPE"], scene, SUBSCRIPTION_MARKETS="4", refuse_unknown=True)
 
 
 def test_markets_beyond_the_last_connection_wait_for_room(

@@ -165,7 +165,8 @@ def test_errors_and_unsubscribing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def run() -> None:
-        async with exchange(tmp_path, rate=500) as running:
+        # It ends a market by ending its subscription, as it was when each subscribe had a sid.
+        async with exchange(tmp_path, rate=500, refuse_unknown=True, old_sids=True) as running:
             peer = await pointed_at(running, tmp_path, monkeypatch)
             await asyncio.to_thread(peer.feed.start)
             peer.feed.subscribe("orderbook_delta", market_ticker="NOPE-1")

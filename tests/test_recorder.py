@@ -404,6 +404,7 @@ def test_disconnect_makes_everything_unknown_once() -> None:
 def test_terminal_error_makes_the_books_unknown_and_subscribes_again() -> None:
     rig = Rig()
     rig.feed(*START)
+    del rig.session.subscriptions[2]
     rig.feed(b'{"type":"error","sid":1,"seq":3,"msg":{"code":25,"msg":"buffer overflow"}}')
     assert rig.kinds()[-2:] == ["gap", "gap"]
     assert rig.session.outbox == [], "not at once"

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from kalshi_fast import wire
 from kalshi_fast.backoff import HEALTHY_NS, NS, RECONNECT, REFUSED, Backoff
 from kalshi_fast.session import CHANNEL, NEVER, Session
-from kalshi_fast.subscription import Limits, Loss, Verdict
+from kalshi_fast.subscription import Command, Kind, Limits, Loss, Verdict
 
 
 class Rig:
@@ -38,11 +38,20 @@ class Rig:
         ]
 
     def grant(self, sid: int, command_id: int = 1, *, exact: bool = True) -> None:
+        asked = self.session._open[command_id].tickers
         self.session.on_subscribed(wire.Subscribed(command_id, wire.ChannelSid(CHANNEL, sid)))
         if exact:
-            for ticker in sorted(self.session.subscriptions[sid].tickers):
+            for ticker in sorted(self.session.subscriptions[sid].tickers.intersection(asked)):
                 assert self.session.receive(sid, self.session.subscriptions[sid].next_seq) is Verdict.IN_ORDER
                 self.session.repaired(sid, ticker)
+
+    def added(self, command: dict[str, Any]) -> list[dict[str, Any]]:
+        """An add is answered, and the snapshots come; what is sent then."""
+        (sid,) = self.session.subscriptions
+        self.session.on_ok(wire.Ok(command["id"], sid))
+        for ticker in tickers(command):
+            self.session.repaired(sid, ticker)
+        return self.sent()
 
     def error(self, code: int, **fields: Any) -> list[dict[str, Any]]:  # noqa: ANN401
         body = {name: fields.pop(name) for name in ("market_ticker", "market_tickers") if name in fields}
@@ -87,23 +96,24 @@ def test_subscribes_with_everything_said() -> None:
 
 @given(st.lists(st.tuples(st.integers(1, 3), st.integers(1, 12)), max_size=60))
 def test_sequences_are_counted_per_sid(frames: list[tuple[int, int]]) -> None:
-    rig = Rig("A", "B", "C", markets_per_subscription=1)
+    rig = Rig("A", "B", "C")
     rig.opened()
-    for sid in (1, 2, 3):
-        rig.grant(sid, command_id=sid, exact=False)
-    expected: dict[int, int] = {}
+    rig.grant(2, exact=False)
+    expected = 1
     for sid, seq in frames:
-        following = expected.get(sid, 1)
         verdict = rig.session.receive(sid, seq)
-        if seq == following:
+        if sid != 2:
+            assert verdict is Verdict.FOREIGN
+            continue
+        if seq == expected:
             assert verdict is Verdict.IN_ORDER
-        elif seq < following:
+        elif seq < expected:
             assert verdict is Verdict.REPEATED
             continue
         else:
             assert verdict is Verdict.GAP
-            assert rig.session.first_missing_seq == following
-        expected[sid] = seq + 1
+            assert rig.session.first_missing_seq == expected
+        expected = seq + 1
 
 
 def test_a_new_connection_starts_new_sequences_and_command_ids() -> None:
@@ -172,21 +182,36 @@ def test_an_answer_that_does_not_come_is_asked_for_again_slower_each_time_and_at
     assert tickers(commands[0]) == ["A", "B"]
 
 
-def test_a_subscribe_without_an_answer_is_sent_again_and_what_it_left_behind_is_ended() -> None:
+def test_a_subscribe_without_an_answer_is_sent_again_and_its_late_answer_counts() -> None:
     rig = Rig("A")
     rig.opened()
     assert rig.session.receive(5, 1) is Verdict.FOREIGN
     commands: list[dict[str, Any]] = []
-    while not any(command["cmd"] == "subscribe" for command in commands):
-        commands += rig.wake()
+    while not commands:
+        commands = rig.wake()
         assert rig.now < 60 * NS
-    assert [command["cmd"] for command in commands] == ["unsubscribe", "subscribe"]
-    assert commands[0]["params"]["sids"] == [5]
-    rig.session.on_subscribed(wire.Subscribed(1, wire.ChannelSid(CHANNEL, 6)))
-    assert rig.session.subscriptions == {}, "the answer to the first one, too late"
-    rig.grant(8, command_id=commands[1]["id"])
-    assert rig.session.exact(8, "A")
-    assert rig.wake()[0]["params"]["sids"] == [6]
+    assert [command["cmd"] for command in commands] == ["subscribe"]
+    rig.session.on_subscribed(wire.Subscribed(1, wire.ChannelSid(CHANNEL, 5)))
+    assert rig.session.carries(5, "A")
+    assert rig.session.receive(5, 2) is Verdict.IN_ORDER, "number 1 has been seen, and was not used"
+    assert rig.asked() == [("get_snapshot", "A")], "it may have been its snapshot"
+    rig.session.on_ok(wire.Ok(commands[0]["id"], 5, 3))
+    rig.session.receive(5, 3)
+    rig.session.repaired(5, "A")
+    assert rig.session.exact(5, "A")
+    assert rig.wake() == []
+    assert list(rig.session.subscriptions) == [5]
+
+
+def test_a_subscription_of_nobody_is_ended() -> None:
+    rig = opened("A")
+    rig.session.receive(5, 1)
+    (command,) = rig.wake()
+    assert (command["cmd"], command["params"]) == ("unsubscribe", {"sids": [5]})
+    for sid in range(10, 5000):
+        rig.session.receive(sid, 1)
+    (command,) = rig.wake()
+    assert len(command["params"]["sids"]) == 1000, "as many as are remembered"
 
 
 def test_unknown_markets_are_left_out_and_the_others_subscribed() -> None:
@@ -203,15 +228,19 @@ def test_unknown_markets_are_left_out_and_the_others_subscribed() -> None:
 def test_an_unknown_market_that_the_error_does_not_name_is_found() -> None:
     names = [f"M-{n}" for n in range(20)]
     rig = Rig(*names)
-    commands, known = rig.opened(), set()
+    commands, refused = rig.opened(), 0
     while commands:
         command = commands.pop(0)
         if "M-13" in tickers(command):
+            refused += 1
             commands += rig.error(11, id=command["id"])
+        elif command["cmd"] == "subscribe":
+            rig.grant(7, command["id"])
+            commands += rig.sent()
         else:
-            rig.grant(100 + command["id"], command["id"])
-            known |= set(tickers(command))
-    assert known == set(names) - {"M-13"}
+            commands += rig.added(command)
+    assert refused <= 6
+    assert rig.session.subscriptions[7].tickers == set(names) - {"M-13"}
     assert rig.session.unknown_tickers == ["M-13"]
 
 
@@ -246,21 +275,31 @@ def test_terminal_errors_end_the_subscription_and_start_another(code: int) -> No
     assert tickers(command) == ["A", "B"]
 
 
-def test_too_many_markets_for_a_subscription_go_on_more_of_them_and_then_on_other_connections() -> None:
-    names = [f"M-{n}" for n in range(10)]
-    rig = Rig(*names, subscriptions=3)
-    commands, placed = rig.opened(), []
+@pytest.mark.parametrize("limit", [1, 2, 3, 9, 400, 999, 1000, 1199])
+def test_too_many_markets_for_a_subscription_go_to_other_connections(limit: int) -> None:
+    names = [f"M-{n}" for n in range(1200)]
+    rig = Rig(*names)
+    commands, refused, sent = rig.opened(), 0, 0
     while commands:
         command = commands.pop(0)
-        if len(tickers(command)) > 3:
+        sent += 1
+        carried = rig.session.subscriptions[7].counted if rig.session.subscriptions else len(tickers(command))
+        if carried > limit:
+            refused += 1
             commands += rig.error(26, id=command["id"])
+        elif command["cmd"] == "subscribe":
+            rig.grant(7, command["id"])
+            commands += rig.sent()
         else:
-            rig.grant(100 + command["id"], command["id"])
-            placed.append(tickers(command))
-    assert len(placed) == 3
-    assert all(len(part) <= 3 for part in placed)
-    assert sorted([ticker for part in [*placed, rig.session.overflow] for ticker in part]) == names
+            commands += rig.added(command)
+        while not commands and rig.session.wake_ns < NEVER and rig.now < 20 * NS:
+            commands += rig.wake()
+    assert refused <= 5
+    assert sent < 40
+    assert rig.session.subscriptions[7].tickers == set(names[:limit])
+    assert sorted(rig.session.overflow) == sorted(names[limit:])
     assert rig.session.fatal is None
+    assert rig.session.size.room(rig.now) == limit
 
 
 def test_asked_too_often_waits_and_never_gives_the_subscription_up() -> None:
@@ -278,36 +317,55 @@ def test_asked_too_often_waits_and_never_gives_the_subscription_up() -> None:
 
 
 def test_markets_come_and_go() -> None:
-    rig = opened("A", "B", markets_per_subscription=3)
+    rig = opened("A", "B")
     rig.session.add(["C", "A"])
     (command,) = rig.sent()
     assert (command["params"]["action"], tickers(command)) == ("add_markets", ["C"])
-    assert not rig.session.carries(7, "C"), "not before the exchange says so"
+    assert not rig.session.exact(7, "C")
     rig.session.on_ok(wire.Ok(command["id"], 7, 3))
     assert rig.session.carries(7, "C")
-    assert not rig.session.exact(7, "C")
+    assert not rig.session.exact(7, "C"), "its snapshot has not come"
     rig.session.repaired(7, "C")
-    rig.session.add(["D"])
-    (command,) = rig.sent()
-    assert command["cmd"] == "subscribe", "no room left"
-    rig.session.remove(["A", "D", "X"])
-    assert rig.asked() == [("delete_markets", "A")]
+    rig.session.remove(["A", "X"])
+    (deleted,) = rig.sent()
+    assert (deleted["params"]["action"], tickers(deleted)) == ("delete_markets", ["A"])
     assert rig.session.lost == [Loss("A", 7, 3)]
-    rig.session.on_subscribed(wire.Subscribed(command["id"], wire.ChannelSid(CHANNEL, 8)))
-    assert rig.sent()[0]["params"] == {"sids": [8]}, "nobody wants it any more"
-    assert list(rig.session.tickers) == ["B", "C"]
-    rig.session.remove(["B", "C"])
+    assert not rig.session.carries(7, "A")
+    rig.session.add(["A"])
+    assert rig.sent() == [], "not before it is out"
+    rig.session.on_ok(wire.Ok(deleted["id"], 7, 4))
+    assert rig.asked() == [("add_markets", "A")]
+    rig.session.remove(["A", "B", "C"])
     assert rig.sent()[0]["params"] == {"sids": [7]}
     assert rig.session.subscriptions == {}
+
+
+def test_what_nobody_wants_any_more_when_it_is_granted_is_let_go() -> None:
+    rig = Rig("A", "B")
+    (command,) = rig.opened()
+    rig.session.remove(["A"])
+    rig.grant(7, command["id"])
+    assert rig.asked() == [("delete_markets", "A")]
+    assert rig.session.subscriptions[7].tickers == {"B"}
+    rig = Rig("A")
+    (command,) = rig.opened()
+    rig.session.remove(["A"])
+    rig.grant(7, command["id"], exact=False)
+    (ended,) = rig.sent()
+    assert ended["params"] == {"sids": [7]}
+    rig.session.add(["B"])
+    assert rig.sent() == [], "a subscribe would be merged into what is about to end"
+    rig.session.on_unsubscribed(wire.Unsubscribed(7, ended["id"], 2))
+    (command,) = rig.sent()
+    assert (command["cmd"], tickers(command)) == ("subscribe", ["B"])
 
 
 def test_added_markets_that_are_refused_go_elsewhere_or_are_unknown() -> None:
     rig = opened("A", "B")
     rig.session.add(["C"])
     (command,) = rig.sent()
-    (again,) = rig.error(26, id=command["id"], sid=7, seq=3)
-    assert again["cmd"] == "subscribe"
-    assert tickers(again) == ["C"]
+    assert rig.error(26, id=command["id"], sid=7, seq=3) == []
+    assert rig.session.overflow == ["C"]
     assert not rig.session.carries(7, "C")
     rig = opened("A", "B")
     rig.session.add(["NOPE", "D"])
@@ -327,21 +385,22 @@ def test_an_added_market_that_the_error_does_not_name_is_found_and_the_others_re
         if "NOPE" in tickers(command):
             commands += rig.error(11, id=command["id"])
         else:
-            rig.grant(100 + command["id"], command["id"])
+            commands += rig.added(command)
     assert rig.session.unknown_tickers == ["NOPE"]
-    assert all(any(rig.session.exact(sid, name) for sid in rig.session.subscriptions) for name in names)
+    assert all(rig.session.exact(7, name) for name in names)
 
 
 @pytest.mark.parametrize("answer", [1, 10, 18, 27, None])
-def test_an_added_market_is_not_exact_before_it_is_carried(answer: int | None) -> None:
-    """Refused for now, or unanswered: it is asked for again, and a snapshot alone proves nothing."""
+def test_an_added_market_is_asked_for_until_it_is_carried(answer: int | None) -> None:
+    """Refused for now, or unanswered. What was added without an answer may be carried already, and then gets
+    no snapshot: it is asked for."""
     rig = opened("A")
     rig.session.add(["B"])
     (command,) = rig.sent()
     for _ in range(5):
         if answer is not None:
             assert rig.error(answer, id=command["id"]) == []
-        assert not rig.session.carries(7, "B")
+            assert not rig.session.carries(7, "B")
         commands: list[dict[str, Any]] = []
         while not any(c["params"].get("action") == "add_markets" for c in commands):
             commands += rig.wake()
@@ -350,7 +409,77 @@ def test_an_added_market_is_not_exact_before_it_is_carried(answer: int | None) -
         assert tickers(command) == ["B"]
     rig.session.on_ok(wire.Ok(command["id"], 7, 2))
     assert rig.session.carries(7, "B")
+    assert not rig.session.exact(7, "B")
+    assert rig.asked() == ([] if answer else [("get_snapshot", "B")])
     assert rig.session.unknown_tickers == []
+
+
+def test_a_snapshot_that_comes_before_its_ok_is_used() -> None:
+    rig = opened("A")
+    rig.session.add(["B", "C"])
+    (command,) = rig.sent()
+    assert rig.session.receive(7, 2) is Verdict.IN_ORDER
+    assert rig.session.carries(7, "B")
+    rig.session.repaired(7, "B")
+    assert rig.session.exact(7, "B")
+    rig.session.receive(7, 3)
+    rig.session.on_ok(wire.Ok(command["id"], 7, 3))
+    assert rig.session.exact(7, "B")
+    rig.session.receive(7, 4)
+    rig.session.repaired(7, "C")
+    assert rig.session.exact(7, "C")
+    rig.now += 60 * NS
+    rig.session.tick()
+    assert rig.sent() == []
+
+
+def test_snapshots_before_the_sid_is_named_are_asked_for_at_once() -> None:
+    rig = Rig("A", "B")
+    (command,) = rig.opened()
+    for seq in (1, 2, 3):
+        assert rig.session.receive(4, seq) is Verdict.FOREIGN
+    rig.session.on_subscribed(wire.Subscribed(command["id"], wire.ChannelSid(CHANNEL, 4)))
+    assert rig.asked() == [("get_snapshot", "A", "B")]
+    assert rig.session.receive(4, 4) is Verdict.IN_ORDER
+    assert rig.session.lost == []
+
+
+def test_an_ok_to_a_subscribe_names_the_sid_that_there_is() -> None:
+    """The first one was granted and nobody told us: the answer to the second is a merge into it."""
+    rig = Rig("A", "B")
+    (command,) = rig.opened()
+    rig.session.on_ok(wire.Ok(command["id"], 4, 17))
+    assert rig.session.carries(4, "A")
+    assert rig.asked() == [("get_snapshot", "A", "B")], "carried already: no snapshot would come"
+    assert rig.session.receive(4, 18) is Verdict.IN_ORDER
+
+
+def test_a_sid_that_is_granted_twice_is_the_same_subscription() -> None:
+    rig = opened("A", "B")
+    before = rig.session.subscriptions[7]
+    rig.session._late[40] = Command(Kind.SUBSCRIBE, 0, ["A", "C"], 0)
+    rig.session.add(["C"])
+    rig.sent()
+    rig.session.on_subscribed(wire.Subscribed(40, wire.ChannelSid(CHANNEL, 7)))
+    assert rig.session.subscriptions == {7: before}
+    assert not before.ended
+    assert rig.session.exact(7, "A")
+    assert rig.session.receive(7, 3) is Verdict.IN_ORDER
+
+
+@pytest.mark.parametrize("code", [10, 25])
+def test_a_terminal_error_in_answer_to_the_very_first_subscribe_is_tried_again(code: int) -> None:
+    rig = Rig("A")
+    commands, waits = rig.opened(), []
+    for _ in range(12):
+        (command,) = commands
+        assert rig.error(code, id=command["id"]) == []
+        assert rig.session.fatal is None
+        waits.append(rig.session.wake_ns - rig.now)
+        commands = rig.wake()
+    assert max(waits[6:]) > max(waits[:3]), "ever more slowly"
+    rig.grant(7, commands[0]["id"])
+    assert rig.session.exact(7, "A")
 
 
 def test_a_market_that_goes_and_comes_back_is_carried_once() -> None:
@@ -360,20 +489,34 @@ def test_a_market_that_goes_and_comes_back_is_carried_once() -> None:
     rig.session.add(["A"])
     assert rig.sent() == [], "the subscription on its way will bring it"
     rig.grant(1, first["id"])
-    assert [sid for sid in rig.session.subscriptions if rig.session.carries(sid, "A")] == [1]
+    assert rig.session.exact(1, "A")
     rig.session.lose(1, ["A"], 5)
     rig.session.remove(["A"])
     rig.session.add(["A"])
-    snapshot, delete, add = rig.sent()
-    assert [c["params"]["action"] for c in (snapshot, delete, add)] == [
-        "get_snapshot",
-        "delete_markets",
-        "add_markets",
-    ]
+    snapshot, delete = rig.sent()
+    assert [c["params"]["action"] for c in (snapshot, delete)] == ["get_snapshot", "delete_markets"]
     assert not rig.session.carries(1, "A"), "the answer to the old request must not count"
+    rig.session.on_ok(wire.Ok(delete["id"], 1, 9))
+    (add,) = rig.sent()
+    assert add["params"]["action"] == "add_markets"
     rig.session.remove(["A"])
-    rig.session.on_ok(wire.Ok(add["id"], 1, 9))
+    assert rig.sent() == []
+    rig.session.on_ok(wire.Ok(add["id"], 1, 10))
     assert rig.asked() == [("delete_markets", "A")]
+
+
+def test_an_added_market_that_went_and_came_back_before_the_answer_is_asked_for() -> None:
+    """Its snapshot may have come when nobody wanted it."""
+    rig = opened("A")
+    rig.session.add(["B"])
+    (add,) = rig.sent()
+    rig.session.remove(["B"])
+    rig.session.receive(7, 2)
+    assert not rig.session.carries(7, "B")
+    rig.session.add(["B"])
+    assert rig.sent() == [], "it is on its way"
+    rig.session.on_ok(wire.Ok(add["id"], 7, 3))
+    assert rig.asked() == [("get_snapshot", "B")]
 
 
 @pytest.mark.parametrize("code", sorted(wire.TERMINAL_ERRORS))
@@ -421,20 +564,51 @@ def test_a_sid_that_counts_anew_is_made_anew() -> None:
     assert rig.sent()[0]["cmd"] == "unsubscribe"
 
 
-def test_one_market_too_many_does_not_scatter_all_the_others() -> None:
-    rig = opened("A")
-    rig.session.add([f"M-{n}" for n in range(999)])
+def test_deletes_that_are_refused_are_sent_again_and_at_last_the_sid_is_made_anew() -> None:
+    rig = opened("A", "B", failures=2)
+    rig.session.remove(["A"])
     (command,) = rig.sent()
-    commands = rig.error(26, id=command["id"], sid=7, seq=2)
-    assert [len(tickers(command)) for command in commands] == [500, 499]
+    for _ in range(3):
+        assert rig.error(27, id=command["id"]) == []
+        commands = rig.wake()
+        while not commands:
+            commands = rig.wake()
+        (command,) = commands
+        assert (command["params"]["action"], tickers(command)) == ("delete_markets", ["A"])
+    (command,) = rig.error(1, id=command["id"])
+    assert command["params"] == {"sids": [7]}
+    rig.session.on_unsubscribed(wire.Unsubscribed(7, command["id"], 9))
+    (command,) = rig.wake()
+    assert (command["cmd"], tickers(command)) == ("subscribe", ["B"])
 
 
-def test_subscribes_are_not_sent_all_at_once() -> None:
-    rig = Rig(*(f"M-{n}" for n in range(40)), markets_per_subscription=1)
-    assert len(rig.opened()) == 10
-    assert len(rig.wake()) == 0, "none of them is answered"
-    rig.grant(1, 1)
-    assert len(rig.wake()) == 1
+def test_one_subscribe_and_then_portions_as_many_at_a_time_as_are_dealt_with() -> None:
+    names = [f"M-{n:05d}" for n in range(10_000)]
+    rig = Rig(*names)
+    size = rig.session.size
+    commands = rig.opened()
+    assert [c["cmd"] for c in commands] == ["subscribe"]
+    assert tickers(commands[0]) == names[:1000]
+    rig.grant(7, commands[0]["id"])
+    added: list[str] = []
+    (command,) = rig.sent()  # more than was ever granted is asked for one portion at a time
+    while True:
+        assert command["params"]["action"] == "add_markets"
+        assert len(tickers(command)) == 1000
+        added += tickers(command)
+        following = rig.added(command)
+        if not following:
+            break
+        (command,) = following
+    assert added == names[1000:]
+    assert rig.session.requests == 0
+    assert all(rig.session.exact(7, name) for name in names)
+    assert (size.granted, size.refused) == (10_000, None)
+    rig.session.closed()
+    (command,) = rig.opened()
+    rig.grant(7, command["id"], exact=False)
+    (command,) = rig.sent()  # known to be allowed: a second portion while the first one's snapshots come
+    assert tickers(command) == names[1000:2000]
 
 
 def test_wanted_authentication_closes_the_connection() -> None:

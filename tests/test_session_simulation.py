@@ -19,13 +19,12 @@ import pytest
 from kalshi_fast import wire
 from kalshi_fast.backoff import NS
 from kalshi_fast.session import CHANNEL, Session
-from kalshi_fast.subscription import Limits, Verdict
+from kalshi_fast.subscription import Kind, Limits, Verdict
 
 STEPS = 20_000
 SEEDS = [int(os.environ["KALSHI_FAST_SEED"])] if "KALSHI_FAST_SEED" in os.environ else list(range(300))
 LIMITS = Limits(
-    markets_per_subscription=5,
-    subscriptions=30,
+    markets_per_command=5,
     snapshots_per_command=3,
     command_interval_ns=NS // 10,
     command_burst=4,
@@ -43,15 +42,20 @@ class World:
         self.session = Session(
             [*list(self.truth)[1:], "NOPE"], clock=lambda: self.now, rng=self.rng, limits=LIMITS
         )
-        self.session.activity = self.truth.__getitem__
+        self.session.activity = lambda ticker: self.truth.get(ticker, 0)
         self.books: dict[tuple[int, str], int] = {}
         self.subscriptions: dict[int, tuple[set[str], int]] = {}  # the exchange's: markets, last number
         self.next_sid = 1
+        self.named = self.rng.choice(("named", "unnamed", "dead"))  # how a ticker that is none is answered
+        self.subscribes = 0
+        self.sent = 0  # commands
+        self.merged = 0
         self.wire: deque[Frame] = deque()
         self.commands: deque[bytes] = deque()
         self.faulty = True
         self.most_markets = 100
         self.throttled = False
+        self.broken = False  # every subscribe is refused, with 10 or 25
         self.up = False
         self.checked = 0
 
@@ -90,7 +94,15 @@ class World:
 
     def snapshots(self, sid: int, tickers: list[str]) -> None:
         for ticker in tickers:
-            self.send("snapshot", sid, ticker, self.truth[ticker])
+            self.send("snapshot", sid, ticker, self.truth.get(ticker, 0))
+
+    def granted(self, kind: str, sid: int, new: list[str], command_id: int) -> None:
+        """The reply, and the snapshots of the markets that are new: before it, behind it, around it."""
+        self.rng.shuffle(new)
+        before = self.rng.randrange(len(new) + 1) if self.faulty and self.rng.random() < 0.3 else 0
+        self.snapshots(sid, new[:before])
+        self.send(kind, sid, says=command_id, numbered=kind != "subscribed")
+        self.snapshots(sid, new[before:])
 
     def refuse(self, command: wire.Command, code: int, sid: int | None = None, unknown: str = "") -> None:
         body = wire.ErrorBody(code, "", market_ticker=unknown or None)
@@ -100,7 +112,11 @@ class World:
             self.send("error", says=(command.id, body), numbered=False)
 
     def obey(self) -> None:
+        """The next command; sometimes one that came behind it, so that answers are out of order."""
+        at = self.rng.randrange(min(len(self.commands), 3)) if self.rng.random() < 0.3 else 0
+        self.commands.rotate(-at)
         command = wire.decode_command(self.commands.popleft())
+        self.commands.rotate(at)
         params = command.params
         assert params is not None
         if command.cmd == "unsubscribe":
@@ -110,25 +126,39 @@ class World:
                     del self.subscriptions[sid]
             return
         tickers = params.market_tickers or []
-        assert 0 < len(tickers) <= LIMITS.markets_per_subscription
-        if "NOPE" in tickers:
-            named = "NOPE" if self.rng.random() < 0.5 else ""
-            self.refuse(command, 11, params.sid, named)
-        elif command.cmd == "subscribe":
-            if len(tickers) > self.most_markets:
-                self.refuse(command, 26)
-                return
-            sid = self.next_sid
-            self.next_sid += 1
-            self.subscriptions[sid] = (set(tickers), 0)
-            self.send("subscribed", sid, says=command.id, numbered=False)
-            self.snapshots(sid, tickers)
+        assert 0 < len(tickers) <= LIMITS.markets_per_command
+        if command.cmd == "subscribe":
+            self.subscribes += 1
+            self.subscribe(command, tickers)
         elif params.sid not in self.subscriptions:
             self.refuse(command, 7)
         elif self.throttled:
             self.refuse(command, 27, params.sid)
+        elif "NOPE" in tickers and self.named != "dead":
+            self.refuse(command, 11, params.sid, "NOPE" if self.named == "named" else "")
         else:
             self.update(command, params, params.sid, tickers)
+
+    def subscribe(self, command: wire.Command, tickers: list[str]) -> None:
+        """One sid a channel: a further subscribe is merged into it."""
+        (sid,) = self.subscriptions or (0,)
+        if "NOPE" in tickers and self.named != "dead":
+            self.refuse(command, 11, None, "NOPE" if self.named == "named" else "")
+        elif self.broken:
+            self.refuse(command, self.rng.choice((10, 25)))
+        elif len(self.subscriptions.get(sid, (set(), 0))[0].union(tickers)) > self.most_markets:
+            self.refuse(command, 26)
+        elif sid:
+            self.merged += 1
+            carried, _ = self.subscriptions[sid]
+            new = [ticker for ticker in tickers if ticker not in carried]
+            carried.update(new)
+            self.granted("ok", sid, new, command.id)
+        else:
+            sid = self.next_sid
+            self.next_sid += 1
+            self.subscriptions[sid] = (set(tickers), 0)
+            self.granted("subscribed", sid, list(tickers), command.id)
 
     def update(self, command: wire.Command, params: wire.Params, sid: int, tickers: list[str]) -> None:
         carried, _ = self.subscriptions[sid]
@@ -141,8 +171,7 @@ class World:
                 return
             new = [ticker for ticker in tickers if ticker not in carried]
             carried.update(tickers)
-            self.send("ok", sid, says=command.id)
-            self.snapshots(sid, new)
+            self.granted("ok", sid, new, command.id)
         else:
             carried.difference_update(tickers)
             self.send("ok", sid, says=command.id)
@@ -183,7 +212,14 @@ class World:
             assert not self.session.exact(loss.sid, loss.ticker)
         self.session.lost.clear()
         self.commands.extend(self.session.outbox)
+        self.sent += len(self.session.outbox)
         self.session.outbox.clear()
+        unanswered = [c for c in self.session._open.values() if c.kind is Kind.SUBSCRIBE and not c.answered]
+        assert len(unanswered) <= 1, "one subscribe on its way at a time"
+        assert len(self.session.subscriptions) <= 1, "one sid"
+        assert len(self.session._strays) <= 1000
+        for subscription in self.session.subscriptions.values():
+            assert not subscription.deleting.keys() & subscription.tickers, "out before in again"
 
     def connect(self) -> None:
         self.up = True
@@ -203,6 +239,13 @@ class World:
         self.now += self.rng.randrange(NS // 20)
         if self.up and self.session.wake_ns <= self.now:
             self.session.tick()
+            self.check_losses()
+        if self.up and self.session.overflow and (not self.faulty or self.rng.random() < 0.1):
+            # There is no other connection for them: they come back, as long as it takes.
+            overflow, self.session.overflow = self.session.overflow, []
+            for ticker in overflow:
+                self.session.tickers.pop(ticker, None)
+            self.session.add(overflow)
             self.check_losses()
 
     # --- the play ---------------------------------------------------------------------------------
@@ -225,7 +268,7 @@ class World:
             self.fault()
 
     def fault(self) -> None:
-        kind = self.rng.randrange(8)
+        kind = self.rng.randrange(9)
         sids = list(self.subscriptions)
         if kind == 0 and sids and self.rng.random() < 0.2:
             sid = self.rng.choice(sids)
@@ -245,6 +288,8 @@ class World:
         elif kind == 6 and sids:
             sid = self.rng.choice(sids)
             self.snapshots(sid, sorted(self.subscriptions[sid][0]))
+        elif kind == 8:
+            self.broken = self.rng.random() < 0.3
         elif kind == 7:
             self.now += self.rng.randrange(3 * NS)
         self.check_losses()
@@ -256,12 +301,13 @@ class World:
             for ticker in subscription.tickers
             if self.session.exact(sid, ticker)
         }
-        wanted = set(self.session.tickers) - set(self.session.overflow)
+        wanted = set(self.session.tickers)
         return (
-            not self.wire
+            not self.session.overflow
+            and not self.wire
             and not self.commands
             and exact.keys() >= wanted
-            and all(self.books[sid, ticker] == self.truth[ticker] for ticker, sid in exact.items())
+            and all(self.books[sid, t] == self.truth.get(t, 0) for t, sid in exact.items())
         )
 
 
@@ -269,7 +315,7 @@ def run(seed: int) -> int:
     world = World(seed)
     for _ in range(STEPS):
         world.step()
-    world.faulty, world.throttled, world.most_markets = False, False, 100
+    world.faulty, world.throttled, world.broken, world.most_markets = False, False, False, 100
     if world.up:
         for sid in list(world.subscriptions):
             world.send("delta", sid, "nobody's", 0)  # a number at the end shows what was lost before it
@@ -280,7 +326,8 @@ def run(seed: int) -> int:
     else:
         pytest.fail(f"seed {seed}: not all markets exact long after the last fault")
     assert world.session.unknown_tickers.count("NOPE") <= 1
-    assert "NOPE" not in world.session.tickers
+    assert ("NOPE" in world.session.tickers) == (world.named == "dead")
+    assert world.sent < STEPS, "commands are bounded"
     return world.checked
 
 

@@ -134,7 +134,7 @@ def test_frames_tell_the_true_books_and_every_frame_of_a_sid_has_its_number(tmp_
 
 def test_commands_get_the_replies_of_the_protocol(tmp_path: Path) -> None:
     async def run() -> None:
-        async with exchange(tmp_path, rate=1) as running:
+        async with exchange(tmp_path, rate=1, refuse_unknown=True) as running:
             client = await connect(tmp_path, running.url)
 
             async def code(command: dict[str, Any] | bytes) -> tuple[int, int | None]:

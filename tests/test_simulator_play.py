@@ -45,7 +45,7 @@ def truth(running: Exchange) -> dict[str, dict[str, dict[int, int]]]:
 def test_use_yes_price_tells_the_no_side_as_yes_prices(tmp_path: Path) -> None:
     async def run() -> None:
         storm = fault(0.3, "storm")
-        async with exchange(tmp_path, rate=2000, seconds=0.4, faults=[storm]) as running:
+        async with exchange(tmp_path, rate=2000, seconds=0.4, faults=[storm], old_sids=True) as running:
             client = await connect(tmp_path, running.url)
             client.send(subscribe(*TICKERS, use_yes_price=True))
             client.send({**subscribe(*TICKERS, use_yes_price=False, send_initial_snapshot=True), "id": 2})
@@ -75,14 +75,82 @@ def test_one_subscription_per_channel(tmp_path: Path) -> None:
             refused = await client.reply(update(2, "add_markets", TICKERS[0]))
             assert (refused["msg"]["code"], refused["sid"], refused["seq"]) == (13, 2, 1)
             more = await client.reply(subscribe(channels=["market_lifecycle_v2"]))
-            assert more["msg"] == {"channel": "market_lifecycle_v2", "sid": 3}, "needs no markets"
-            one_too_many = await client.reply(subscribe(TICKERS[0]))
+            assert (more["type"], more["sid"], more["seq"]) == ("ok", 2, 2), "the same sid once more"
+            third = await client.reply(subscribe(channels=["trade"]))
+            assert third["msg"] == {"channel": "trade", "sid": 3}, "needs no markets"
+            one_too_many = await client.reply(subscribe(TICKERS[0], channels=["ticker"]))
             assert (one_too_many["type"], one_too_many["msg"]["code"]) == ("error", 1)
             gone = await client.reply({"id": 3, "cmd": "unsubscribe", "params": {"sids": [2]}})
-            assert (gone["type"], gone["sid"], gone["seq"]) == ("unsubscribed", 2, 2)
-            assert (await client.reply(subscribe(TICKERS[0])))["type"] == "subscribed"
-            refused = await client.reply(subscribe(TICKERS[0], channels=["orderbook_delta", "gossip"]))
-            assert refused["msg"]["code"] == 8
+            assert (gone["type"], gone["sid"], gone["seq"]) == ("unsubscribed", 2, 3)
+            seen = len(client.frames)
+            client.send(subscribe(TICKERS[0], channels=["ticker", "gossip"]))
+            await client.until(lambda: len(client.frames) >= seen + 2)
+            granted, refused = (f for f in client.frames[seen:] if "id" in f)
+            assert granted["msg"] == {"channel": "ticker", "sid": 4}
+            assert refused["msg"]["code"] == 8, "the others are granted all the same"
+
+    asyncio.run(run())
+
+
+def test_a_further_subscribe_is_merged_as_recorded(tmp_path: Path) -> None:
+    """As in the recordings of August and September 2026: ``ok`` with a number and all tickers, in order, then
+    snapshots of the markets that are new; that of the ticker channel without a number."""
+
+    async def run() -> None:
+        async with exchange(tmp_path, rate=1) as running:
+            running.end_play()
+            client = await connect(tmp_path, running.url)
+            for command_id, tickers in enumerate((TICKERS[2:], TICKERS[:2], TICKERS), 1):
+                client.send({**subscribe(*tickers), "id": command_id})
+            await client.until(lambda: bool(client.frames) and client.frames[-1].get("id") == 3)
+            told = [(f["type"], f.get("id"), f.get("sid"), f.get("seq")) for f in client.frames]
+            assert told == [
+                ("subscribed", 1, None, None),
+                ("orderbook_snapshot", None, 1, 1),
+                ("ok", 2, 1, 2),
+                ("orderbook_snapshot", None, 1, 3),
+                ("orderbook_snapshot", None, 1, 4),
+                ("ok", 3, 1, 5),
+            ]
+            assert client.frames[2]["msg"] == {"market_tickers": TICKERS}
+            assert list(client.frames[2]) == ["type", "id", "sid", "seq", "msg"]
+            await client.reply({**subscribe(TICKERS[1], channels=["ticker"]), "id": 4})
+            merged = await client.reply({**subscribe(TICKERS[0], channels=["ticker"]), "id": 5})
+            assert merged == {"type": "ok", "id": 5, "sid": 2, "msg": {"market_tickers": TICKERS[:2]}}
+
+    asyncio.run(run())
+
+
+def test_a_ticker_that_is_none_gets_an_empty_snapshot(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with exchange(tmp_path, rate=1) as running:
+            running.end_play()
+            client = await connect(tmp_path, running.url)
+            client.send(subscribe("NOPE"))
+            await client.until(lambda: len(client.frames) == 2)
+            assert client.frames[1]["msg"] == {"market_ticker": "NOPE", "market_id": ""}
+
+    asyncio.run(run())
+
+
+def test_answers_out_of_order(tmp_path: Path) -> None:
+    """Each one in its place of the sequence, but not in that of the commands."""
+
+    async def run() -> None:
+        source = SyntheticMarkets(60, 1)
+        async with exchange(tmp_path, source, rate=1, out_of_order=True) as running:
+            running.end_play()
+            client = await connect(tmp_path, running.url)
+            for command_id, ticker in enumerate(source.books, 1):
+                client.send({**subscribe(ticker), "id": command_id})
+            await client.until(lambda: len(client.frames) == 120)
+            answers = [frame["id"] for frame in client.frames if "id" in frame]
+            assert sorted(answers) == list(range(1, 61))
+            assert answers != sorted(answers)
+            assert [f["type"] for f in client.frames].count("subscribed") == 1
+            numbers = [frame["seq"] for frame in client.frames if "seq" in frame]
+            assert numbers == list(range(1, 120))
+            assert rebuilt(client.frames) == truth(running)
 
     asyncio.run(run())
 
@@ -282,20 +350,15 @@ def test_our_own_recordings(tmp_path: Path) -> None:
 
 def test_times_of_our_own_recordings(tmp_path: Path) -> None:
     Ours().row("clear", "A").row("delta", "A", "yes", 100, 100).write(tmp_path / "part.parquet")
-    for old, expected in (
-        (False, ("2026-10-01T12:00:01.25Z", 1790856001250)),
-        (True, ("2026-10-01T12:00:01.250000Z", None)),
-    ):
-        source = RecordedMarkets(tmp_path, "current", old_frames=old)
-        times = []
-        while True:
-            at_s = source.next_at_s
-            change = source.step(0)
-            if change is None:
-                break
-            body = json.loads(change.body)
-            times.append((at_s, (body.get("ts"), body.get("ts_ms"))))
-        assert times == [(0.0, (None, None)), (1.0, expected)]
+    source = RecordedMarkets(tmp_path, "current")
+    times = []
+    while True:
+        at_s = source.next_at_s
+        change = source.step(0)
+        if change is None:
+            break
+        times.append((at_s, json.loads(change.body).get("ts")))
+    assert times == [(0.0, None), (1.0, "2026-10-01T12:00:01.250000Z")]
 
 
 def test_our_own_recordings_that_are_wrong(tmp_path: Path) -> None:

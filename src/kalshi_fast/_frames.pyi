@@ -14,8 +14,6 @@ class DeltaFrames:
         delta_e2: NDArray[np.int64],
         times: bytes,
         ends: NDArray[np.int64],
-        *,
-        newline: bool = True,
     ) -> None: ...
     def write(
         self,

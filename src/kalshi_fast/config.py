@@ -95,7 +95,7 @@ class Settings:
     journal_max_bytes: int = 4 << 30
     use_yes_price: bool = True
     subscription_markets: int = 1000
-    connection_markets: int = 5000
+    connection_markets: int = 10000
     hot_standby: bool = False
     ws_idle_ns: int = 10_000_000_000
     ws_backoff_ns: int = 500_000_000
@@ -590,14 +590,15 @@ SETTINGS: Final = (
         "subscription_markets",
         _integer(1, 100_000),
         "1000",
-        "most markets of one subscription",
+        "most markets that one command names: a subscription is filled in such portions;"
+        " trades and tickers are asked for by market up to so many",
     ),
     Setting(
         "CONNECTION_MARKETS",
         "connection_markets",
         _integer(1, 1_000_000),
-        "5000",
-        "most markets of one connection; more markets, more connections",
+        "10000",
+        "most markets of one connection; more markets, or a lower limit of the exchange, more connections",
     ),
     Setting(
         "HOT_STANDBY",

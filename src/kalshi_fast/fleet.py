@@ -1,8 +1,9 @@
 """The connections of one recording: which markets go on which, and all of them run together.
 
-A connection carries at most so many markets; what an exchange will not let one carry goes to another one.
-With a hot standby every connection has a twin with the same markets. Not here: what a connection does
-(``feed``), what is said on it (``session``), whose book the rows follow (``recorder``).
+A connection carries at most so many markets: as many as it is to have, or as the exchange allows, which is
+found out once for all of them (``size``). What finds no place on one goes to those that have room, then to
+as many more as it takes. With a hot standby every connection has a twin with the same markets. Not here: what
+a connection does (``feed``), what is said on it (``session``), whose book the rows follow (``recorder``).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from kalshi_fast.errors import SubscriptionError
 from kalshi_fast.feed import Feed
 from kalshi_fast.link import Link
 from kalshi_fast.session import Session
+from kalshi_fast.size import Size
 from kalshi_fast.subscription import Limits
 
 if TYPE_CHECKING:
@@ -57,6 +59,7 @@ class Fleet:
         self.open_ended = False
         self.patient = False
         self.feeds: list[Feed[Link]] = []
+        self.size = Size()
         self._homeless: dict[str, tuple[int, int]] = {}  # how often no room was found, and when to try again
         self._pairs: list[list[Feed[Link]]] = []  # a feed, and with a hot standby its twin
         self.unknown_tickers: list[str] = []
@@ -164,9 +167,10 @@ class Fleet:
             tickers, session.overflow = session.overflow, []
             for ticker in tickers:
                 session.tickers.pop(ticker, None)
+            filled = len(session.tickers) >= self._room()
             for ticker in tickers:
-                # At once while connections fill up; ever later when one took nothing at all.
-                times = 0 if session.tickers else self._homeless.get(ticker, (0, 0))[0] + 1
+                # At once while connections fill up; ever later when one that has room took it not.
+                times = 0 if filled else self._homeless.get(ticker, (0, 0))[0] + 1
                 self._homeless[ticker] = (times, now_ns + (_PLACE_AGAIN.bound_ns(times) if times else 0))
         if self._stopped:
             return
@@ -197,17 +201,30 @@ class Fleet:
         """Records these markets too, from now on."""
         carried = self.tickers
         new = [ticker for ticker in dict.fromkeys(tickers) if ticker not in carried]
-        room = self._settings.connection_markets
         self.forgive(new)
+        if new:
+            self._place_or_wait(new)
+
+    def _room(self) -> int:
+        """So many markets at most are for one connection."""
+        room = self.size.room(time.monotonic_ns())
+        most = self._settings.connection_markets
+        return most if room is None else max(min(room, most), 1)
+
+    def _fill(self, tickers: list[str]) -> list[str]:
+        """Gives these markets to connections that have room; those that are left."""
+        room, left = self._room(), tickers
         for pair in self._pairs:
+            if not left:
+                break
             if len(pair) < self._copies or any(feed.ending for feed in pair):
                 continue
             free = room - max(len(feed.link.session.tickers) for feed in pair)
-            for feed in pair:
-                feed.link.add(new[: max(free, 0)])
-            new = new[max(free, 0) :]
-        if new:
-            self._place_or_wait(new)
+            if free > 0:
+                for feed in pair:
+                    feed.link.add(left[:free])
+                left = left[free:]
+        return left
 
     def remove(self, tickers: Iterable[str]) -> None:
         """Ends the recording of these markets."""
@@ -228,7 +245,7 @@ class Fleet:
     def _place_or_wait(self, tickers: list[str]) -> None:
         """What finds no place now is tried again, ever later; it is said when that begins."""
         try:
-            self._place(tickers)
+            self._place(self._fill(tickers))
         except SubscriptionError as error:
             carried, now_ns = self.tickers, time.monotonic_ns()
             for ticker in tickers:
@@ -245,7 +262,7 @@ class Fleet:
         """New connections for these markets. Only the very first one shows that the configuration is right;
         the others are patient from the start."""
         wanted = list(tickers)
-        room = self._settings.connection_markets
+        room = self._room()
         for start in range(0, len(wanted), room):
             if len(self.feeds) + self._copies > MAX_CONNECTIONS:
                 raise SubscriptionError(
@@ -266,8 +283,9 @@ class Fleet:
             tickers,
             clock=time.monotonic_ns,
             rng=self._rng,
-            limits=Limits(markets_per_subscription=settings.subscription_markets),
+            limits=Limits(markets_per_command=settings.subscription_markets),
             use_yes_price=settings.use_yes_price,
+            size=self.size,
         )
         return Feed(
             settings.ws_url,

@@ -23,7 +23,7 @@ from kalshi_fast.receiver import Receiver
 from kalshi_fast.recorder import Recorder
 from kalshi_fast.ring import Ring
 from kalshi_fast.session import CHANNEL, Session
-from kalshi_fast.subscription import Limits
+from kalshi_fast.subscription import Subscription
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -51,8 +51,7 @@ class Rig:
         self.pool = BatchPool(self.ring, self.books.tickers, self.books.ids, self._taken)
         self.recorder = Recorder(self.books, self.pool, self.pool.deliver, seal_rows=BATCH_ROWS)
         rng = random.Random(1)  # noqa: S311
-        limits = Limits(markets_per_subscription=-(-N_MARKETS // sids))
-        self.session = Session(tickers, clock=time.monotonic_ns, rng=rng, limits=limits)
+        self.session = Session(tickers, clock=time.monotonic_ns, rng=rng)
         self.sids = sids
         self.link = Link(self.recorder, self.session)
         self.receiver = Receiver(self.link, self.pool)
@@ -67,8 +66,14 @@ class Rig:
         """Connected, subscribed, and these frames are dealt with: snapshots, then deltas."""
         now_ns = time.time_ns()
         self.link.on_connected(1, now_ns)
-        for sid in range(1, self.sids + 1):
-            self.session.on_subscribed(wire.Subscribed(sid, wire.ChannelSid(CHANNEL, sid)))
+        markets, portion = list(self.session.tickers), -(-N_MARKETS // self.sids)
+        if self.sids == 1:
+            self.session.on_subscribed(wire.Subscribed(1, wire.ChannelSid(CHANNEL, 1)))
+        else:  # as no exchange has it: a session has one
+            for sid in range(1, self.sids + 1):
+                carried = markets[(sid - 1) * portion : sid * portion]
+                self.session.subscriptions[sid] = one = Subscription(sid, set(carried), time.monotonic_ns())
+                one.waiting.update(dict.fromkeys(carried, 0))
         self.session.outbox.clear()
         for frame in frames[:N_MARKETS]:
             self.link.feed(frame, now_ns)

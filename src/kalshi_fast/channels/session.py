@@ -1,14 +1,16 @@
 """The subscriptions of one connection to the channels beside the order book, sans I/O: replies, sequence
 numbers and a clock in; commands and interruptions out.
 
-One subscription a channel. ``trade`` and ``ticker`` are asked for by market while the markets are few, else
-for all of them: what nobody wants is then left out here (``streams``). The life-cycle channels take no
-markets. What ends is made anew, ever more slowly; a channel that the exchange does not know, on the next
-connection. The rules, after Kalshi's AsyncAPI document 2.0.0, are
-those of ``session``; ``ticker`` has no sequence. Commands wait in ``outbox``; ``interrupted`` are the
-channels of which something was missed and ``granted`` those that are carried (again), each until it is taken
-note of. ``tick`` is to be called from ``wake_ns`` on. Not here: order books (``session``), what the frames
-say (``link``).
+A connection has one sid a channel, as recordings of production of 2026 show: the first subscribe is
+answered by ``subscribed``, a further one is merged into the same sid and answered by ``ok`` (that of
+``ticker`` has no number, for ``ticker`` has no sequence). So there is one subscribe a channel, and no other
+one before the sid that was has ended. ``trade`` and ``ticker`` are asked for by market while the markets are
+few, else for all of them: what nobody wants is then left out here (``streams``). The life-cycle channels take
+no markets. What ends is made anew, ever more slowly; a channel that the exchange does not know, on the next
+connection. The rules of sequences are those of ``session``. Commands wait in ``outbox``; ``interrupted`` are
+the channels of which something was missed and ``granted`` those that are carried (again), each until it is
+taken note of. ``tick`` is to be called from ``wake_ns`` on. Not here: order books (``session``), what the
+frames say (``link``).
 """
 
 from __future__ import annotations
@@ -39,12 +41,15 @@ REPLY_NS: Final = 5 * NS
 _REPEATS: Final = 100  # so many known numbers in a row, and none that is due: the sid counts anew
 _HEALTHY_NS: Final = 60 * NS
 _REFUSALS: Final = 5  # so many failures in a row, and a channel counts as refused
+_BY_MARKET_REFUSED: Final = (11, 14, 26)  # one that is not known, none that is, too many
+_LATE: Final = 100
 
 
 @dataclass(slots=True)
 class _Channel:
     """``sid`` None: not carried. ``asked``: id of the subscribe that is on its way. ``markets``: whose the
-    subscription is, None: of all. ``update``: id of the last change of them, until it is answered."""
+    subscription is, None: of all. ``update``: id of the last change of them, until it is answered.
+    ``ending``: the sid that is to end before the channel is subscribed again."""
 
     name: str
     sid: int | None = None
@@ -59,6 +64,8 @@ class _Channel:
     markets: set[str] | None = None
     adding: set[str] = field(default_factory=set)  # with the last change
     whole: bool = False  # by market it was refused: for all markets from then on
+    ending: int | None = None
+    ending_ns: int = NEVER
 
 
 class ChannelSession:
@@ -90,6 +97,7 @@ class ChannelSession:
         self._next_id = 1
         self._channels: list[_Channel] = []
         self._by_sid: dict[int, _Channel] = {}
+        self._late: dict[int, str] = {}  # subscribes that were given up, and their channel
 
     # --- the connection ---------------------------------------------------------------------------
 
@@ -99,6 +107,7 @@ class ChannelSession:
         self.outbox.clear()
         self._next_id = 1
         self._by_sid.clear()
+        self._late.clear()
         self._channels = [_Channel(name) for name in self.channels]
         self.tick()
 
@@ -136,7 +145,7 @@ class ChannelSession:
         """Everything of this market comes on this channel: the exchange has said so."""
         for channel in self._channels:
             if channel.name == name and channel.sid is not None:
-                unanswered = channel.update and ticker in channel.adding
+                unanswered = channel.asked or (channel.update and ticker in channel.adding)
                 return channel.markets is None or (ticker in channel.markets and not unanswered)
         return False
 
@@ -151,7 +160,7 @@ class ChannelSession:
         if seq < channel.next_seq:
             channel.repeats += 1
             if channel.repeats >= _REPEATS:
-                self._unsubscribe(sid)
+                self._unsubscribe(channel)
                 self._end(channel)
             return Verdict.REPEATED
         self.missing = (channel.next_seq, seq - 1)
@@ -183,17 +192,35 @@ class ChannelSession:
     # --- replies ----------------------------------------------------------------------------------
 
     def on_subscribed(self, reply: wire.Subscribed) -> None:
-        channel = next((c for c in self._channels if reply.id and c.asked == reply.id), None)
-        if channel is None or channel.name != reply.msg.channel:
-            self._unsubscribe(reply.msg.sid)  # an answer that was given up, come late
-            return
-        channel.sid, channel.next_seq, channel.repeats = reply.msg.sid, 1, 0
-        channel.asked, channel.deadline_ns, channel.granted_ns = 0, NEVER, self._clock()
-        self._by_sid[reply.msg.sid] = channel
+        channel = self._answered(reply.id, reply.msg.channel)
+        if channel is not None:
+            self._carried(channel, reply.msg.sid, 1)
+        self.tick()
+
+    def _answered(self, command_id: int, name: str | None) -> _Channel | None:
+        """The channel whose subscribe is answered, late or not; ``name``: as the answer has it."""
+        late = self._late.pop(command_id, None)
+        for channel in self._channels:
+            mine = bool(command_id) and channel.asked == command_id
+            if mine:
+                channel.asked, channel.deadline_ns = 0, NEVER
+            if (mine or late == channel.name) and name in (None, channel.name):
+                return channel
+        return None
+
+    def _carried(self, channel: _Channel, sid: int, next_seq: int) -> None:
+        """The exchange carries the channel by this sid."""
+        if channel.sid == sid:
+            return  # the same subscription, granted or added to once more
+        if channel.sid is not None:  # it has one sid a channel: the last it has named
+            self._end(channel, at_once=True)
+        channel.sid, channel.next_seq, channel.repeats = sid, next_seq, 0
+        channel.granted_ns = self._clock()
+        channel.ending = None
+        self._by_sid[sid] = channel
         if channel.name in self.unknown:
             self.unknown.remove(channel.name)
         self.granted.append(channel.name)
-        self.tick()
 
     def grant(self, name: str, sid: int, seq: int) -> None:
         """This subscription carries the channel from this number on, asked for or not: frames played again
@@ -209,6 +236,9 @@ class ChannelSession:
         self._by_sid[sid] = channel
 
     def on_ok(self, reply: wire.Ok) -> None:
+        """A change is made; in answer to a subscribe: the channel had a sid, and this is added to it."""
+        if reply.sid is not None and (carried := self._answered(reply.id, None)) is not None:
+            self._carried(carried, reply.sid, (reply.seq or 0) + 1)
         for channel in self._channels:
             if reply.id and channel.update == reply.id:
                 channel.update, channel.deadline_ns = 0, NEVER
@@ -218,6 +248,10 @@ class ChannelSession:
         channel = self._by_sid.get(reply.sid)
         if channel is not None:
             self._end(channel)
+        for waiting in self._channels:
+            if waiting.ending == reply.sid:
+                waiting.ending = None
+        self.tick()
 
     def on_error(self, error: wire.Error) -> None:
         code = error.msg.code
@@ -227,6 +261,7 @@ class ChannelSession:
         elif scoped is not None and code in wire.TERMINAL_ERRORS:
             self._end(scoped)
         elif error.id:
+            self._late.pop(error.id, None)
             for channel in list(self._channels):
                 if channel.asked == error.id:
                     self._refused(channel, code)
@@ -240,8 +275,8 @@ class ChannelSession:
             if channel.name not in self.unknown:
                 self.unknown.append(channel.name)
             self._channels.remove(channel)
-        elif channel.markets is not None and not channel.whole:
-            channel.whole = True  # one that is not known, or too many: then all
+        elif channel.markets is not None and not channel.whole and code in _BY_MARKET_REFUSED:
+            channel.whole = True
         else:
             self._later(channel)
 
@@ -249,7 +284,7 @@ class ChannelSession:
         """Which markets it carries is not known any more: a subscription to all of them takes its place."""
         assert channel.sid is not None  # noqa: S101 - only a carried one is changed
         channel.whole = True
-        self._unsubscribe(channel.sid)
+        self._unsubscribe(channel)
         self._end(channel, at_once=True)
 
     def _end(self, channel: _Channel, *, at_once: bool = False) -> None:
@@ -282,15 +317,20 @@ class ChannelSession:
                 if channel.update:
                     self._change_failed(channel)
                 else:
+                    if len(self._late) < _LATE:
+                        self._late[channel.asked] = channel.name
                     channel.asked, channel.deadline_ns = 0, NEVER
                     self._later(channel)
+            if channel.ending is not None and channel.ending_ns <= now:
+                channel.ending = None  # if it lives on after all, the subscribe is merged into it
             if channel.sid is None and not channel.asked:
-                if channel.due_ns <= now:
+                due_ns = channel.due_ns if channel.ending is None else channel.ending_ns
+                if due_ns <= now:
                     self._subscribe(channel, now)
                 else:
-                    self.wake_ns = min(self.wake_ns, channel.due_ns)
-            elif channel.sid is not None and channel.markets is not None and not channel.update:
-                self._follow(channel, channel.sid, now)
+                    self.wake_ns = min(self.wake_ns, due_ns)
+            elif channel.markets is not None and not channel.update and not channel.asked:
+                self._follow(channel, now)
             self.wake_ns = min(self.wake_ns, channel.deadline_ns)
 
     def _subscribe(self, channel: _Channel, now: int) -> None:
@@ -307,25 +347,28 @@ class ChannelSession:
         channel.asked = self._command("subscribe", params)
         channel.deadline_ns = now + REPLY_NS
 
-    def _follow(self, channel: _Channel, sid: int, now: int) -> None:
+    def _follow(self, channel: _Channel, now: int) -> None:
         """Its markets become those that are wanted: first those that come, then those that go."""
         assert channel.markets is not None  # noqa: S101 - asked by the caller
+        assert channel.sid is not None  # noqa: S101 - asked by the caller
         gone, new = channel.markets - self.tickers.keys(), self.tickers.keys() - channel.markets
         if not gone and not new:
             return
         if not self.tickers or len(self.tickers) > self._most_markets:
             self._change_failed(channel)
-            self._subscribe(channel, now)
+            self.wake_ns = min(self.wake_ns, channel.ending_ns)
             return
         action, tickers = ("add_markets", new) if new else ("delete_markets", gone)
         channel.markets = channel.markets | new if new else channel.markets - gone
         channel.adding = new
-        params = wire.Params(sid=sid, market_tickers=sorted(tickers), action=action)
+        params = wire.Params(sid=channel.sid, market_tickers=sorted(tickers), action=action)
         channel.update = self._command("update_subscription", params)
         channel.deadline_ns = now + REPLY_NS
 
-    def _unsubscribe(self, sid: int) -> None:
-        self._command("unsubscribe", wire.Params(sids=[sid]))
+    def _unsubscribe(self, channel: _Channel) -> None:
+        assert channel.sid is not None  # noqa: S101 - only a carried one is ended
+        self._command("unsubscribe", wire.Params(sids=[channel.sid]))
+        channel.ending, channel.ending_ns = channel.sid, self._clock() + REPLY_NS
 
     def _command(self, cmd: str, params: wire.Params) -> int:
         command_id = self._next_id

@@ -38,7 +38,8 @@ class Checkpoints:
 
     def write(self, subscriptions: Iterable[Subscription], books: Mapping[str, TrueBook]) -> None:
         for subscription in subscriptions:
-            told = {ticker: books[ticker].as_lists() for ticker in sorted(subscription.tickers)}
+            carried = sorted(subscription.tickers & books.keys())  # the others are no markets
+            told = {ticker: books[ticker].as_lists() for ticker in carried}
             line = {"sid": subscription.sid, "seq": subscription.seq, "books": told}
             self._file.write(self._encoder.encode(line) + b"\n")
         self._file.flush()

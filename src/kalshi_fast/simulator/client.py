@@ -16,7 +16,7 @@ import picows
 
 from kalshi_fast.simulator import replies
 from kalshi_fast.simulator.commands import Commands
-from kalshi_fast.simulator.frames import snapshot_body
+from kalshi_fast.simulator.frames import nobodys_body, snapshot_body
 from kalshi_fast.simulator.link import TEXT, Link
 from kalshi_fast.simulator.source import SNAPSHOT, Change
 from kalshi_fast.simulator.subscription import Subscription, error_body
@@ -114,7 +114,7 @@ class Client(picows.WSListener):
             if self.link.idle:
                 self.link = None
         elif self.transport is not None:
-            self.transport.send(TEXT, payload + self._exchange.frame_end)
+            self.transport.send(TEXT, payload)
             self._exchange.stats.frames_sent += 1
 
     def faulty(self) -> Link:
@@ -126,12 +126,10 @@ class Client(picows.WSListener):
         return self.link
 
     def _write(self, kind: picows.WSMsgType, payload: bytes) -> None:
-        if self.transport is None:
-            return
-        if kind == TEXT:
-            payload += self._exchange.frame_end
-            self._exchange.stats.frames_sent += 1
-        self.transport.send(kind, payload)
+        if self.transport is not None:
+            self.transport.send(kind, payload)
+            if kind == TEXT:
+                self._exchange.stats.frames_sent += 1
 
     # --- numbered frames --------------------------------------------------------------------------
 
@@ -159,7 +157,11 @@ class Client(picows.WSListener):
     def snapshots(self, subscription: Subscription, tickers: Iterable[str], command_id: int = 0) -> None:
         source = self._exchange.source
         for ticker in tickers:
-            body = snapshot_body(source.books[ticker], source.form, yes_scale=subscription.yes_scale)
+            book = source.books.get(ticker)
+            if book is None:
+                body = nobodys_body(ticker)
+            else:
+                body = snapshot_body(book, source.form, yes_scale=subscription.yes_scale)
             self.book_frame(subscription, Change(ticker, SNAPSHOT, body), command_id=command_id)
 
     def announcement(self, subscription: Subscription, said: Announcement) -> None:

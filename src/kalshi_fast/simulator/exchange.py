@@ -57,9 +57,10 @@ class Exchange:
     ``rate`` is frames per second; ``speed`` plays a recording in its own time, so many times as fast; with
     neither, frames are played as fast as the clients take them. ``seconds`` ends a play that has no end.
     ``drop_every`` leaves out each n-th frame while its number is used up. With ``checkpoint_every_s`` the
-    truth goes to a file in ``directory``. Moments of faults and checkpoints are told in seconds of the
-    play; with a rate these are frames, so that a play is the same each time. ``old_frames``: see ``frames``.
-    Raises SimulatorError.
+    truth goes to a file in ``directory``. ``market_limit``: of one subscription. ``out_of_order``: of
+    answers. ``refuse_unknown`` and ``old_sids``: see ``commands``. Moments of faults and checkpoints are told
+    in seconds of the play; with a rate these are frames, so that a play is the same each time. Raises
+    SimulatorError.
     """
 
     def __init__(
@@ -80,19 +81,25 @@ class Exchange:
         checkpoint_every_s: float | None = None,
         directory: Path | None = None,
         max_subscriptions: int | None = None,
+        market_limit: int | None = None,
+        out_of_order: bool = False,
+        refuse_unknown: bool = False,
+        old_sids: bool = False,
         unique_sids: bool = False,
         scale: ScaleRule = "asked",
         life_every_s: float | None = None,
         life_lead_s: float | None = None,
-        old_frames: bool = False,
     ) -> None:
         self.source = source
-        self.frame_end: Final = b"" if old_frames or source.form == "legacy" else b"\n"  # of every text frame
         self.seed = seed
         self.stats = Stats()
         self.conditions = Conditions()
         self.dialect = Dialect(Random(f"{seed} dialect"))  # noqa: S311 - a simulation
         self.max_subscriptions = max_subscriptions
+        self.market_limit = market_limit
+        self.refuse_unknown = refuse_unknown
+        self.old_sids = old_sids
+        self.conditions.out_of_order = self.out_of_order = out_of_order
         self.clients: set[Client] = set()
         self.paused: set[Client] = set()
         self.subscribed = asyncio.Event()

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 CLEAN_S: Final = 3.0  # chaos leaves the end of a play alone, so that a client can recover
 # Only silence tells a client of a hung link, and on some event loops of a reset that came together with data:
 # it needs time before the clean end.
-SILENT_KINDS: Final = ("hang", "reset", "refuse")
+SILENT_KINDS: Final = ("hang", "reset", "refuse", "cut_merge", "refuse_subscribe")
 SILENCE_NEEDS_S: Final = 6.0
 _GAPS_S: Final = (0.25, 0.75)  # between two faults of chaos
 _MAX_S: Final = 3600.0
@@ -107,12 +107,16 @@ CONNECTION_KINDS: Final[dict[str, dict[str, _Argument]]] = {
     "close": {"code": _OneOf((1000, 1001, 1008, 1011, 1012, 1013), 1001)},
     "refuse": {"s": _Seconds(1.0, 0.8), "status": _OneOf((429, 500, 503), 503)},
     "expire": {"s": _Seconds(1.0, 0.8)},
+    # All connections end, and the subscribes that follow are refused for the moment, the very first too.
+    "refuse_subscribe": {"n": _Whole(1, 1000, 1, 3), "code": _OneOf((10, 25), 10)},
+    "cut_merge": {"s": _Seconds(2.0, 2.0)},  # one connection ends, and the next merge goes half
 }
 PROTOCOL_KINDS: Final[dict[str, dict[str, _Argument]]] = {
     "terminal": {"code": _OneOf((10, 25), 25)},
     "limit_markets": {"n": _Whole(1, 100_000, 1, 20), "s": _Seconds(2.0, 2.0)},
     "limit_rate": {"s": _Seconds(1.0, 1.0)},
     "storm": {},
+    "out_of_order": {"s": _Seconds(2.0, 2.0)},  # of the answers to commands
 }
 MARKET_KINDS: Final[dict[str, dict[str, _Argument]]] = {"grid": {}, "empty": {}, "huge": {}}
 DIALECT_KINDS: Final[dict[str, dict[str, _Argument]]] = {

@@ -1,14 +1,8 @@
-"""The true book of a market and the JSON bodies of its frames, in the current and the legacy form.
-
-Frames are as production sends them (recordings of 2026): a newline behind the last brace, and the time of a
-delta in ``ts`` to the microsecond and in ``ts_ms``. ``old_frames`` anywhere in the simulator means those of
-earlier versions, for clients that know only these: no newline, and whole seconds in ``ts`` beside ``ts_ms``.
-"""
+"""The true book of a market and the JSON bodies of its frames, in the current and the legacy form."""
 
 from __future__ import annotations
 
-import time
-from functools import lru_cache
+import json
 from typing import Final, Literal, TypeAlias
 
 Form: TypeAlias = Literal["current", "legacy"]
@@ -48,27 +42,14 @@ class TrueBook:
         return {name: sorted(levels.items()) for name, levels in zip(SIDES, self.sides, strict=True)}
 
 
-def times(ts_us: int) -> bytes:
-    """The JSON of a delta's times, with a leading comma: the fraction without its trailing zeros, ``ts_ms``
-    cut off."""
-    second, us = divmod(ts_us, 1_000_000)
-    fraction = b"." + (b"%06d" % us).rstrip(b"0") if us else b""
-    return b',"ts":"%b%bZ","ts_ms":%d' % (_second(second), fraction, ts_us // 1000)
-
-
-def old_times(ts_us: int) -> bytes:
-    """The same as earlier versions sent it."""
-    return b',"ts":"%bZ","ts_ms":%d' % (_second(ts_us // 1_000_000), ts_us // 1000)
-
-
-@lru_cache(64)
-def _second(second: int) -> bytes:
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second)).encode()
-
-
 def _head(book: TrueBook) -> bytes:
     market_id = b',"market_id":"%b"' % book.market_id.encode() if book.market_id else b""
     return b'{"market_ticker":"%b"%b' % (book.ticker.encode(), market_id)
+
+
+def nobodys_body(ticker: str) -> bytes:
+    """The ``msg`` of the snapshot of a ticker that the exchange does not know (as on the demo exchange)."""
+    return b'{"market_ticker":%b,"market_id":""}' % json.dumps(ticker).encode()
 
 
 def delta_head(book: TrueBook) -> bytes:

@@ -7,7 +7,6 @@ until the moment of the script's last fault; only faults that did happen are cou
 from __future__ import annotations
 
 import random
-import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,7 +14,6 @@ import picows
 
 from kalshi_fast.simulator import announcements, grids
 from kalshi_fast.simulator.faults import DIALECT_KINDS, FRAME_KINDS, REST_KINDS, Fault
-from kalshi_fast.simulator.frames import times
 from kalshi_fast.simulator.source import delta
 from kalshi_fast.simulator.subscription import BOOKS, LIFECYCLE, Subscription
 
@@ -191,6 +189,36 @@ class Injector:
         self._during("limit_rate", args["s"], set_to, value=True)
         return True
 
+    def _out_of_order(self, rng: random.Random, args: dict[str, Any]) -> bool:
+        def set_to(out_of_order: bool | None) -> None:
+            always = self._exchange.out_of_order
+            self._exchange.conditions.out_of_order = always or bool(out_of_order)
+
+        self._during("out_of_order", args["s"], set_to, value=True)
+        return True
+
+    def _refuse_subscribe(self, rng: random.Random, args: dict[str, Any]) -> bool:
+        clients = self._clients()
+        if not clients:
+            return False
+        self._exchange.conditions.subscribe_refusals.extend([args["code"]] * args["n"])
+        for client in clients:
+            client.close()
+        return True
+
+    def _cut_merge(self, rng: random.Random, args: dict[str, Any]) -> bool:
+        """What reconnects subscribes its first markets and adds the others: a merge."""
+        client = self._any_client(rng)
+        if client is None:
+            return False
+
+        def set_to(armed: bool | None) -> None:
+            self._exchange.conditions.cut_merge = bool(armed)
+
+        self._during("cut_merge", args["s"], set_to, value=True)
+        client.close()
+        return True
+
     def _storm(self, rng: random.Random, args: dict[str, Any]) -> bool:
         found = self._subscriptions()
         for client, subscription in found:
@@ -247,8 +275,7 @@ class Injector:
     def _change(self, book: TrueBook, side: int, price_e4: int, delta_e2: int) -> None:
         book.altered = True
         form = self._exchange.source.form
-        told = times(time.time_ns() // 1000) if self._exchange.frame_end else b""
-        self._exchange.publish(delta(book, side, price_e4, delta_e2, told, form))
+        self._exchange.publish(delta(book, side, price_e4, delta_e2, b"", form))
 
     # --- dialects ---------------------------------------------------------------------------------
 

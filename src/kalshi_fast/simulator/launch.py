@@ -70,9 +70,12 @@ async def launch(options: argparse.Namespace) -> Launched:
         checkpoint_every_s=options.checkpoints,
         directory=options.dir,
         unique_sids=options.unique_sids,
+        market_limit=options.market_limit or None,
+        out_of_order=options.out_of_order,
+        refuse_unknown=options.refuse_unknown,
+        old_sids=options.old_sids,
         scale=options.scale,
         life_every_s=options.life,
-        old_frames=options.frames == "old",
     )
     await exchange.start()
     frames = len(source) if isinstance(source, RecordedMarkets) else None
@@ -81,8 +84,8 @@ async def launch(options: argparse.Namespace) -> Launched:
 
 def _source(options: argparse.Namespace) -> RecordedMarkets | SyntheticMarkets:
     if options.recording is not None:
-        return RecordedMarkets(options.recording, options.form, old_frames=options.frames == "old")
-    return SyntheticMarkets(options.markets, options.seed, old_frames=options.frames == "old")
+        return RecordedMarkets(options.recording, options.form)
+    return SyntheticMarkets(options.markets, options.seed)
 
 
 def _faults(options: argparse.Namespace) -> list[Fault]:

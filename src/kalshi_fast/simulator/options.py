@@ -24,12 +24,6 @@ def add_options(parser: argparse.ArgumentParser, synthetic_rate: int = 0) -> Non
         "--form", choices=("current", "legacy"), default="current", help="wire form of a recording"
     )
     parser.add_argument(
-        "--frames",
-        choices=("real", "old"),
-        default="real",
-        help="real: as production, with a newline and microseconds in ts; old: for clients that know neither",
-    )
-    parser.add_argument(
         "--speed",
         type=_not_negative,
         default=0.0,
@@ -53,6 +47,22 @@ def add_options(parser: argparse.ArgumentParser, synthetic_rate: int = 0) -> Non
         choices=("asked", "yes", "no"),
         default="asked",
         help="of no-side prices: as use_yes_price asks, or always the yes or the no scale (asked)",
+    )
+    parser.add_argument(
+        "--market-limit", type=natural, metavar="N", help="most markets of one subscription (no limit)"
+    )
+    parser.add_argument(
+        "--out-of-order", action="store_true", help="answers to commands come in another order than these"
+    )
+    parser.add_argument(
+        "--refuse-unknown",
+        action="store_true",
+        help="error 11 for unknown tickers, where the exchange sends empty snapshots",
+    )
+    parser.add_argument(
+        "--old-sids",
+        action="store_true",
+        help="a sid for every subscribe, where the exchange has one for each channel of a connection",
     )
     parser.add_argument(
         "--heartbeat", type=_positive, default=10.0, metavar="SECONDS", help="between two pings (10)"

@@ -22,6 +22,8 @@ class Stats:
     announcements: dict[str, int] = field(default_factory=dict)  # by what they say
     fills_sent: int = 0
     rest_requests: int = 0
+    commands: dict[str, int] = field(default_factory=dict)  # by what they command
+    commands_refused: dict[str, int] = field(default_factory=dict)  # by the error's code
     faults: dict[str, int] = field(default_factory=dict)  # kind → how often it did happen
 
 
@@ -32,4 +34,7 @@ class Conditions:
     refusal: tuple[int, str, str] | None = None  # of every upgrade: HTTP status, code, message
     market_limit: int | None = None
     rate_limited: bool = False
+    out_of_order: bool = False  # commands are obeyed, and so answered, in another order than they came
+    cut_merge: bool = False  # the next merge goes half, and then nothing more is heard of its connection
+    subscribe_refusals: deque[int] = field(default_factory=deque)  # the errors of the next subscribes
     rest_faults: deque[tuple[str, int]] = field(default_factory=deque)  # of the next requests by REST

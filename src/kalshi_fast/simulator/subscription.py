@@ -55,6 +55,7 @@ class Subscription:
     silent_acks: bool = False
     yes_scale: bool = False
     whole: bool = False  # of all markets
+    quotes: bool = False  # of the ticker channel: what the markets stand at comes at once
 
     @property
     def numbered(self) -> bool:
