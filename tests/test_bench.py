@@ -161,7 +161,9 @@ def test_frames_on_the_wire_get_their_time(frames: list[bytes]) -> None:
     assert timed == on_the_wire(payload)
     before, after = orjson.loads(frames[-1]), orjson.loads(payload)
     assert rfc3339_us(after["msg"]["ts"]) == ts_us
-    assert "ts_ms" not in after["msg"]
+    assert after["msg"]["ts_ms"] == ts_us // 1000
+    assert payload.endswith(b"}}\n")
+    assert frames[-1].endswith(b"}}\n")
     for message in (before, after):
         message["msg"].pop("ts")
         message["msg"].pop("ts_ms", None)

@@ -20,6 +20,7 @@ from kalshi_fast._book import SIDES
 from kalshi_fast._decode import price_e4, qty_e2, rfc3339_us
 from kalshi_fast.bench.workload import on_the_wire
 from kalshi_fast.books import Books
+from kalshi_fast.errors import FrameError
 from kalshi_fast.pool import LocalPool
 from kalshi_fast.recorder import Recorder
 from kalshi_fast.subscription import Subscription
@@ -157,7 +158,7 @@ def test_the_usual_frame_goes_the_fast_way() -> None:
     payloads = [
         usual(3),
         usual(4, side="no", price="0.4000", change="-0.50"),
-        usual(5, times=""),
+        usual(5, times=',"ts":"yesterday","ts_ms":1795000050500'),
         usual(6, times=',"ts":"2026-11-25T01:02:03.456789Z"'),
         usual(7, times=',"ts_ms":1795000050500'),
         usual(8, ticker=TICKERS[1]),
@@ -165,6 +166,7 @@ def test_the_usual_frame_goes_the_fast_way() -> None:
     assert [rig.link.path.take(payload, rig.now) for payload in payloads] == [1] * 6
     assert rig.link.path.take(usual(8), rig.now) == 0, "a number that was"
     assert rig.link.path.take(usual(10), rig.now) == 0, "a gap"
+    assert rig.link.path.take(usual(9, times=""), rig.now) == 0, "no time: that is counted"
     same(payloads)
 
 
@@ -273,6 +275,18 @@ def test_spoilt_streams_are_the_same_on_both_ways(seed: int, seal_rows: int, yes
     same(payloads, seal_rows=seal_rows, yes_price=yes_price)
 
 
+def told_us(ts: str | None, ts_ms: int | None, otherwise: int) -> int:
+    """``ts`` where ``ts_ms`` says the same or is not there, else ``ts_ms``."""
+    if ts is None:
+        return otherwise if ts_ms is None else ts_ms * 1000
+    try:
+        ts_us = rfc3339_us(ts)
+    except FrameError:
+        assert ts_ms is not None, "a time that is no time"
+        return ts_ms * 1000
+    return ts_us if ts_ms is None or ts_us // 1000 == ts_ms else ts_ms * 1000
+
+
 class Again(Rig):
     """Every frame finds exact books and its own number expected: nothing that came before can keep it from
     being taken. One that is taken must be what msgspec and the long way's own functions read."""
@@ -300,9 +314,7 @@ class Again(Rig):
         assert body.price_dollars is not None, payload
         assert body.delta_fp is not None, payload
         side, price, change = SIDES.index(body.side), price_e4(body.price_dollars), qty_e2(body.delta_fp)
-        ts_us = body.ts_ms * 1000 if body.ts_ms is not None else self.now // 1000
-        if body.ts_ms is None and body.ts is not None:
-            ts_us = rfc3339_us(body.ts)
+        ts_us = told_us(body.ts, body.ts_ms, self.now // 1000)
         columns = self.recorder._batch.events
         row = {name: array[columns.n - 1] for name, array in columns.arrays.items()}
         names = ("sid", "seq", "side", "price_e4", "qty_e2", "ts_us")

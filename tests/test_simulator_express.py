@@ -43,8 +43,8 @@ deltas = st.tuples(
 )
 
 
-@given(st.lists(deltas, max_size=20), st.data())
-def test_frames_are_those_that_go_out_one_by_one(rows: list[Any], data: st.DataObject) -> None:
+@given(st.lists(deltas, max_size=20), st.booleans(), st.data())
+def test_frames_are_those_that_go_out_one_by_one(rows: list[Any], newline: bool, data: st.DataObject) -> None:
     books = [TrueBook("A", ID), TrueBook("KX-LONG" * 18, ""), TrueBook("B", "")]
     slots = data.draw(st.lists(st.integers(-1, 1), min_size=3, max_size=3))
     sids, seqs = [1, 4_000_000_000], [0, 999]
@@ -58,9 +58,10 @@ def test_frames_are_those_that_go_out_one_by_one(rows: list[Any], data: st.DataO
         np.array(change, np.int64),
         b"".join(times),
         np.cumsum([len(text) for text in times]).astype(np.int64),
+        newline=newline,
     )
     first = data.draw(st.integers(0, len(rows)))
-    expected, numbers = [], list(seqs)
+    expected, numbers, end = [], list(seqs), b"\n" if newline else b""
     for m, s, p, q, t in rows[first:]:
         slot = slots[m]
         if slot < 0:
@@ -69,7 +70,8 @@ def test_frames_are_those_that_go_out_one_by_one(rows: list[Any], data: st.DataO
         told = 10_000 - p if scales[slot] and s == 1 else p
         body = delta_body(books[m], s, told, q, t)
         expected.append(
-            b'{"type":"orderbook_delta","sid":%d,"seq":%d,"msg":%b}' % (sids[slot], numbers[slot], body)
+            b'{"type":"orderbook_delta","sid":%d,"seq":%d,"msg":%b}%b'
+            % (sids[slot], numbers[slot], body, end)
         )
     used = np.array(seqs, np.int64)
     sent, count = frames.write(

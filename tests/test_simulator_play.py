@@ -350,15 +350,20 @@ def test_our_own_recordings(tmp_path: Path) -> None:
 
 def test_times_of_our_own_recordings(tmp_path: Path) -> None:
     Ours().row("clear", "A").row("delta", "A", "yes", 100, 100).write(tmp_path / "part.parquet")
-    source = RecordedMarkets(tmp_path, "current")
-    times = []
-    while True:
-        at_s = source.next_at_s
-        change = source.step(0)
-        if change is None:
-            break
-        times.append((at_s, json.loads(change.body).get("ts")))
-    assert times == [(0.0, None), (1.0, "2026-10-01T12:00:01.250000Z")]
+    for old, expected in (
+        (False, ("2026-10-01T12:00:01.25Z", 1790856001250)),
+        (True, ("2026-10-01T12:00:01.250000Z", None)),
+    ):
+        source = RecordedMarkets(tmp_path, "current", old_frames=old)
+        times = []
+        while True:
+            at_s = source.next_at_s
+            change = source.step(0)
+            if change is None:
+                break
+            body = json.loads(change.body)
+            times.append((at_s, (body.get("ts"), body.get("ts_ms"))))
+        assert times == [(0.0, (None, None)), (1.0, expected)]
 
 
 def test_our_own_recordings_that_are_wrong(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ needed, and a frame is done in less time than memory takes to answer.
 All of it is a guess, of which nothing is believed: a frame's bytes are looked at when it is dealt with.
 """
 
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 
 from kalshi_fast._book cimport CACHE_LINE, Levels
 from kalshi_fast._state cimport Hot
@@ -13,9 +13,17 @@ from kalshi_fast._state cimport Hot
 cdef extern from "_scan.h" nogil:
     uint64_t scan_hash(const char* text, const char* end_of_text) noexcept
     bint scan_same(const char* one, const char* other, Py_ssize_t length) noexcept
-    const char* scan_price(const char* at, int64_t* price_e4) noexcept
+    uint64_t scan_load8(const char* at) noexcept
+    int scan_price(uint64_t word) noexcept
     const char* scan_quote(const char* at, const char* end) noexcept
     unsigned scan_tagged(const uint32_t* entries, uint32_t tag, int bits) noexcept
+    struct scan_times:
+        int form
+        int to_letter
+        int64_t second_us
+        Py_ssize_t length
+        char* text
+    int scan_side_ahead(const scan_times* times, const char* end) noexcept
 
 cdef extern from *:
     """
@@ -58,9 +66,12 @@ cdef struct Table:
     Hot** books
 
 cdef struct Coming:
+    # 32 bytes: a frame's place in the ring is a shift.
     Hot* state  # of the book that the frame seems to be for, NULL: of none
     const char* names  # where its ticker begins, if it is a delta
-    const char* end
+    int32_t length  # from there to the frame's end
+    int price  # what the text of the price means
+    uint64_t price_text  # the eight bytes that seem to be its price; 0: not known
 
 cdef struct Ahead:
     # They are numbered, and stand at their number modulo AHEAD. The next one is ``first``, those before ``found`` are
@@ -104,18 +115,23 @@ cdef inline Hot* find(const Table* table, const char* start, const char* end, bi
         slot = (slot + ROW) & table.mask
 
 
-cdef inline void _fetch_level(const Coming* coming, Py_ssize_t times_length, const char* limit) noexcept nogil:
+cdef inline void _fetch_level(Coming* coming, const scan_times* times, const char* limit) noexcept nogil:
     """The level that the frame seems to change."""
     cdef const Levels* book = coming.state.levels
-    cdef const char* at = coming.names + coming.state.key_length
-    cdef const char* side = coming.end - times_length - 7
-    cdef int64_t price
-    cdef int slot
-    if limit - at < FROM_PRICE or side < at or side >= limit or scan_price(at, &price) == NULL:
+    cdef Py_ssize_t to_price = coming.state.key_length
+    cdef const char* end = coming.names + coming.length
+    cdef int slot, side
+    if end > limit or coming.length - to_price < FROM_PRICE + times.to_letter:
         return
-    slot = book.slot_of[price]
-    fetch_to_write(&book.qty[side[0] == c'o'][slot])
-    fetch_to_write(&book.bits[side[0] == c'o'][slot >> 6])
+    coming.price_text = scan_load8(coming.names + to_price)
+    coming.price = scan_price(coming.price_text)
+    if coming.price < 0:
+        coming.price_text = 0
+        return
+    side = scan_side_ahead(times, end)
+    slot = book.slot_of[coming.price]
+    fetch_to_write(&book.qty[side][slot])
+    fetch_to_write(&book.bits[side][slot >> 6])
 
 
 cdef inline const char* _names_of(const char* frame) noexcept nogil:
@@ -131,25 +147,27 @@ cdef inline const char* _names_of(const char* frame) noexcept nogil:
 
 
 cdef inline void look_ahead(
-    Ahead* ahead, const Table* table, Py_ssize_t to_names, Py_ssize_t times_length, const char* end, const char* limit
+    Ahead* ahead, const Table* table, Py_ssize_t to_names, const scan_times* times, const char* end, const char* limit
 ) noexcept nogil:
     """What the frames up to ``limit`` need that follow the one which ends here is fetched: first what is known of their
     market, a few frames later the book, and again some later the level.
 
-    ``to_names`` is how much stands before a market's names in the frame before, ``times_length`` as in ``DeltaPath``.
+    ``to_names`` is how much stands before a market's names in the frame before, ``times`` how its times are written.
     """
     cdef Coming* coming
     cdef unsigned found = ahead.found, room = ahead.first + AHEAD - found, i
     cdef unsigned up_to_book, up_to_level
     if room < AHEAD:
-        end = ahead.frames[(found - 1) % AHEAD].end
+        coming = &ahead.frames[(found - 1) % AHEAD]
+        end = coming.names + coming.length
     while room > 0 and limit - end >= _AHEAD_BYTES:
         coming = &ahead.frames[found % AHEAD]
         coming.names = end + 4 + to_names
         if (coming.names - 1)[0] != c'"' or (coming.names - 2)[0] != c':':
             coming.names = _names_of(end + 4)
         end += 4 + (<unsigned char>end[2] << 8 | <unsigned char>end[3])
-        coming.end = end
+        coming.length = <int32_t>(end - coming.names)
+        coming.price_text = 0
         coming.state = find(table, coming.names, limit, False)
         if coming.state != NULL:
             prefetch(coming.state)
@@ -168,7 +186,7 @@ cdef inline void look_ahead(
     for i in range(ahead.levelled, up_to_level):
         coming = &ahead.frames[i % AHEAD]
         if coming.state != NULL:
-            _fetch_level(coming, times_length, limit)
+            _fetch_level(coming, times, limit)
     ahead.booked, ahead.levelled = up_to_book, up_to_level
 
 
@@ -177,8 +195,8 @@ cdef inline void forget_ahead(Ahead* ahead) noexcept nogil:
     ahead.first = ahead.booked = ahead.levelled = ahead.found
 
 
-cdef inline Hot* guessed(Ahead* ahead, const char* names) noexcept nogil:
-    """The book that the next frame seems to be for, whose market's names begin here; NULL: no idea."""
+cdef inline const Coming* guessed(Ahead* ahead, const char* names) noexcept nogil:
+    """What was found of the next frame, whose market's names begin here; NULL: no idea."""
     cdef const Coming* coming = &ahead.frames[ahead.first % AHEAD]
     if ahead.found == ahead.first:
         return NULL
@@ -186,4 +204,4 @@ cdef inline Hot* guessed(Ahead* ahead, const char* names) noexcept nogil:
         forget_ahead(ahead)
         return NULL
     ahead.first += 1
-    return coming.state
+    return coming

@@ -56,7 +56,8 @@ cdef extern from *:
 cdef int DELTA = _DELTA
 
 cdef enum:
-    TIME_FROM_END = 30  # 2026-11-25T12:00:00.123456Z"}}: how a delta with no ts_ms ends
+    TIME_FROM_END = 53  # 2026-11-25T12:00:00.123456Z","ts_ms":1795608000123}} and a newline: how a paced delta ends
+    TIME_LENGTH = 27
 
 
 cdef class FloorListener(WSListener):
@@ -320,7 +321,7 @@ cdef class LagFloor(FloorListener):
     cpdef on_ws_frame(self, WSTransport transport, WSFrame frame):
         cdef const char* end = frame.payload_ptr + frame.payload_size
         if self.frames >= self.warm and frame.msg_type == WSMsgType.TEXT and frame.payload_size > TIME_FROM_END:
-            self.lags.since(parse_rfc3339_us(end - TIME_FROM_END, TIME_FROM_END - 3))
+            self.lags.since(parse_rfc3339_us(end - TIME_FROM_END, TIME_LENGTH))
             if frame.last_in_buffer:
                 self.lags.stamp()
         FloorListener.on_ws_frame(self, transport, frame)
@@ -336,7 +337,8 @@ cdef extern from "sys/socket.h" nogil:
 
 cdef enum:
     SECOND_CHARS = 26  # ,"ts":"2026-11-25T12:00:00
-    TIME_CHARS = 37  # the same and .123456Z"}}
+    TIME_CHARS = 60  # the same and .123456Z","ts_ms":1795608000123}} and a newline
+    LAST_MS_DIGIT = 56
     MAX_HEAD = 1000
     MAX_GROUP = 64
     SHORTEST_SLEEP_NS = 2000
@@ -368,17 +370,22 @@ cdef class Second:
         cdef int64_t second = ts_us // 1_000_000
         cdef time_t seconds = second
         cdef tm parts
-        cdef int64_t micros = ts_us % 1_000_000
+        cdef int64_t micros = ts_us % 1_000_000, millis = ts_us // 1000
         cdef int place = SECOND_CHARS + 6
         if second != self.second:
             gmtime_r(&seconds, &parts)
             strftime(self.text, sizeof(self.text), b',"ts":"%Y-%m-%dT%H:%M:%S', &parts)
             self.second = second
         memcpy(at, self.text, SECOND_CHARS)
-        memcpy(at + SECOND_CHARS, b'.000000Z"}}', TIME_CHARS - SECOND_CHARS)
+        memcpy(at + SECOND_CHARS, b'.000000Z","ts_ms":0000000000000}}\n', TIME_CHARS - SECOND_CHARS)
         while micros > 0:
             at[place] = <char>(c'0' + micros % 10)
             micros //= 10
+            place -= 1
+        place = LAST_MS_DIGIT
+        while millis > 0:
+            at[place] = <char>(c'0' + millis % 10)
+            millis //= 10
             place -= 1
 
 

@@ -14,6 +14,8 @@ class DeltaFrames:
         delta_e2: NDArray[np.int64],
         times: bytes,
         ends: NDArray[np.int64],
+        *,
+        newline: bool = True,
     ) -> None: ...
     def write(
         self,

@@ -44,10 +44,12 @@ cdef inline char* _number(char* at, uint64_t value) noexcept nogil:
 
 
 cdef class DeltaFrames:
-    """``DeltaFrames(heads, market_ix, side, price_e4, delta_e2, times, ends)``: deltas in the order of the play.
+    """``DeltaFrames(heads, market_ix, side, price_e4, delta_e2, times, ends, newline=True)``: deltas in the order of
+    the play.
 
     ``heads``: by market the beginning of a message's JSON, up to its market's names. ``times``: the JSON of all
-    times one behind the other, with leading commas; ``ends``: where the one of each delta ends.
+    times one behind the other, with leading commas; ``ends``: where the one of each delta ends. ``newline``: each frame
+    has one behind its last brace.
     """
 
     cdef list heads
@@ -57,6 +59,7 @@ cdef class DeltaFrames:
     cdef const int64_t[::1] delta_e2
     cdef const int64_t[::1] ends
     cdef bytes times
+    cdef bint newline
     cdef Py_ssize_t longest  # head and times together
     cdef readonly Py_ssize_t n
 
@@ -69,6 +72,8 @@ cdef class DeltaFrames:
         const int64_t[::1] delta_e2 not None,
         bytes times not None,
         const int64_t[::1] ends not None,
+        *,
+        bint newline=True,
     ):
         cdef Py_ssize_t i, length
         cdef int64_t last = 0
@@ -89,7 +94,7 @@ cdef class DeltaFrames:
         if self.longest + MOST_BYTES > LONG_FRAME:
             raise FieldError("times", self.longest, f"frames of less than {LONG_FRAME} bytes")
         self.market_ix, self.side, self.price_e4, self.delta_e2 = market_ix, side, price_e4, delta_e2
-        self.times, self.ends = times, ends
+        self.times, self.ends, self.newline = times, ends, newline
 
     def write(
         self,
@@ -175,7 +180,8 @@ cdef class DeltaFrames:
         at = _text(at + 1, times + times_begin, self.ends[i] - times_begin)
         at[0] = c'}'
         at[1] = c'}'
-        at += 2
+        at[2] = c'\n'
+        at += 2 + self.newline
         length = at - payload
         start[0] = <char>0x81  # a whole text message
         if length < 126:

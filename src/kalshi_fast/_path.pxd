@@ -3,7 +3,7 @@
 cimport cython
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
-from kalshi_fast._ahead cimport MAX_HEAD, Ahead, Table
+from kalshi_fast._ahead cimport MAX_HEAD, Ahead, Table, scan_times
 from kalshi_fast._columns cimport EventColumns, EventRows, LevelColumns, LevelRows, StagedRows
 from kalshi_fast._state cimport BookState, Sequence
 
@@ -13,7 +13,6 @@ cdef enum Taken:
     TAKEN_AND_FULL = 2
 
 cdef enum:
-    MAX_TIMES = 96
     HEADS = 64  # of so many subscriptions the next frame is known
 
 cdef struct Head:
@@ -39,10 +38,7 @@ cdef class DeltaPath:
     cdef Head* head
     cdef Head heads[HEADS]
     cdef list subscriptions_of_heads
-    # The times of the frame before, from the comma to the last digit but three of ts_ms; and what time those digits are.
-    cdef char times[MAX_TIMES]
-    cdef Py_ssize_t times_length
-    cdef int64_t second_us
+    cdef scan_times times  # how those of the frame before were written
     cdef EventColumns event_columns  # owners of the rows
     cdef LevelColumns level_columns
     cdef EventRows* events
@@ -65,6 +61,8 @@ cdef class DeltaPath:
     cdef Head* _head_of(self, const char* text, const char* end) noexcept
     cdef bint _learn(self, Head* head, uint32_t sid) noexcept
     cdef _forget_heads(self)
-    cdef int64_t _times(self, const char* at, const char* end, int64_t ingest_ns) noexcept nogil
-    cdef void _keep_times(self, const char* times, Py_ssize_t length, int64_t ts_us) noexcept nogil
+    cdef int64_t _times(self, const char* at, const char* end, const char* behind) noexcept nogil
+    cdef void _keep_times(
+        self, const char* at, const char* end, const char* behind, int64_t ts_us, int64_t ts_ms
+    ) noexcept nogil
     cdef _insert(self, uint32_t number)

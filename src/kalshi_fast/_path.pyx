@@ -13,11 +13,14 @@ from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcmp, memcpy, memset
 
 from kalshi_fast._ahead cimport (
-    FROM_PRICE, NUMBER_BITS, ROW, SEQ_DIGITS, TO_NAMES, TO_SID, Table, find, forget_ahead, guessed, look_ahead, tag_of,
+    FROM_PRICE, NUMBER_BITS, ROW, SEQ_DIGITS, TO_NAMES, TO_SID, Coming, Table, find, forget_ahead, guessed, look_ahead,
+    scan_times, tag_of,
 )
 from kalshi_fast._book cimport Levels, put
 from kalshi_fast._columns cimport EventColumns, LevelColumns, MOST_STAGED, StagedRows, append_staged
-from kalshi_fast._decode cimport BAD, PRICE_MAX_E4, QTY_LIMIT_E2, parse_price_e4, parse_qty_e2, parse_rfc3339_us
+from kalshi_fast._decode cimport (
+    BAD, PRICE_MAX_E4, QTY_LIMIT_E2, joined_us, parse_price_e4, parse_qty_e2, parse_rfc3339_us,
+)
 from kalshi_fast._state cimport BookState, Hot, Sequence
 
 from kalshi_fast._columns import DELTA as _DELTA
@@ -26,12 +29,17 @@ from kalshi_fast.errors import FieldError
 cdef extern from "_scan.h" nogil:
     uint64_t scan_hash(const char* text, const char* end_of_text) noexcept
     bint scan_same(const char* one, const char* other, Py_ssize_t length) noexcept
-    const char* scan_price(const char* at, int64_t* price_e4) noexcept
+    uint64_t scan_load8(const char* at) noexcept
+    int scan_price(uint64_t word) noexcept
     const char* scan_size(const char* at, int64_t* qty_e2) noexcept
     int scan_side(const char* at) noexcept
     const char* scan_plain_text(const char* at, const char* end) noexcept
     int scan_last_three(const char* end) noexcept
     bint scan_last_ms(const char* at, const char* end, uint64_t* value) noexcept
+    enum:
+        SCAN_NO_TIMES, SCAN_FRACTION, SCAN_THREE_DIGITS, SCAN_SECOND, SCAN_MOST_TIMES
+    int64_t scan_fraction(const scan_times* times, const char* at, const char* end) noexcept
+    void scan_times_last(scan_times* times, const char* end, int behind_fraction) noexcept
 
 cdef int DELTA = _DELTA
 
@@ -45,6 +53,11 @@ cdef enum:
     _SHORTEST = 128  # more than is read before the length of the market's key is known
     _FROM_QUOTE = 26  # as FROM_PRICE, from the quote behind the price on
     _TO_SIDE = 13
+    # Behind the fraction of a second: `Z"}}`, or `Z","ts_ms":1786085204403}}`.
+    _BEHIND_TS = 4
+    _BEHIND_TS_WITH_MS = 26
+    _DIGITS = 6  # of a fraction, as a rule
+    _TO_LETTER = 2  # from the times back to the last letter of the side
 
 
 cdef void expect_seq(Head* head, uint64_t seq) noexcept nogil:
@@ -89,6 +102,18 @@ cdef inline const char* _expect(
     return at + length
 
 
+cdef inline int64_t _times_as_before(const scan_times* times, const char* at, const char* end) noexcept nogil:
+    """The time of a frame whose end begins here; negative when it is of another second than that of the frame before, or
+    written in another way."""
+    cdef int ms
+    if times.form == SCAN_FRACTION:
+        return scan_fraction(times, at, end)
+    if times.form == SCAN_NO_TIMES or end - at != times.length + 5 or not scan_same(at, times.text, times.length):
+        return -1
+    ms = scan_last_three(end)
+    return -1 if ms < 0 else times.second_us + 1000 * ms
+
+
 cdef class DeltaPath:
     """``DeltaPath(subscriptions)``: the live dict of a session, by sid. Books come with ``add``.
 
@@ -100,6 +125,7 @@ cdef class DeltaPath:
         self.subscriptions = subscriptions
         self.no_on_yes_scale = no_on_yes_scale
         self.head = &self.heads[0]
+        self.times.to_letter = _TO_LETTER
         self._forget_heads()
         self.names = []
         self.states = []
@@ -281,11 +307,33 @@ cdef class DeltaPath:
         expect_seq(head, subscription.next_seq)
         return True
 
-    cdef void _keep_times(self, const char* times, Py_ssize_t length, int64_t ts_us) noexcept nogil:
-        """The next frame may well have the same second."""
-        self.second_us = ts_us // 1_000_000 * 1_000_000
-        self.times_length = length if 16 <= length <= MAX_TIMES else 0
-        memcpy(self.times, times, self.times_length)
+    cdef void _keep_times(
+        self, const char* at, const char* end, const char* behind, int64_t ts_us, int64_t ts_ms
+    ) noexcept nogil:
+        """The next frame may well be of the same second, and written alike. ``ts_us`` and ``ts_ms``: what its fields
+        say, BAD: nothing. ``behind``: the end of the frame, not of its JSON."""
+        cdef scan_times* times = &self.times
+        cdef const char* fraction = at + SCAN_SECOND
+        cdef Py_ssize_t digits = end - fraction - (_BEHIND_TS if ts_ms == BAD else _BEHIND_TS_WITH_MS)
+        cdef Py_ssize_t length = end - at - 5
+        times.form = SCAN_NO_TIMES
+        times.to_letter = <int>(behind - at) + _TO_LETTER
+        if ts_us != BAD and 1 <= digits <= 6 and fraction[-1] == c'.' and fraction[digits] == c'Z':
+            if ts_ms != BAD and ts_ms // 1000 != ts_us // 1_000_000:
+                return
+            times.to_letter += <int>(_DIGITS - digits)
+            times.second_us = ts_us // 1_000_000 * 1_000_000
+            memcpy(times.text, at, SCAN_SECOND)
+            scan_times_last(times, end, _BEHIND_TS if ts_ms == BAD else _BEHIND_TS_WITH_MS)
+        elif (
+            ts_ms != BAD and (ts_us == BAD or ts_us % 1000 == 0)  # so ts never says more than ts_ms
+            and 16 <= length <= SCAN_MOST_TIMES
+            and ts_ms < <int64_t>_MAX_TS_MS - 1000  # all of its second is within the bound
+        ):
+            times.form = SCAN_THREE_DIGITS
+            times.second_us = ts_ms // 1000 * 1_000_000
+            times.length = length
+            memcpy(times.text, at, length)
 
     cdef Taken scan(self, const char* text, Py_ssize_t length, Py_ssize_t tail, int64_t ingest_ns) noexcept:
         """One frame, behind which there are ``tail`` more bytes of the same read. Its row may not be in the columns
@@ -293,18 +341,23 @@ cdef class DeltaPath:
         cdef Head* head = self.head
         cdef const char* at
         cdef const char* start
-        cdef const char* end = text + length
+        cdef const char* behind = text + length
+        cdef const char* end  # of the JSON: the exchange writes a newline behind it
         cdef int64_t price, change, after, ts_us
-        cdef int side, tick, ms
+        cdef int side, tick
         cdef int64_t row_ns
         cdef Py_ssize_t row
-        cdef Hot* state
+        cdef const Coming* coming
+        cdef Hot* state = NULL
         cdef Levels* book
         cdef StagedRows* staged = &self.staged
+        cdef uint64_t price_text = 0, word
+        cdef int price_found = 0
 
         # A bound for all that is read up to the side: what stands between the fields is longer than any field.
         if length < _SHORTEST:
             return NOT_TAKEN
+        end = behind - (behind[-1] == c'\n')
         if head.length > 0 and (<Sequence>head.subscription).next_seq != head.seq:
             expect_seq(head, (<Sequence>head.subscription).next_seq)
         if head.length == 0 or not scan_same(text, head.text, head.length):
@@ -315,8 +368,10 @@ cdef class DeltaPath:
             return NOT_TAKEN
 
         start = text + head.length
-        state = guessed(&self.ahead, start)
-        look_ahead(&self.ahead, &self.table, head.length, self.times_length, end, end + tail)
+        coming = guessed(&self.ahead, start)
+        if coming != NULL:  # what comes next takes its place
+            state, price_text, price_found = coming.state, coming.price_text, coming.price
+        look_ahead(&self.ahead, &self.table, head.length, &self.times, behind, behind + tail)
         if state != NULL:
             length = state.key_length
             if not 0 < length <= end - start - FROM_PRICE or not scan_same(start, state.key, length):
@@ -331,8 +386,11 @@ cdef class DeltaPath:
             return NOT_TAKEN
 
         start += length
-        at = scan_price(start, &price)
-        if at == NULL:
+        word = scan_load8(start)
+        if word != price_text:
+            price_found = scan_price(word)
+        price, at = price_found, start + 8
+        if price < 0:
             at = scan_plain_text(start, end)
             if at == NULL or end - at < _FROM_QUOTE:
                 return NOT_TAKEN
@@ -359,16 +417,11 @@ cdef class DeltaPath:
             return NOT_TAKEN
         at += 13 - side
 
-        length = self.times_length
-        if (
-            length == 0 or end - at != length + 5 or not scan_same(at, self.times, length)
-            or (ms := scan_last_three(end)) < 0
-        ):
-            ts_us = self._times(at, end, ingest_ns)
+        ts_us = _times_as_before(&self.times, at, end)
+        if ts_us < 0:
+            ts_us = self._times(at, end, behind)
             if ts_us == BAD:
                 return NOT_TAKEN
-        else:
-            ts_us = self.second_us + 1000 * ms
 
         if self.no_on_yes_scale and side == 1:
             price = PRICE_MAX_E4 - price
@@ -401,25 +454,26 @@ cdef class DeltaPath:
         self._write_rows()
         return TAKEN_AND_FULL if self.events.n >= self.seal_rows else TAKEN
 
-    cdef int64_t _times(self, const char* at, const char* end, int64_t ingest_ns) noexcept nogil:
-        """The exchange's time of a frame whose end begins here, in microseconds; BAD when the end is not in one of
-        the usual forms."""
+    cdef int64_t _times(self, const char* at, const char* end, const char* behind) noexcept nogil:
+        """The time of a frame whose end begins here, in whatever way it is written; BAD when that is none of the usual
+        ones."""
         cdef const char* before = at
         cdef const char* start = _expect(at, end, b',"ts":"', 7)
-        cdef int64_t ts_us
-        cdef uint64_t ts_ms = 0
+        cdef int64_t ts_us = BAD, ts_ms = BAD
+        cdef uint64_t found = 0
         if start != NULL:
             at = scan_plain_text(start, end)
             if at == NULL:
                 return BAD
+            ts_us = parse_rfc3339_us(start, at - start)
             at += 1
         if _expect(at, end, b',"ts_ms":', 9) != NULL:
-            at += 9
-            if not scan_last_ms(at, end, &ts_ms) or ts_ms > _MAX_TS_MS:
+            if not scan_last_ms(at + 9, end, &found) or found > _MAX_TS_MS:
                 return BAD
-            if ts_ms < _MAX_TS_MS - 1000:  # all of its second is within the bound
-                self._keep_times(before, at + 10 - before, <int64_t>ts_ms * 1000)
-            return <int64_t>ts_ms * 1000
-        if end - at != 2 or at[0] != c'}' or at[1] != c'}':
+            ts_ms = <int64_t>found
+        elif end - at != 2 or at[0] != c'}' or at[1] != c'}':
             return BAD
-        return ingest_ns // 1000 if start == NULL else parse_rfc3339_us(start, at - 1 - start)
+        elif ts_us == BAD:  # no time at all: the long way counts that
+            return BAD
+        self._keep_times(before, end, behind, ts_us, ts_ms)
+        return joined_us(ts_us, ts_ms)

@@ -80,6 +80,81 @@ static inline int scan_last_ms(const char *at, const char *end, uint64_t *value)
     return 1;
 }
 
+/* How the times of a frame are written, and what they have in common with those of other frames of the same second.
+ *
+ * The exchange's usual form is `,"ts":"2026-08-07T06:46:44.403936Z","ts_ms":1786085204403}}`, where the fraction has
+ * lost its trailing zeros, so that its length differs from frame to frame; older frames have no ts_ms. */
+enum { SCAN_NO_TIMES, SCAN_FRACTION, SCAN_THREE_DIGITS };
+enum { SCAN_SECOND = 27, SCAN_MOST_TIMES = 96 };  /* `,"ts":"2026-08-07T06:46:44.` */
+
+struct scan_times {
+    int form;
+    int behind_fraction;  /* SCAN_FRACTION: so many bytes, 26 or 4 */
+    uint32_t ms;          /* SCAN_FRACTION: 0xFFFFFF when ts_ms is there and its last digits are those of the fraction */
+    int to_letter;        /* from a frame's end back to the last letter of its side, if its fraction has six digits */
+    int64_t second_us;
+    Py_ssize_t length;  /* SCAN_THREE_DIGITS: of the text that is the same, up to the last three digits of ts_ms */
+    char text[SCAN_MOST_TIMES];  /* what is the same; SCAN_FRACTION: its first 27 bytes */
+    char last[32];               /* SCAN_FRACTION: the frame's last bytes, and 0xFF where they may differ */
+    char free[32];
+};
+
+/* The last 32 bytes of a frame in this form; `behind_fraction` of them are looked at, but for the digits of ts_ms
+ * that are in the fraction too. */
+static inline void scan_times_last(struct scan_times *times, const char *end, int behind_fraction) {
+    times->form = SCAN_FRACTION;
+    times->behind_fraction = behind_fraction;
+    times->ms = behind_fraction > 4 ? 0xFFFFFF : 0;
+    memcpy(times->last, end - 32, 32);
+    memset(times->free, 0, 32);
+    memset(times->free, 0xFF, 32 - behind_fraction);
+    if (behind_fraction > 4)
+        memset(times->free + 27, 0xFF, 3);
+}
+
+static inline int scan_same_second(const struct scan_times *times, const char *at, const char *end) {
+#if defined(__SSE2__)
+    const char *text = times->text, *last = times->last;
+    const __m128i *free = (const __m128i *)times->free;
+    const __m128i first = _mm_and_si128(
+        scan_same16(at, text), scan_same16(at + SCAN_SECOND - 16, text + SCAN_SECOND - 16));
+    const __m128i rest = _mm_and_si128(
+        _mm_or_si128(scan_same16(end - 32, last), _mm_loadu_si128(free)),
+        _mm_or_si128(scan_same16(end - 16, last + 16), _mm_loadu_si128(free + 1)));
+    return _mm_movemask_epi8(_mm_and_si128(first, rest)) == 0xFFFF;
+#else
+    uint64_t differ = scan_load8(at + SCAN_SECOND - 8) ^ scan_load8(times->text + SCAN_SECOND - 8);
+    int i;
+    for (i = 0; i < 24; i += 8)
+        differ |= scan_load8(at + i) ^ scan_load8(times->text + i);
+    for (i = 0; i < 32; i += 8)
+        differ |= (scan_load8(end - 32 + i) ^ scan_load8(times->last + i)) & ~scan_load8(times->free + i);
+    return differ == 0;
+#endif
+}
+
+/* The time in microseconds of a frame whose times begin at `at`, when they are written as before, are of the same
+ * second, and say the same to the millisecond; -1 otherwise. The fraction has 1 to 6 digits, and how many nobody can
+ * predict: no branch. */
+static inline int64_t scan_fraction(const struct scan_times *times, const char *at, const char *end) {
+    const char *behind = end - times->behind_fraction;
+    const unsigned bits = 8 * (unsigned)(behind - at - SCAN_SECOND);
+    uint64_t word, wrong;
+    if (bits - 8 > 40)
+        return -1;
+    word = scan_load8(behind - 8) >> (64 - bits) | 0x3030303030303030ULL << bits;
+    wrong = scan_other_than_digits(word) | (((scan_load8(end - 8) >> 24) ^ word) & times->ms);
+    if (wrong != 0 || !scan_same_second(times, at, end))
+        return -1;
+    return times->second_us + (int64_t)scan_eight_digits(word << 16);  /* a byte 0 counts as the digit 0 */
+}
+
+/* Whether the side of a frame that ends here seems to be no, if its times are written as before. `no"` or `yes"` stands
+ * before them: its last letter with a fraction of six digits, the one before that with five. */
+static inline int scan_side_ahead(const struct scan_times *times, const char *end) {
+    return (end[-times->to_letter] & 0xFE) == 'n';
+}
+
 /* Whether the bytes of a word that the mask leaves the upper half of are digits: 0x30 to 0x3F, and still so with 6 more.
  * After the first test nothing is carried from one byte to the next. */
 static inline int scan_are_digits(uint32_t word, uint32_t mask) {
@@ -95,15 +170,13 @@ static inline int scan_last_three(const char *end) {
     return (int)((digits & 0x0F) * 100 + (digits >> 8 & 0x0F) * 10 + (digits >> 16 & 0x0F));
 }
 
-/* Behind `0.dddd",`, the price in 1/10,000 dollar. Reads 8 bytes. */
-static inline const char *scan_price(const char *at, int64_t *price_e4) {
-    const uint64_t word = scan_load8(at);
+/* The price in 1/10,000 dollar of the eight bytes `0.dddd",`; -1 when they are others. */
+static inline int scan_price(uint64_t word) {
     uint32_t digits = (uint32_t)(word >> 16);
     if ((word & 0xFFFF00000000FFFFULL) != 0x2C22000000002E30ULL || !scan_are_digits(digits, 0xF0F0F0F0))
-        return NULL;
+        return -1;
     digits = (digits & 0x0F0F0F0F) * 2561 >> 8;
-    *price_e4 = (digits & 0x00FF00FF) * 6553601 >> 16;
-    return at + 8;
+    return (int)((digits & 0x00FF00FF) * 6553601 >> 16);
 }
 
 /* Behind `-ddd.dd"` with 1 to 7 digits before the point and an optional sign: a size in 1/100 contract.
@@ -167,16 +240,22 @@ static inline const char *scan_plain_text(const char *at, const char *end) {
     return NULL;
 }
 
+#if defined(__SSE2__)
+static inline unsigned scan_quotes16(const char *at, __m128i quote) {
+    return (unsigned)_mm_movemask_epi8(_mm_cmpeq_epi8(_mm_loadu_si128((const __m128i *)at), quote));
+}
+#endif
+
 /* At the first quote, NULL when there is none among the first 129 bytes. */
 static inline const char *scan_quote(const char *at, const char *end) {
     const char *start = at;
 #if defined(__SSE2__)
-    while (end - at >= 16 && at - start <= 112) {
-        const unsigned quotes = (unsigned)_mm_movemask_epi8(
-            _mm_cmpeq_epi8(_mm_loadu_si128((const __m128i *)at), _mm_set1_epi8('"')));
+    const __m128i quote = _mm_set1_epi8('"');
+    while (end - at >= 32 && at - start <= 96) {  /* 32 at once: how long a ticker is nobody can predict */
+        const unsigned quotes = scan_quotes16(at, quote) | scan_quotes16(at + 16, quote) << 16;
         if (quotes != 0)
             return at + __builtin_ctz(quotes);
-        at += 16;
+        at += 32;
     }
 #endif
     for (; at < end && at - start <= 128; at++) {

@@ -13,8 +13,8 @@ from kalshi_fast.bench.rig import FRAMES_PER_READ, Rig
 
 def main(file: str, warm: int, frames: int) -> None:
     """``warm`` frames, then ``frames`` of those that follow: these are counted."""
-    tickers, *lines = Path(file).read_bytes().split(b"\n")
-    rig = Rig(tickers.decode().split(","))
+    tickers, *lines = Path(file).read_bytes().splitlines(keepends=True)
+    rig = Rig(tickers.decode().rstrip("\n").split(","))
     rig.warm(lines[:warm])
     counted = Frames(lines[warm : warm + frames])
     drive_counted(rig.link.path, rig.receiver, counted, FRAMES_PER_READ)

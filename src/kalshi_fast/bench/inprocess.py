@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 PIPELINE: Final = "pipeline"
 OURS: Final = "kalshi-fast: decode, sequence, book, columns"
+OURS_NO_NEWLINE: Final = "kalshi-fast: the same frames without the newline at their end"
 OURS_NO_ROWS: Final = "kalshi-fast: decode, sequence, book (a standby's: no rows)"
 SIDS: Final = 5
 OURS_SIDS: Final = f"kalshi-fast: the same, spread over {SIDS} subscriptions"
@@ -47,17 +48,18 @@ DECODED_FRAMES: Final = 20_000
 
 def pipelines(frames: list[bytes]) -> list[Contender]:
     """``frames``: warm ones first (see ``workload``), then those that are measured."""
-    of_many = spread(frames, SIDS)
+    of_many, bare = spread(frames, SIDS), [frame.rstrip() for frame in frames]
     found = [
         Contender(PIPELINE, OURS, Timed(len(frames) - N_WARM, lambda: ours(frames))),
         Contender(PIPELINE, OURS_SIDS, Timed(len(frames) - N_WARM, lambda: ours(of_many, sids=SIDS))),
+        Contender(PIPELINE, OURS_NO_NEWLINE, Timed(len(frames) - N_WARM, lambda: ours(bare))),
         Contender(PIPELINE, OURS_NO_ROWS, Timed(len(frames) - N_WARM, lambda: ours(frames, rows=False))),
         Contender(PIPELINE, SEED_JSON, Timed(SLOW_FRAMES, lambda: seed(frames, json.loads))),
         Contender("decode", MSGSPEC, Timed(DECODED_FRAMES, lambda: decode(frames, wire.decode))),
         Contender("decode", JSON, Timed(SLOW_FRAMES, lambda: decode(frames, json.loads, SLOW_FRAMES))),
     ]
     if (orjson := peer("orjson")) is not None:
-        found.insert(3, Contender(PIPELINE, SEED, Timed(SLOW_FRAMES, lambda: seed(frames, orjson.loads))))
+        found.insert(4, Contender(PIPELINE, SEED, Timed(SLOW_FRAMES, lambda: seed(frames, orjson.loads))))
         found.append(Contender("decode", ORJSON, Timed(DECODED_FRAMES, lambda: decode(frames, orjson.loads))))
     else:
         found += [Contender(group, name, None, why_not("orjson")) for group, name in _WITH_ORJSON]

@@ -82,8 +82,8 @@ def count(say: Callable[[str], None] = lambda _: None) -> Count:
     say("counting instructions (valgrind)")
     with tempfile.TemporaryDirectory(prefix="kalshi-fast-bench-") as name:
         frames, out = Path(name) / "frames", Path(name) / "counts"
-        lines = [",".join(tickers()).encode(), *made_frames(WARM_DELTAS + FRAMES)]
-        frames.write_bytes(b"\n".join(lines))
+        made = made_frames(WARM_DELTAS + FRAMES)  # each ends its line itself
+        frames.write_bytes(b"".join([",".join(tickers()).encode(), b"\n", *made]))
         valgrind = ["valgrind", "--tool=callgrind", "--instr-atstart=no", f"--callgrind-out-file={out}", "-q"]
         counted = ["-m", "kalshi_fast.bench.counted", str(frames), str(N_WARM), str(FRAMES)]
         done = subprocess.run(  # noqa: S603 - our own interpreter, our own module

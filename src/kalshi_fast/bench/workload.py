@@ -1,5 +1,5 @@
-"""The frames that everybody gets: 500 markets, snapshots first, then deltas of about 260 bytes; always the
-same.
+"""The frames that everybody gets: 500 markets, snapshots first, then deltas of about 265 bytes; always the
+same, and as production sends them (see ``simulator.frames``): a newline at the end, microseconds in ``ts``.
 
 Not here: who reads them.
 """
@@ -7,13 +7,11 @@ Not here: who reads them.
 from __future__ import annotations
 
 import struct
-import time
-from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from kalshi_fast.simulator.frames import snapshot_body
+from kalshi_fast.simulator.frames import snapshot_body, times
 from kalshi_fast.simulator.synthetic import SyntheticMarkets
 
 if TYPE_CHECKING:
@@ -23,9 +21,10 @@ N_MARKETS: Final = 500
 # Before anything is measured: no market still learns its grid, books and buffers are in use.
 WARM_DELTAS: Final = 50_000
 N_WARM: Final = N_MARKETS + WARM_DELTAS
-SUBSCRIBED: Final = b'{"id":1,"type":"subscribed","msg":{"channel":"orderbook_delta","sid":1}}'
+SUBSCRIBED: Final = b'{"id":1,"type":"subscribed","msg":{"channel":"orderbook_delta","sid":1}}\n'
 FIRST_TS_NS: Final = 1_795_000_000_000_000_000
 _STEP_NS: Final = 1_000_000
+_STEP_IN_STEP_US: Final = 617  # a prime: microseconds of every kind, of which some end with zeros
 
 
 def tickers() -> list[str]:
@@ -37,12 +36,12 @@ def stream() -> Iterator[bytes]:
     """Snapshots of all markets, then deltas without an end; one sid, numbered from 1."""
     source = SyntheticMarkets(N_MARKETS, seed=1)
     for seq, book in enumerate(source.books.values(), 1):
-        yield b'{"type":"orderbook_snapshot","sid":1,"seq":%d,"msg":%b}' % (seq, snapshot_body(book))
+        yield b'{"type":"orderbook_snapshot","sid":1,"seq":%d,"msg":%b}\n' % (seq, snapshot_body(book))
     seq = N_MARKETS
     while True:
         seq += 1
-        change = source.step(FIRST_TS_NS + seq * _STEP_NS)
-        yield b'{"type":"orderbook_delta","sid":1,"seq":%d,"msg":%b}' % (seq, change.body)
+        change = source.step(FIRST_TS_NS + seq * _STEP_NS + seq * _STEP_IN_STEP_US % 1000 * 1000)
+        yield b'{"type":"orderbook_delta","sid":1,"seq":%d,"msg":%b}\n' % (seq, change.body)
 
 
 def spread(frames: list[bytes], sids: int) -> list[bytes]:
@@ -69,18 +68,14 @@ def untimed_wire(frame: bytes) -> bytes:
     """A delta on the wire up to its time: ``time_of`` is the rest, and always as long."""
     payload = frame[4:]
     head = payload[: payload.rindex(b',"ts":')]
-    return on_the_wire(head + time_of(0))[: 4 + len(head)]
+    return on_the_wire(head + time_of(FIRST_TS_NS // 1000))[: 4 + len(head)]
 
 
 def time_of(ts_us: int) -> bytes:
-    """The end of a delta that has its time in ``ts``, to the microsecond, and no ``ts_ms``."""
-    seconds, micros = divmod(ts_us, 1_000_000)
-    return b',"ts":"%b.%06dZ"}}' % (_second(seconds), micros)
-
-
-@lru_cache(8)
-def _second(seconds: int) -> bytes:
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)).encode()
+    """The end of a delta of this time. Always six digits of fraction: its length is known before its time."""
+    told = times(ts_us // 1_000_000 * 1_000_000 + 1)  # of the same second, with all six
+    second, ts_ms = told[: told.index(b".")], ts_us // 1000
+    return b'%b.%06dZ","ts_ms":%d}}\n' % (second, ts_us % 1_000_000, ts_ms)
 
 
 def on_the_wire(payload: bytes) -> bytes:

@@ -114,7 +114,7 @@ class Client(picows.WSListener):
             if self.link.idle:
                 self.link = None
         elif self.transport is not None:
-            self.transport.send(TEXT, payload)
+            self.transport.send(TEXT, payload + self._exchange.frame_end)
             self._exchange.stats.frames_sent += 1
 
     def faulty(self) -> Link:
@@ -126,10 +126,12 @@ class Client(picows.WSListener):
         return self.link
 
     def _write(self, kind: picows.WSMsgType, payload: bytes) -> None:
-        if self.transport is not None:
-            self.transport.send(kind, payload)
-            if kind == TEXT:
-                self._exchange.stats.frames_sent += 1
+        if self.transport is None:
+            return
+        if kind == TEXT:
+            payload += self._exchange.frame_end
+            self._exchange.stats.frames_sent += 1
+        self.transport.send(kind, payload)
 
     # --- numbered frames --------------------------------------------------------------------------
 

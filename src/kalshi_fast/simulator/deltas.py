@@ -5,11 +5,15 @@ Not here: snapshots, the order of all events (``recorded``).
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from kalshi_fast._decode import rfc3339_us
 from kalshi_fast._frames import DeltaFrames
+from kalshi_fast.errors import FrameError
+from kalshi_fast.simulator.frames import times
 from kalshi_fast.simulator.reading import Delta
 
 if TYPE_CHECKING:
@@ -18,15 +22,19 @@ if TYPE_CHECKING:
     from kalshi_fast.simulator.reading import Event
 
 
-def times_json(event: Delta) -> bytes:
-    """The JSON of a delta's times, with a leading comma."""
+def times_json(event: Delta, *, as_recorded: bool) -> bytes:
+    """The JSON of a delta's times, with a leading comma: as the exchange writes it today, or ``as_recorded``,
+    which a time that cannot be read is in any case."""
+    if not as_recorded:
+        with suppress(FrameError):
+            return times(rfc3339_us(event.ts))
     return b',"ts":"%b"' % event.ts.encode()
 
 
 class Deltas:
-    """``Deltas(events, numbers)``: ``numbers`` are those of the markets."""
+    """``Deltas(events, numbers)``: ``numbers`` are those of the markets. ``old_frames``: see ``frames``."""
 
-    def __init__(self, events: Sequence[Event], numbers: dict[str, int]) -> None:
+    def __init__(self, events: Sequence[Event], numbers: dict[str, int], *, old_frames: bool = False) -> None:
         deltas = [event for event in events if isinstance(event, Delta)]
         others = [place for place, event in enumerate(events) if not isinstance(event, Delta)]
         self._others = np.array([*others, len(events)], np.int64)
@@ -35,9 +43,10 @@ class Deltas:
         self._side = np.fromiter((delta.side for delta in deltas), np.int8, len(deltas))
         self._price_e4 = np.fromiter((delta.price_e4 for delta in deltas), np.uint16, len(deltas))
         self._delta_e2 = np.fromiter((delta.delta_e2 for delta in deltas), np.int64, len(deltas))
-        times = [times_json(delta) for delta in deltas]
-        self._ends = np.cumsum(np.fromiter(map(len, times), np.int64, len(times)))
-        self._times = b"".join(times)
+        told = [times_json(delta, as_recorded=old_frames) for delta in deltas]
+        self._ends = np.cumsum(np.fromiter(map(len, told), np.int64, len(told)))
+        self._times = b"".join(told)
+        self._newline = not old_frames
 
     def next_snapshot(self, event: int) -> int:
         """The first event from this one on that is no delta, or how many events there are."""
@@ -50,7 +59,7 @@ class Deltas:
     def frames(self, heads: list[bytes]) -> DeltaFrames:
         """All of them, to be written as frames."""
         columns = self._market_ix, self._side, self._price_e4, self._delta_e2
-        return DeltaFrames(heads, *columns, self._times, self._ends)
+        return DeltaFrames(heads, *columns, self._times, self._ends, newline=self._newline)
 
     def net(self, first: int, stop: int) -> Iterator[tuple[str, int, int, int]]:
         """What a stretch of deltas comes to: ticker, side, price_e4 and change of every level."""

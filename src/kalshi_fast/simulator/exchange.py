@@ -58,9 +58,9 @@ class Exchange:
     neither, frames are played as fast as the clients take them. ``seconds`` ends a play that has no end.
     ``drop_every`` leaves out each n-th frame while its number is used up. With ``checkpoint_every_s`` the
     truth goes to a file in ``directory``. ``market_limit``: of one subscription. ``out_of_order``: of
-    answers. ``refuse_unknown`` and ``old_sids``: see ``commands``. Moments of faults and checkpoints are told
-    in seconds of the play; with a rate these are frames, so that a play is the same each time. Raises
-    SimulatorError.
+    answers. ``refuse_unknown`` and ``old_sids``: see ``commands``; ``old_frames``: see ``frames``. Moments of
+    faults and checkpoints are told in seconds of the play; with a rate these are frames, so that a play is
+    the same each time. Raises SimulatorError.
     """
 
     def __init__(
@@ -89,8 +89,10 @@ class Exchange:
         scale: ScaleRule = "asked",
         life_every_s: float | None = None,
         life_lead_s: float | None = None,
+        old_frames: bool = False,
     ) -> None:
         self.source = source
+        self.frame_end: Final = b"" if old_frames or source.form == "legacy" else b"\n"  # of every text frame
         self.seed = seed
         self.stats = Stats()
         self.conditions = Conditions()

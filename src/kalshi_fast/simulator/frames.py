@@ -1,8 +1,15 @@
-"""The true book of a market and the JSON bodies of its frames, in the current and the legacy form."""
+"""The true book of a market and the JSON bodies of its frames, in the current and the legacy form.
+
+Frames are as production sends them (recordings of 2026): a newline behind the last brace, and the time of a
+delta in ``ts`` to the microsecond and in ``ts_ms``. ``old_frames`` anywhere in the simulator means those of
+earlier versions, for clients that know only these: no newline, and whole seconds in ``ts`` beside ``ts_ms``.
+"""
 
 from __future__ import annotations
 
 import json
+import time
+from functools import lru_cache
 from typing import Final, Literal, TypeAlias
 
 Form: TypeAlias = Literal["current", "legacy"]
@@ -40,6 +47,24 @@ class TrueBook:
     def as_lists(self) -> dict[str, list[tuple[int, int]]]:
         """Both sides by name, ascending in price."""
         return {name: sorted(levels.items()) for name, levels in zip(SIDES, self.sides, strict=True)}
+
+
+def times(ts_us: int) -> bytes:
+    """The JSON of a delta's times, with a leading comma: the fraction without its trailing zeros, ``ts_ms``
+    cut off."""
+    second, us = divmod(ts_us, 1_000_000)
+    fraction = b"." + (b"%06d" % us).rstrip(b"0") if us else b""
+    return b',"ts":"%b%bZ","ts_ms":%d' % (_second(second), fraction, ts_us // 1000)
+
+
+def old_times(ts_us: int) -> bytes:
+    """The same as earlier versions sent it."""
+    return b',"ts":"%bZ","ts_ms":%d' % (_second(ts_us // 1_000_000), ts_us // 1000)
+
+
+@lru_cache(64)
+def _second(second: int) -> bytes:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second)).encode()
 
 
 def _head(book: TrueBook) -> bytes:

@@ -7,6 +7,7 @@ until the moment of the script's last fault; only faults that did happen are cou
 from __future__ import annotations
 
 import random
+import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,6 +15,7 @@ import picows
 
 from kalshi_fast.simulator import announcements, grids
 from kalshi_fast.simulator.faults import DIALECT_KINDS, FRAME_KINDS, REST_KINDS, Fault
+from kalshi_fast.simulator.frames import times
 from kalshi_fast.simulator.source import delta
 from kalshi_fast.simulator.subscription import BOOKS, LIFECYCLE, Subscription
 
@@ -275,7 +277,8 @@ class Injector:
     def _change(self, book: TrueBook, side: int, price_e4: int, delta_e2: int) -> None:
         book.altered = True
         form = self._exchange.source.form
-        self._exchange.publish(delta(book, side, price_e4, delta_e2, b"", form))
+        told = times(time.time_ns() // 1000) if self._exchange.frame_end else b""
+        self._exchange.publish(delta(book, side, price_e4, delta_e2, told, form))
 
     # --- dialects ---------------------------------------------------------------------------------
 

@@ -76,6 +76,7 @@ async def launch(options: argparse.Namespace) -> Launched:
         old_sids=options.old_sids,
         scale=options.scale,
         life_every_s=options.life,
+        old_frames=options.frames == "old",
     )
     await exchange.start()
     frames = len(source) if isinstance(source, RecordedMarkets) else None
@@ -84,8 +85,8 @@ async def launch(options: argparse.Namespace) -> Launched:
 
 def _source(options: argparse.Namespace) -> RecordedMarkets | SyntheticMarkets:
     if options.recording is not None:
-        return RecordedMarkets(options.recording, options.form)
-    return SyntheticMarkets(options.markets, options.seed)
+        return RecordedMarkets(options.recording, options.form, old_frames=options.frames == "old")
+    return SyntheticMarkets(options.markets, options.seed, old_frames=options.frames == "old")
 
 
 def _faults(options: argparse.Namespace) -> list[Fault]:

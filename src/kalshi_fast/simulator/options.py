@@ -24,6 +24,12 @@ def add_options(parser: argparse.ArgumentParser, synthetic_rate: int = 0) -> Non
         "--form", choices=("current", "legacy"), default="current", help="wire form of a recording"
     )
     parser.add_argument(
+        "--frames",
+        choices=("real", "old"),
+        default="real",
+        help="real: as production, with a newline and microseconds in ts; old: for clients that know neither",
+    )
+    parser.add_argument(
         "--speed",
         type=_not_negative,
         default=0.0,

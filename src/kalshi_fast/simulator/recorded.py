@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 class RecordedMarkets:
     """A :class:`Source` that ends with the recording. Raises SimulatorError for what is no recording."""
 
-    def __init__(self, directory: Path, form: Form) -> None:
+    def __init__(self, directory: Path, form: Form, *, old_frames: bool = False) -> None:
         self.form = form
+        self._old_frames = old_frames or form == "legacy"
         recording = Recording(directory)
         self._books = {ticker: TrueBook(ticker, found) for ticker, found in recording.market_ids.items()}
         self.numbers = {ticker: number for number, ticker in enumerate(self._books)}
@@ -79,7 +80,7 @@ class RecordedMarkets:
                 change = max(change, -book.sides[event.side].get(event.price_e4, 0))
                 if change == 0:
                     continue
-            times = times_json(event)
+            times = times_json(event, as_recorded=self._old_frames)
             return delta(book, event.side, event.price_e4, change, times, self.form)
         return None
 
@@ -103,7 +104,7 @@ class RecordedMarkets:
 
     def _all_deltas(self) -> Deltas:
         if self._deltas is None:
-            self._deltas = Deltas(self._events, self.numbers)
+            self._deltas = Deltas(self._events, self.numbers, old_frames=self._old_frames)
         return self._deltas
 
     def restructure(self, ticker: str, structure: str) -> None:

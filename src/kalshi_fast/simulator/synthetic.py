@@ -6,12 +6,11 @@ Deterministic from the seed, apart from the times in the frames.
 from __future__ import annotations
 
 import random
-import time
 import uuid
 from typing import TYPE_CHECKING
 
 from kalshi_fast.errors import SimulatorError
-from kalshi_fast.simulator.frames import Form, TrueBook
+from kalshi_fast.simulator.frames import Form, TrueBook, old_times, times
 from kalshi_fast.simulator.grids import STRUCTURES, prices
 from kalshi_fast.simulator.source import Change, delta
 
@@ -53,7 +52,7 @@ class SyntheticMarkets:
     form: Form = "current"
     next_at_s = 0.0
 
-    def __init__(self, n_markets: int, seed: int) -> None:
+    def __init__(self, n_markets: int, seed: int, *, old_frames: bool = False) -> None:
         if not 1 <= n_markets <= MAX_MARKETS:
             raise SimulatorError(f"--markets: expected 1 to {MAX_MARKETS}, got {n_markets}")
         self._rng = rng = random.Random(seed)  # noqa: S311 - a simulation
@@ -62,8 +61,7 @@ class SyntheticMarkets:
         self.playing: dict[str, None] = {}
         self._markets: list[_Market] = []
         self._by_ticker: dict[str, _Market] = {}
-        self._second = -1
-        self._ts = b""
+        self._times = old_times if old_frames else times
         for number in range(n_markets):
             ticker = f"KXSIM-26DEC31-T{number:04d}"
             market = self.add_market(ticker, STRUCTURES[number % len(STRUCTURES)], rng)
@@ -86,7 +84,9 @@ class SyntheticMarkets:
         for side in (0, 1):
             for below in range(_LEVELS_AT_START):
                 size = self._rng.randrange(100, 5_000_000)
-                yield delta(market.book, side, market.bid(side, below), size, self._times(now_ns), self.form)
+                yield delta(
+                    market.book, side, market.bid(side, below), size, self._times(now_ns // 1000), self.form
+                )
 
     def start(self, ticker: str) -> None:
         """It changes from now on."""
@@ -103,7 +103,7 @@ class SyntheticMarkets:
         # The square makes some markets much busier than others.
         market = self._markets[int(rng.random() ** 2 * len(self._markets))]
         side, price, change = self._change(market, rng)
-        return delta(market.book, side, price, change, self._times(now_ns), self.form)
+        return delta(market.book, side, price, change, self._times(now_ns // 1000), self.form)
 
     def restructure(self, ticker: str, structure: str) -> None:
         self.structures[ticker] = structure
@@ -133,10 +133,3 @@ class SyntheticMarkets:
         for side in (0, 1):
             best = market.bid(side, 0)
             market.leaving += [(side, price) for price in market.book.sides[side] if price > best]
-
-    def _times(self, now_ns: int) -> bytes:
-        second, rest = divmod(now_ns, 1_000_000_000)
-        if second != self._second:
-            self._second = second
-            self._ts = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(second)).encode()
-        return b',"ts":"%b","ts_ms":%d' % (self._ts, second * 1000 + rest // 1_000_000)
