@@ -37,7 +37,7 @@ def for_cluster(statement: str, cluster: str) -> list[str]:
     if re.match(r"ALTER TABLE kalshi\.\w+\s+(ADD INDEX|MODIFY COLUMN \w+ CODEC)\b", statement):
         # Distributed tables have neither codecs nor indexes.
         return [re.sub(r"(ALTER TABLE kalshi\.\w+)", lambda m: f"{m[1]}{LOCAL} {on}", statement, count=1)]
-    if re.match(r"ALTER TABLE kalshi\.\w+\s+ADD COLUMN IF NOT EXISTS\b", statement):
+    if re.match(r"ALTER TABLE kalshi\.\w+\s+(ADD COLUMN IF NOT EXISTS|MODIFY COLUMN)\b", statement):
         table = re.match(r"ALTER TABLE kalshi\.\w+", statement)
         assert table is not None  # noqa: S101 - it has matched just now
         return [f"{table[0]}{which} {on}{statement[table.end() :]}" for which in (LOCAL, "")]

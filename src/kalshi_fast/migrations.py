@@ -40,6 +40,7 @@ _ADDING = re.compile(r"ALTER TABLE kalshi\.(\w+)\s+ADD COLUMN IF NOT EXISTS\b")
 _ADDED = re.compile(
     r"ADD COLUMN IF NOT EXISTS (\w+)\s+(.*?)(?:\s+CODEC\(.*?\))?\s+AFTER \w+(?=,\s*ADD|\Z)", re.DOTALL
 )
+_RETYPED = re.compile(r"ALTER TABLE kalshi\.(\w+)\s+MODIFY COLUMN (\w+) (?!CODEC\b)(.+)\Z", re.DOTALL)
 _VIEW = re.compile(r"CREATE (?:OR REPLACE )?VIEW (?:IF NOT EXISTS )?kalshi\.(\w+)")
 # The database's name in the code, wherever it can stand: before a dot, alone, or among an engine's arguments.
 _DATABASE = re.compile(r"\bkalshi\b(?=\.\w|, '|\s+ON CLUSTER|\Z)")
@@ -137,6 +138,10 @@ def _histories() -> dict[str, list[tuple[int, Table]]]:
                 before = found[adding[1]][-1][1]
                 after = Table(before.engine, {**before.columns, **dict(_ADDED.findall(statement))})
                 found[adding[1]].append((migration.number, after))
+            if retyped := _RETYPED.match(statement):
+                before = found[retyped[1]][-1][1]
+                after = Table(before.engine, {**before.columns, retyped[2]: retyped[3]})
+                found[retyped[1]].append((migration.number, after))
             if made := _TABLE.match(statement):
                 columns = {}
                 for definition in re.split(r",\s*\n", made[2]):
@@ -252,7 +257,7 @@ def _check_table(
     present = columns.get(name, {})
     if present in allowed:
         return
-    expected = allowed[0]
+    expected = min(allowed, key=lambda columns: len(columns.items() ^ present.items()))
     for column in [*expected, *present]:
         if expected.get(column) != present.get(column):
             raise SchemaError(
