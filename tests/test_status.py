@@ -137,6 +137,45 @@ def test_what_is_wrong_is_told(
     assert what in REASONS
 
 
+def test_a_channel_whose_frames_are_rejected_or_lose_fields_is_told_while_it_lasts() -> None:
+    world = World()
+
+    def say(frames: int, rejected: int, lossy: int) -> dict[str, str]:
+        world.now += 10
+        world.capture(
+            at_ns=10**12,
+            started_ns=10**12,
+            channel_frames={"ticker": frames, "trade": 50},
+            rejected_frames={"ticker": rejected},
+            lossy_frames={"ticker": lossy},
+            lost_fields={"ticker": {"dollar_volume": lossy}} if lossy else {},
+        )
+        world.writing()
+        return world.reasons
+
+    assert say(100, 0, 0) == {}
+    assert say(200, 4, 5) == {}, "nine are not many"
+    assert say(1500, 5, 10) == {}, "one in a hundred is not many"
+    told = say(1600, 15, 110)
+    assert told.keys() == {"frames"}
+    assert (
+        "ticker: of 1600 frames of the last 5 minutes 15 were rejected and 110 lost fields" in told["frames"]
+    )
+    assert "ticker.dollar_volume 110" in told["frames"]
+    for _ in range(31):
+        told = say(1600, 15, 110)
+    assert told == {}, "it is over"
+    samples = {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(exposition(world.state))
+        for sample in family.samples
+    }
+    assert samples["kalshi_fast_channel_frames_total", "trade"] == 50
+    assert samples["kalshi_fast_rejected_frames_total", "trade"] == 0
+    assert samples["kalshi_fast_lossy_frames_total", "ticker"] == 110
+    assert samples["kalshi_fast_lost_fields_total", "ticker", "dollar_volume"] == 110
+
+
 def test_silence_is_told() -> None:
     world = World()
     world.capture()

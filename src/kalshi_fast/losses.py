@@ -24,6 +24,13 @@ _CHANNELS: Final = {
     "ok": REPLIES,
     "error": REPLIES,
 }
+# What messages of these types have in every recording, in one field or another: without it they have lost
+# something. Other fields that are missing, null or "" are left out where there is nothing to say.
+USUAL: Final = {
+    "orderbook_delta": ("ts_ms",),
+    "trade": ("ts_ms", "taker_outcome_side"),
+    "ticker": ("ts_ms", "yes_bid_dollars", "yes_ask_dollars", "volume_fp", "open_interest_fp"),
+}
 
 
 def channel_of(kind: str | None) -> str:
@@ -58,3 +65,11 @@ class Losses:
         elif self._lossy:
             self.lossy[channel] += 1
         self._lossy = False
+
+    def by_type(self) -> dict[str, dict[str, int]]:
+        """The fields that were lost: by message type, by field. Those that every recorded message has are
+        there from the start, with 0: the first loss is then a rise."""
+        found = {kind: dict.fromkeys(names, 0) for kind, names in USUAL.items()}
+        for (kind, name), count in self.fields.items():
+            found.setdefault(kind, {})[name] = count
+        return found

@@ -341,6 +341,8 @@ class Recording:
             "frames_repeated": counts.repeated,
             "frames_foreign": counts.foreign,
             "frames_rejected": counts.rejected,
+            "frames_lossy": counts.losses.lossy.total(),
+            "fields_lost": counts.losses.fields.total(),
             "trades": counts.trades,
             "trades_repeated": counts.trades_repeated,
             "trades_filled": counts.trades_filled,

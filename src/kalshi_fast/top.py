@@ -127,7 +127,8 @@ def lines(figures: dict[str, Any], rows: int) -> list[Line]:
                 f"{last.get('frames', 0):,.0f} frames/s  {last.get('events', 0):,.0f} events/s"
                 f"  frames {capture['frames']:,}  trades {capture['trades']:,}  gaps {capture['gaps']:,}"
                 f"  resyncs {capture['resyncs']:,}"
-                f"  reconnects {capture['reconnects']:,}  rejected {sum(capture['rejected'].values()):,}",
+                f"  reconnects {capture['reconnects']:,}  rejected {sum(capture['rejected'].values()):,}"
+                f"  lossy {sum(capture['lossy_frames'].values()):,}",
                 "",
             )
         ],

@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from kalshi_fast._decode import cents_e4, contracts_e2, price_e4, qty_e2
 from kalshi_fast.errors import FrameError
+from kalshi_fast.losses import USUAL
 from kalshi_fast.times import exchange_us
 
 if TYPE_CHECKING:
@@ -386,14 +387,12 @@ def _or_lost(
     except FrameError:
         losses.field("ticker", field)
         return None
-    if value is None and field in _USUAL:
+    if value is None and field in USUAL["ticker"]:
         losses.field("ticker", field)
     return value
 
 
 _BOUGHT: Final = {"bid": "yes", "ask": "no"}  # who bids for yes buys it
-# Every ticker in a recording has these; others are left out or "" where there is nothing to say.
-_USUAL: Final = frozenset({"yes_bid_dollars", "yes_ask_dollars", "volume_fp", "open_interest_fp"})
 
 
 def price_of(dollars: str | None, cents: int | None, field: str) -> int | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from kalshi_fast.status.damage import DAMAGED_FRAMES, DAMAGED_S, DAMAGED_SHARE
 from kalshi_fast.status.state import UNKNOWN_S
 
 if TYPE_CHECKING:
@@ -22,6 +23,10 @@ REASONS: Final = {
     "channels": "the exchange refuses channels that are to be recorded",
     "absent": "markets that are to be recorded and that the exchange does not have",
     "scale": "it is not proven on which scale no-side prices come: books stay unknown",
+    "frames": (
+        f"more than {DAMAGED_SHARE:.0%} of a channel's frames, and at least {DAMAGED_FRAMES}, were rejected"
+        f" or lost fields in the last {DAMAGED_S / 60:.0f} minutes"
+    ),
     "books": f"books have been unknown for {UNKNOWN_S:.0f} s",
     "paused": "the buffers are full: reading from the exchange pauses",
     "writer": f"the writer process is dead or has said nothing for {SILENT_S:.0f} s",
@@ -64,6 +69,7 @@ def reasons(state: State) -> list[Reason]:
             found.append(Reason("absent", f"the exchange does not have {names}"))
         if not capture.closing:
             found += [Reason("scale", doubt) for doubt in capture.scale_doubts]
+        found += [Reason("frames", told) for told in state.damage.sentences(capture)]
         unknown = state.unknown_for_long()
         if unknown and not capture.closing:
             found.append(

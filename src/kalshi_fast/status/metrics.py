@@ -76,6 +76,16 @@ def _by_carries(capture: Capture, counts: Callable[[Connection], bool]) -> list[
     ]
 
 
+def _by_channel(name: str, text: str, field: str) -> Metric:
+    """Every channel has its series from its first frame on, so that an alert can compare them."""
+
+    def read(view: View) -> list[tuple[Labels, Value]]:
+        found = getattr(view.capture, field)
+        return [({"channel": one}, found.get(one, 0)) for one in sorted(view.capture.channel_frames)]
+
+    return Metric(f"kalshi_fast_{name}_total", "counter", text, read, ("channel",))
+
+
 METRICS: Final = (
     Metric(
         "kalshi_fast_build_info",
@@ -128,6 +138,22 @@ METRICS: Final = (
         "frames that could not be used, by the field that was wrong",
         lambda view: [({"reason": name}, count) for name, count in sorted(view.capture.rejected.items())],
         ("reason",),
+    ),
+    _by_channel(
+        "channel_frames", "frames read, by channel (and replies, other, unreadable)", "channel_frames"
+    ),
+    _by_channel("rejected_frames", "frames that could not be used, by channel", "rejected_frames"),
+    _by_channel("lossy_frames", "frames that were used without a field that they lost", "lossy_frames"),
+    Metric(
+        "kalshi_fast_lost_fields_total",
+        "counter",
+        "fields that could not be used and cost only themselves, by message type",
+        lambda view: [
+            ({"type": kind, "field": name}, count)
+            for kind, fields in sorted(view.capture.lost_fields.items())
+            for name, count in sorted(fields.items())
+        ],
+        ("type", "field"),
     ),
     _capture(
         "unknown_types_total", "counter", "frames of a type that is not known", lambda c: c.unknown_types

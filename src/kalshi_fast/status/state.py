@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from kalshi_fast.lags import LE_NS
+from kalshi_fast.status.damage import Damage
 from kalshi_fast.status.figures import AskLadder, Capture, Ladder, Markets, Writing
 from kalshi_fast.status.usage import Usage, usage
 
@@ -81,6 +82,7 @@ class State:
         self.writing_at = 0.0
         self.began_at = clock()
         self.history: deque[Point] = deque(maxlen=HISTORY_S)
+        self.damage = Damage()
         self._ask = ask
         self._clock = clock
         self._writer_pid = 0
@@ -144,6 +146,7 @@ class State:
 
     def _hear_capture(self, capture: Capture, now: float) -> None:
         self.capture, self.capture_at = capture, now
+        self.damage.hear(capture, now)
         self._unknown.append(
             (now, max(0, capture.markets_wanted - capture.markets_known - capture.markets_absent))
         )
