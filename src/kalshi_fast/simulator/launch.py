@@ -80,13 +80,16 @@ async def launch(options: argparse.Namespace) -> Launched:
     )
     await exchange.start()
     frames = len(source) if isinstance(source, RecordedMarkets) else None
-    return Launched(exchange, key_file, ca_file, frames, list(source.books))
+    return Launched(
+        exchange, key_file, ca_file, frames, [t for t in source.books if not exchange.life.is_combination(t)]
+    )
 
 
 def _source(options: argparse.Namespace) -> RecordedMarkets | SyntheticMarkets:
     if options.recording is not None:
         return RecordedMarkets(options.recording, options.form, old_frames=options.frames == "old")
-    return SyntheticMarkets(options.markets, options.seed, old_frames=options.frames == "old")
+    old_frames = options.frames == "old"
+    return SyntheticMarkets(options.markets, options.seed, options.combos, old_frames=old_frames)
 
 
 def _faults(options: argparse.Namespace) -> list[Fault]:
