@@ -492,3 +492,25 @@ def test_a_selection_that_finds_nothing_is_an_error_at_start(
             assert caught.value.exit_code == 1, "time may mend it"
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("combos", ["exclude", "include", "only"])
+def test_combinations_are_recorded_as_they_are_asked_for(tmp_path: Path, combos: str) -> None:
+    """With their books, most of them all but empty, and with the channel that announces their life."""
+
+    async def run() -> None:
+        async with (
+            exchange(tmp_path, SyntheticMarkets(3, 1, 4), rate=200) as running,
+            recorded(tmp_path, running, MARKET_ALL_OPEN="on", MARKET_COMBOS=combos) as recording,
+        ):
+            everything = set(running.life.markets)
+            found = {ticker for ticker in everything if running.life.is_combination(ticker)}
+            wanted = {"exclude": everything - found, "include": everything, "only": found}[combos]
+            assert (len(everything), len(found)) == (7, 4)
+            await until(lambda: exact(recording, wanted))
+            assert carried(running) == wanted == set(recording.books.by_ticker)
+            heard = "multivariate_market_lifecycle" in recording.settings.channels
+            assert heard == (combos != "exclude")
+            await until(lambda: all(ticker in recording.channels.streams.catalogue for ticker in wanted))
+
+    asyncio.run(run())
