@@ -144,7 +144,7 @@ def sizes(recording: Recording) -> dict[str, int]:
         found["waiting"] = sum(len(each.waiting) + len(each.aside) for each in session.subscriptions.values())
     for channel in recording.channels.feeds:
         found["channel tickers"] = len(channel.link.session.tickers)
-        found["channel markets"] = sum(len(each.markets or ()) for each in channel.link.session._channels)
+        found["channel markets"] = max(len(each.markets or ()) for each in channel.link.session._channels)
     return found
 
 
