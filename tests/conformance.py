@@ -96,9 +96,13 @@ class Rig:
         self.recorder.seal()
 
     def integers(self) -> dict[str, tuple[dict[int, int], dict[int, int]]]:
+        return self.known(self.books)
+
+    @staticmethod
+    def known(books: Books) -> dict[str, tuple[dict[int, int], dict[int, int]]]:
         """The books that are known, as ``oracle.Books.integers`` has them."""
         found = {}
-        for ticker, market in self.books.by_ticker.items():
+        for ticker, market in books.by_ticker.items():
             if not market.book.stale:
                 yes, no = (market.book.ladder(side) for side in (YES, NO))
                 found[ticker] = (

@@ -16,7 +16,7 @@ from client import Client, connect, exchange
 from forms import Forms
 from kalshi_fast.simulator.synthetic import SyntheticMarkets
 from kalshi_fast.simulator.unseen import UNSEEN, kind
-from recordings import REAL
+from recordings import NEWLINE, REAL
 
 DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "protocol.md"
 TICKERS = [f"KXSIM-26DEC31-T{n:04d}" for n in range(6)]
@@ -143,10 +143,18 @@ def test_it_says_every_kind_that_is_recorded_but_for_other_channels(
     assert {name for name in SEEN if name not in of_kind} <= {"cfbenchmarks_value", "cfbenchmarks_value_5hz"}
 
 
-@pytest.mark.parametrize("name", sorted(SEEN.keys() - {"ticker", "market_lifecycle_v2 created"}))
+@pytest.mark.parametrize("name", sorted(SEEN))
 def test_it_has_the_form_of_the_recorded_ones(name: str, of_kind: dict[str, list[dict[str, Any]]]) -> None:
     if name not in of_kind:
         pytest.skip("not a channel of the simulator")
     forms, every = Forms(SEEN[name]), Forms(ALL[name])
     wrong = {line for message in of_kind[name] for line in forms.differences(message, every)}
     assert not wrong
+
+
+def test_each_frame_ends_with_its_newline_and_has_no_other_whitespace(said: list[bytes]) -> None:
+    for frame in said:
+        assert frame.endswith(b"}" + NEWLINE)
+        assert b'": ' not in frame
+        assert b'", "' not in frame
+    assert len(said) > 1000

@@ -19,15 +19,17 @@ import msgspec
 import pyarrow as pa
 import pyarrow.dataset as ds
 
+from kalshi_fast import demo_capture
 from kalshi_fast._book import FINEST, OrderBook
 from kalshi_fast.channels.rows import SCHEMAS
 from kalshi_fast.checkpoints import compare
 from kalshi_fast.config import CHANNELS, writable_directory
-from kalshi_fast.errors import SimulatorError
+from kalshi_fast.errors import ConfigError, SimulatorError
 from kalshi_fast.progress import ProgressLine, bar
 from kalshi_fast.receiver import first_conn_id
 from kalshi_fast.recording import Recording
 from kalshi_fast.simulator.beside import FIRST_MARKET, invitation, stores
+from kalshi_fast.simulator.captured import is_capture
 from kalshi_fast.simulator.events import SERIES as MULTIVARIATE_SERIES
 from kalshi_fast.simulator.process import Simulator
 from kalshi_fast.simulator.subscription import FILL, MULTIVARIATE
@@ -65,6 +67,7 @@ class DemoOptions:
     seed: int = 1
     recording: Path | None = None
     form: str = "current"
+    use_yes_price: bool | None = None  # of a capture
     port: int = 0
     tls: bool = True
     chaos: bool = False
@@ -77,7 +80,10 @@ class DemoOptions:
         arguments = ["--dir", str(self.directory / "simulator"), "--rate", str(self.rate)]
         arguments += ["--port", str(self.port), "--tls" if self.tls else "--no-tls"]
         if self.recording is not None:
-            return [*arguments, "--recording", str(self.recording), "--form", self.form]
+            arguments += ["--recording", str(self.recording), "--form", self.form]
+            if self.use_yes_price is not None:
+                arguments.append("--use-yes-price" if self.use_yes_price else "--no-use-yes-price")
+            return arguments
         if self.chaos:
             arguments += ["--chaos", "--checkpoints", str(CHECKPOINT_S), "--unique-sids"]
             arguments += ["--heartbeat", str(CHAOS_IDLE_S)]
@@ -92,6 +98,17 @@ class DemoOptions:
     def checkpoints(self) -> Path:
         """Where the simulator writes what the books really were."""
         return self.directory / "simulator" / "checkpoints.jsonl"
+
+    def expected(self) -> demo_capture.Expected | None:
+        """What has to come of a capture; None: something else is played."""
+        if self.recording is None or not is_capture(self.recording):
+            return None
+        if self.hot_standby:
+            raise ConfigError("--hot-standby: a capture is of one connection at a time; leave it out")
+        try:
+            return demo_capture.Expected.of(self.recording, self.use_yes_price)
+        except SimulatorError as error:
+            raise ConfigError(str(error)) from error
 
     def settings(self, simulator: Simulator) -> dict[str, str | None]:
         """What the recorder is to be told, by the names of its settings."""
@@ -118,27 +135,38 @@ class DemoOptions:
                 "WS_BACKOFF_MAX_SECS": "0.5",
                 "WS_REFUSED_SECS": "0.2",
             }
-        return told
+        expected = self.expected()
+        return told if expected is None else told | expected.settings()
 
 
 async def run_demo(options: DemoOptions, settings_for: Callable[[Simulator], Settings]) -> dict[str, Any]:
     """Records the whole play and returns every figure; ``result["agrees"]`` says whether they match."""
     writable_directory("--dir", options.directory)
+    expected = options.expected()
     line = ProgressLine(quiet=options.quiet)
     line.show("starting the exchange simulator and the embedded ClickHouse engine …")
     simulator = await Simulator.start(options.simulator_arguments())
     try:
-        recording = Recording(settings_for(simulator))
+        # That of a capture is told, or was read off its snapshots; else nothing in it could prove it.
+        recording = Recording(settings_for(simulator), scale_is_known=expected is not None)
         recording.open()
-        report = await _record(recording, simulator, options, line)
+        report = await _record(recording, simulator, options, line, expected)
     finally:
         await simulator.stop()
         line.end()
+    if expected is not None:
+        report["raw_stored"] = _raw_since(_parquet(recording.settings) / "raw", report["since_ns"])
+        report["rejected"] = recording.recorder.counts.rejected
+        return demo_capture.figures(expected, recording.settings, report)
     return _figures(recording, report, options)
 
 
 async def _record(
-    recording: Recording, simulator: Simulator, options: DemoOptions, line: ProgressLine
+    recording: Recording,
+    simulator: Simulator,
+    options: DemoOptions,
+    line: ProgressLine,
+    expected: demo_capture.Expected | None,
 ) -> dict[str, Any]:
     """Runs the recording until every frame sent has arrived; the simulator's report, with our books."""
 
@@ -154,7 +182,8 @@ async def _record(
     since_ns = time.time_ns()
     since = first_conn_id(since_ns)
     running = asyncio.ensure_future(recording.run(progress))
-    watching = asyncio.ensure_future(_until_all_arrived(recording, simulator, chaos=options.chaos))
+    arrived = _until_all_arrived(recording, simulator, chaos=options.chaos, expected=expected)
+    watching = asyncio.ensure_future(arrived)
     try:
         await asyncio.wait({running, watching}, return_when=asyncio.FIRST_COMPLETED)
         if running.done() and not watching.done():
@@ -172,7 +201,9 @@ async def _record(
     return report
 
 
-async def _until_all_arrived(recording: Recording, simulator: Simulator, *, chaos: bool) -> dict[str, Any]:
+async def _until_all_arrived(
+    recording: Recording, simulator: Simulator, *, chaos: bool, expected: demo_capture.Expected | None
+) -> dict[str, Any]:
     started = time.monotonic()
     sent = await simulator.finished()
     elapsed = time.monotonic() - started
@@ -188,13 +219,17 @@ async def _until_all_arrived(recording: Recording, simulator: Simulator, *, chao
         elif (chaos or frames >= sent) and time.monotonic() - quiet_since > _QUIET_S:
             report = await simulator.report()
             complete = chaos or recording.recorder.counts.frames == report["frames_sent"]
-            if complete and _all_exact(recording, report["living"]):
+            if complete and (expected is not None or _all_exact(recording, report["living"])):
                 break
         await asyncio.sleep(0.01)
     report["frames_received"] = recording.recorder.counts.frames
     report["frames_per_s"] = round(recording.recorder.counts.frames / max(elapsed, 1e-9))
     # Copies, made while the connection still stands: closing it makes every book unknown.
-    report["our_books"] = {ticker: market.book.copy() for ticker, market in recording.books.by_ticker.items()}
+    if expected is not None:
+        report["our_books"] = demo_capture.our_books(recording.books)
+    else:
+        books = recording.books.by_ticker
+        report["our_books"] = {ticker: market.book.copy() for ticker, market in books.items()}
     return report
 
 
@@ -286,7 +321,7 @@ def _figures(recording: Recording, report: dict[str, Any], options: DemoOptions)
     figures["exchange_trades"] = sum(report["traded"].values())
     figures["exchange_tickers"] = report["tickers_sent"]
     figures["exchange_lifecycle"] = report["announcements_sent"]
-    files = ds.dataset(settings.parquet_dir / "orderbook", format="parquet")
+    files = ds.dataset(_parquet(settings) / "orderbook", format="parquet")
     figures["parquet_rows"] = files.count_rows(filter=ds.field("conn_id") >= report["first_conn_id"])
     if options.chaos:
         figures |= _checkpoints(options, report["first_conn_id"])
@@ -304,6 +339,11 @@ def _figures(recording: Recording, report: dict[str, Any], options: DemoOptions)
         and (options.chaos or options.hot_standby or figures["raw_stored"] == figures["exchange_raw"])
     )
     return figures
+
+
+def _parquet(settings: Settings) -> Path:
+    assert settings.parquet_dir is not None  # noqa: S101 - the demo's settings name both stores
+    return settings.parquet_dir
 
 
 def _channel_agrees(figures: dict[str, Any], options: DemoOptions, table: str) -> bool:
@@ -437,6 +477,8 @@ def _beside(figures: dict[str, Any]) -> Iterable[str]:
 
 def describe(figures: dict[str, Any], directory: Path) -> str:
     """The figures as the demo prints them."""
+    if "capture" in figures:
+        return demo_capture.describe(figures, directory)
 
     def line(what: str, key: str, more: str = "", same_as: str = "") -> str:
         verdict = "" if not same_as else "ok" if figures[key] == figures[same_as] else "DIFFERENT"

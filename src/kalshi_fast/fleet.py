@@ -45,7 +45,8 @@ class Fleet:
 
     Raises ConnectError when no first connection comes about, SubscriptionError when no market is known to
     the exchange. ``open_ended``: markets will come, so that it is no error to have none; ``patient``: others
-    see to it that the configuration is right.
+    see to it that the configuration is right. ``scale_is_known``: that of no-side prices need not be proven
+    first.
     """
 
     def __init__(
@@ -55,8 +56,11 @@ class Fleet:
         recorder: Recorder,
         pool: Pool,
         ssl_context: ssl.SSLContext | None,
+        *,
+        scale_is_known: bool = False,
     ) -> None:
         self.open_ended = False
+        self._hold = not scale_is_known
         self.patient = False
         self.feeds: list[Feed[Link]] = []
         self.size = Size()
@@ -290,7 +294,7 @@ class Fleet:
         return Feed(
             settings.ws_url,
             self._signer,
-            Link(self._recorder, session, hold=True),
+            Link(self._recorder, session, hold=self._hold),
             self._pool,
             ssl_context=self._ssl_context,
             backoff=Backoff(

@@ -58,8 +58,11 @@ class Recording:
     ``strategy``: sees every event that is recorded; see ``strategy``.
     """
 
-    def __init__(self, settings: Settings, strategy: Strategy | None = None) -> None:
+    def __init__(
+        self, settings: Settings, strategy: Strategy | None = None, *, scale_is_known: bool = False
+    ) -> None:
         require_live(settings)
+        self._scale_is_known = scale_is_known
         self._strategy = strategy
         self.settings = settings
         self.id = uuid.uuid4()
@@ -121,7 +124,9 @@ class Recording:
         self.recorder = Recorder(self.books, self.pool, self.pool.deliver, seal_rows=settings.batch_rows)
         if self._strategy is not None:
             self.recorder.attach(self._strategy)
-        self.fleet = Fleet(settings, signer, self.recorder, self.pool, context)
+        self.fleet = Fleet(
+            settings, signer, self.recorder, self.pool, context, scale_is_known=self._scale_is_known
+        )
         self.channels = ChannelFeeds(settings, signer, self.recorder, self.pool, context)
         self.channels.streams.go_on_after(self.writer.late_trades, self.writer.trades_forgotten_us)
         self._open_ended()

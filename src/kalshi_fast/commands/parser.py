@@ -50,7 +50,17 @@ def parser() -> argparse.ArgumentParser:
     demo.add_argument("--markets", type=positive, default=100, help="synthetic markets (100)")
     demo.add_argument("--rate", type=natural, help="frames per second, 0: no limit (20000; recordings: 0)")
     demo.add_argument("--seed", type=int, default=1, help="of the synthetic markets (1)")
-    demo.add_argument("--recording", type=Path, help="play the recordings in this directory instead")
+    demo.add_argument(
+        "--recording",
+        type=Path,
+        metavar="DIR|FILE",
+        help="play the Parquet recordings in this directory, or the frames of this capture (.jsonl), instead",
+    )
+    demo.add_argument(
+        "--use-yes-price",
+        action=argparse.BooleanOptionalAction,
+        help="of a capture: its no side is on the yes scale (else its snapshots say it)",
+    )
     demo.add_argument(
         "--form", choices=("current", "legacy"), default="current", help="wire form of a recording"
     )

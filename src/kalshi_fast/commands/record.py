@@ -136,6 +136,7 @@ def demo(options: argparse.Namespace) -> int:
         seed=options.seed,
         recording=options.recording,
         form=options.form,
+        use_yes_price=options.use_yes_price,
         port=options.port,
         tls=options.tls,
         chaos=options.chaos,

@@ -76,6 +76,7 @@ async def _obey(exchange: Exchange) -> None:
             say(
                 "report",
                 **dataclasses.asdict(exchange.stats),
+                played=exchange.played,
                 books=exchange.books(),
                 traded=exchange.tape.counts(),
                 created={ticker: exchange.changes[ticker] for ticker in exchange.life.created},
@@ -88,12 +89,11 @@ async def _obey(exchange: Exchange) -> None:
                         metadata(market)["yes_sub_title"],
                     ]
                     for market in exchange.life.markets.values()
-                    if not market.legs
                 },
                 living=[
                     market.ticker
                     for market in exchange.life.markets.values()
-                    if not market.legs and market.status not in ("finalized", "closed", "determined")
+                    if market.status not in ("finalized", "closed", "determined")
                 ],
             )
         else:

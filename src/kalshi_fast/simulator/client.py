@@ -41,7 +41,8 @@ class Client(picows.WSListener):
         self.transport: picows.WSTransport | None = None
         self._exchange = exchange
         self._kept_link: Link | None = None
-        self._commands = Commands(self, exchange)
+        playback = exchange.playback
+        self._commands = Commands(self, exchange) if playback is None else playback.commands(self)
 
     # --- the connection ---------------------------------------------------------------------------
 

@@ -30,6 +30,7 @@ from kalshi_fast.simulator.handshake import PATH, refusal
 from kalshi_fast.simulator.inject import Injector
 from kalshi_fast.simulator.life import Life
 from kalshi_fast.simulator.pace import MAX_BURST, Pace
+from kalshi_fast.simulator.playback import CapturedMarkets, Playback
 from kalshi_fast.simulator.recorded import RecordedMarkets
 from kalshi_fast.simulator.source import Change, Source, on_yes_scale
 from kalshi_fast.simulator.state import Conditions, Stats
@@ -138,6 +139,7 @@ class Exchange:
         disturbed = faults or drop_every or checkpoint_every_s is not None or not self._pace.waits
         if isinstance(source, RecordedMarkets) and source.form == "current" and not disturbed:
             self._express = Express(self, source)
+        self.playback = Playback(self, source) if isinstance(source, CapturedMarkets) else None
         self._server: asyncio.Server | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -288,6 +290,12 @@ class Exchange:
     # --- the play ---------------------------------------------------------------------------------
 
     async def _play(self) -> None:
+        if self.playback is not None:
+            try:
+                await self.playback.run()
+            finally:
+                self._finish()
+            return
         await self.subscribed.wait()
         started = time.monotonic()
         try:
@@ -357,12 +365,8 @@ class Exchange:
     # --- the truth --------------------------------------------------------------------------------
 
     def books(self) -> dict[str, dict[str, list[tuple[int, int]]]]:
-        """The true books now, without those of combinations: ticker → side → [(price_e4, qty_e2), …]."""
-        return {
-            ticker: book.as_lists()
-            for ticker, book in self.source.books.items()
-            if not self.life.is_combination(ticker)  # nothing ever happens in one
-        }
+        """The true books now: ticker → side → [(price_e4, qty_e2), …]."""
+        return {ticker: book.as_lists() for ticker, book in self.source.books.items()}
 
     def _plan_checkpoint(self, every_s: float) -> None:
         def take() -> None:

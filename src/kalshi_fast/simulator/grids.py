@@ -18,10 +18,8 @@ _RANGES: Final[dict[str, _Ranges]] = {
     "linear_cent": ((0, 10_000, 100),),
     "tapered_deci_cent": ((0, 1000, 10), (1000, 9000, 100), (9000, 10_000, 10)),
     "deci_cent": ((0, 10_000, 10),),
-    "center_deci_edge_centi_cent": ((0, 100, 1), (100, 9900, 10), (9900, 10_000, 1)),
 }
-OF_COMBINATIONS: Final = "center_deci_edge_centi_cent"
-STRUCTURES: Final = tuple(name for name in _RANGES if name != OF_COMBINATIONS)
+STRUCTURES: Final = tuple(_RANGES)
 FINEST: Final = STRUCTURES[-1]
 
 

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from kalshi_fast.errors import SimulatorError
+from kalshi_fast.simulator.captured import is_capture
 from kalshi_fast.simulator.exchange import Exchange
 from kalshi_fast.simulator.faults import chaos, read_faults
+from kalshi_fast.simulator.playback import CapturedMarkets
 from kalshi_fast.simulator.recorded import RecordedMarkets
 from kalshi_fast.simulator.synthetic import SyntheticMarkets
 from kalshi_fast.simulator.tls import keep_key, make_tls
@@ -79,17 +81,40 @@ async def launch(options: argparse.Namespace) -> Launched:
         old_frames=options.frames == "old",
     )
     await exchange.start()
-    frames = len(source) if isinstance(source, RecordedMarkets) else None
-    return Launched(
-        exchange, key_file, ca_file, frames, [t for t in source.books if not exchange.life.is_combination(t)]
-    )
+    frames = None if isinstance(source, SyntheticMarkets) else len(source)
+    return Launched(exchange, key_file, ca_file, frames, list(source.books))
 
 
-def _source(options: argparse.Namespace) -> RecordedMarkets | SyntheticMarkets:
+def _source(options: argparse.Namespace) -> RecordedMarkets | SyntheticMarkets | CapturedMarkets:
+    if options.recording is not None and is_capture(options.recording):
+        _refuse_for_capture(options)
+        return CapturedMarkets(options.recording, use_yes_price=options.use_yes_price)
+    if options.use_yes_price is not None:
+        raise SimulatorError(
+            "--use-yes-price: only a capture of frames, named by --recording FILE, has a scale"
+        )
     if options.recording is not None:
         return RecordedMarkets(options.recording, options.form, old_frames=options.frames == "old")
-    old_frames = options.frames == "old"
-    return SyntheticMarkets(options.markets, options.seed, options.combos, old_frames=old_frames)
+    return SyntheticMarkets(options.markets, options.seed, old_frames=options.frames == "old")
+
+
+def _refuse_for_capture(options: argparse.Namespace) -> None:
+    """A capture is played as it is, as fast as it is taken."""
+    given = {
+        "--form legacy": options.form != "current",
+        "--rate": options.rate,
+        "--speed": options.speed,
+        "--seconds": options.seconds is not None,
+        "--faults": options.faults is not None,
+        "--chaos": options.chaos,
+        "--checkpoints": options.checkpoints is not None,
+        "--life": options.life is not None,
+        "--drop-every": options.drop_every,
+        "--scale": options.scale != "asked",
+    }
+    wrong = [name for name, is_given in given.items() if is_given]
+    if wrong:
+        raise SimulatorError(f"--recording: a capture is played as it is; leave {', '.join(wrong)} out")
 
 
 def _faults(options: argparse.Namespace) -> list[Fault]:

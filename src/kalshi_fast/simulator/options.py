@@ -12,12 +12,6 @@ def add_options(parser: argparse.ArgumentParser, synthetic_rate: int = 0) -> Non
     played at ``synthetic_rate``."""
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
     parser.add_argument("--markets", type=natural, default=100, help="how many synthetic markets (100)")
-    parser.add_argument(
-        "--combos",
-        type=natural,
-        default=20,
-        help="how many combinations of them there are besides, listed first by REST (20)",
-    )
     parser.add_argument("--seed", type=int, default=1, help="of the synthetic markets and of the faults (1)")
     shown = f"{synthetic_rate}; recordings: 0" if synthetic_rate else "0"
     parser.add_argument(
@@ -25,7 +19,17 @@ def add_options(parser: argparse.ArgumentParser, synthetic_rate: int = 0) -> Non
     )
     parser.set_defaults(synthetic_rate=synthetic_rate)
     parser.add_argument("--seconds", type=_positive, help="end of the play")
-    parser.add_argument("--recording", type=Path, metavar="DIR", help="play the recordings of this directory")
+    parser.add_argument(
+        "--recording",
+        type=Path,
+        metavar="DIR|FILE",
+        help="play the Parquet recordings of this directory, or the frames of a capture (.jsonl)",
+    )
+    parser.add_argument(
+        "--use-yes-price",
+        action=argparse.BooleanOptionalAction,
+        help="of a capture: its no side is on the yes scale (else its snapshots say it)",
+    )
     parser.add_argument(
         "--form", choices=("current", "legacy"), default="current", help="wire form of a recording"
     )
