@@ -122,8 +122,12 @@ async def play(
 
 
 def check(rows: Rows, running: Exchange, wanted: set[str]) -> None:
+    by_rest = {row.trade_id for row in rows.rows.trades if row.sid == 0}
     told = {
-        trade.trade_id: (trade.ticker, trade.taker_side, trade.yes_price_e4, trade.qty_e2, trade.ts_ms * 1000)
+        trade.trade_id: (
+            *(trade.ticker, trade.taker_side, trade.yes_price_e4, trade.qty_e2),
+            trade.ts_us if trade.trade_id in by_rest else trade.ts_ms * 1000,
+        )
         for trade in running.tape.trades
         if trade.ticker in wanted
     }

@@ -332,6 +332,7 @@ def test_books_follow_an_announced_grid_where_their_prices_are_on_it(tmp_path: P
     assert books["B"].book.size_at(0, 810) == 100
     bad = [{"start": "9", "end": "1.0000", "step": "0.0100"}]
     link.feed(event(3, "A", "x", price_ranges=bad), source.now)
+    assert books["A"].book.grid == DECI_CENT, "ranges that cannot be say nothing"
     assert source.recorder.counts.rejected == 0
     assert source.recorder.counts.losses.fields == {("market_lifecycle_v2", "price_ranges"): 1}
 

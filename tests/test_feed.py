@@ -301,7 +301,7 @@ async def _silence(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -
     [
         (_reset, "without a close frame"),
         (_close_1012, "(1012, b'restart')"),
-        (_nonsense, "no WebSocket frame"),
+        (_nonsense, "is no WebSocket: Received frame with invalid opcode=0xf"),
         (_silence, "no answer to a ping"),
     ],
 )

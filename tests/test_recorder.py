@@ -7,6 +7,7 @@ import json
 import random
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -76,6 +77,11 @@ class Rig:
     def sealed(self) -> list[dict[str, Any]]:
         self.recorder.seal()
         return self.events
+
+    def said(self) -> list[Any]:
+        """The rows of feed_health so far."""
+        self.sealed()
+        return self.health
 
     def kinds(self) -> list[str]:
         return [row["type"] for row in self.sealed()]
@@ -414,7 +420,7 @@ def test_terminal_error_makes_the_books_unknown_and_subscribes_again() -> None:
     rig.check()
 
 
-def test_sub_penny_prices_widen_an_undeclared_grid_and_a_declared_one_is_kept() -> None:
+def test_prices_widen_a_grid_whether_it_was_declared_or_not() -> None:
     rig = Rig()
     rig.feed(*START)
     book = rig.books.by_ticker["A"].book
@@ -424,26 +430,74 @@ def test_sub_penny_prices_widen_an_undeclared_grid_and_a_declared_one_is_kept() 
     lifecycle = {"event_type": "price_level_structure_updated", "price_level_structure": "linear_cent"}
     rig.feed(frame("market_lifecycle_v2", 5, 1, market_ticker="B", **lifecycle))
     rig.feed(delta(4, "0.0810", "1.00", ticker="B"))
-    assert rig.books.by_ticker["B"].book.stale, "off the declared grid"
+    assert rig.books.by_ticker["B"].book.size_at(YES, 810) == 100
+    assert not rig.books.by_ticker["B"].book.stale, "off the declared grid, which costs the book nothing"
+    told = [row for row in rig.said() if row.event == "grid"]
+    assert [row.market_ticker for row in told] == ["B"]
+    assert "off the declared grid Grid('linear_cent', 101 ticks), which is widened" in told[0].detail
+    rig.feed(delta(5, "0.0820", "1.00", ticker="B"))
+    assert [row.event for row in rig.said()].count("grid") == 1, "said once"
     ranges = [{"start": "0.0000", "end": "1.0000", "step": "0.0010"}]
     rig.feed(frame("market_lifecycle_v2", 5, 2, market_ticker="B", event_type="x", price_ranges=ranges))
-    rig.feed(snapshot(5, "B", yes=[("0.0810", "1.00")]))
+    rig.feed(snapshot(6, "B", yes=[("0.0810", "1.00")]))
     assert rig.books.by_ticker["B"].book.grid == Grid("same", DECI_CENT.ranges)
     rig.check()
 
 
-def test_a_grid_that_the_resting_levels_do_not_fit_makes_the_book_unknown() -> None:
+def test_a_grid_without_every_cent_widens_too() -> None:
+    """Ranges may be anything: a market of steps of 5 cents, under a name that nobody knows."""
+    rig = Rig()
+    rig.feed(*START)
+    ranges = [{"start": "0.0000", "end": "1.0000", "step": "0.0500"}]
+    told = {"event_type": "created", "price_level_structure": "center_five_cents", "price_ranges": ranges}
+    rig.feed(frame("market_lifecycle_v2", 5, 1, market_ticker="B", **told))
+    rig.feed(snapshot(3, "B", yes=[("0.0500", "1.00")], no=[("0.1000", "2.00")]))
+    book = rig.books.by_ticker["B"].book
+    assert (book.grid.name, book.grid.n_ticks) == ("center_five_cents", 21)
+    rig.feed(delta(4, "0.0300", "4.00", ticker="B"))
+    assert rig.books.by_ticker["B"].book.size_at(YES, 300) == 400
+    assert rig.books.by_ticker["B"].book.grid == LINEAR_CENT
+    rig.feed(snapshot(5, "B", yes=[("0.0501", "1.00")], no=[("0.1000", "2.00")]))
+    assert rig.books.by_ticker["B"].book.size_at(YES, 501) == 100
+    assert not rig.books.by_ticker["B"].book.stale
+    rig.check()
+
+
+def test_a_grid_that_the_resting_levels_do_not_fit_changes_nothing() -> None:
     rig = Rig()
     rig.feed(*START, delta(3, "0.0805", "1.00"))
     body = {"event_type": "price_level_structure_updated", "price_level_structure": "linear_cent"}
     rig.feed(frame("market_lifecycle_v2", 5, 1, market_ticker="A", **body))
-    assert rig.kinds()[-1] == "gap"
-    assert rig.asked() == [("get_snapshot", 1, ["A"])]
-    rig.check()
+    assert not rig.books.by_ticker["A"].book.stale
+    assert rig.books.by_ticker["A"].book.size_at(YES, 805) == 100
+    assert rig.asked() == []
     rig.feed(snapshot(4, "A", yes=[("0.0700", "1.00")]))
-    assert rig.books.by_ticker["A"].book.grid is LINEAR_CENT
+    assert rig.books.by_ticker["A"].book.grid is LINEAR_CENT, "the next snapshot begins with it"
     rig.check()
     assert rig.levels["A", YES, 805][0] == rig.levels["A", YES, 800][0] == 0
+
+
+@pytest.mark.parametrize(
+    "ranges",
+    [
+        [{"start": "0.0000", "end": "1.0000", "step": "0.0300"}],
+        [{"start": "0.5000", "end": "0.4000", "step": "0.0100"}],
+        [{"start": "zero", "end": "1.0000", "step": "0.0100"}],
+        [{"start": "0.0000", "end": "1.0000", "step": "0.0000"}],
+    ],
+)
+def test_ranges_that_cannot_be_leave_it_to_the_name_and_the_prices(ranges: list[dict[str, str]]) -> None:
+    rig = Rig()
+    rig.feed(*START)
+    told = {"event_type": "created", "price_level_structure": "deci_cent", "price_ranges": ranges}
+    rig.feed(frame("market_lifecycle_v2", 5, 1, market_ticker="A", **told))
+    assert rig.books.by_ticker["A"].book.grid is DECI_CENT
+    told["price_level_structure"] = "nobody_knows"
+    rig.feed(frame("market_lifecycle_v2", 5, 2, market_ticker="B", **told))
+    rig.feed(delta(3, "0.0801", "1.00", ticker="B"))
+    assert rig.books.by_ticker["B"].book.size_at(YES, 801) == 100
+    assert rig.recorder.counts.rejected == 0
+    rig.check()
 
 
 def test_names_from_outside_are_counted_within_bounds() -> None:

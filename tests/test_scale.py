@@ -276,7 +276,7 @@ def test_a_proven_connection_has_its_books_and_the_fast_path() -> None:
     assert rig.said() == [
         ("A", "proven: no-side prices come on the yes scale (best yes 0.6000, no told from 0.6100 to 0.9900)")
     ]
-    change = delta(2, "0.9900", "-1.00", "no").replace(b": ", b":").replace(b", ", b",")
+    change = delta(2, "0.9900", "-1.00", "no", ts_ms=1795000050500).replace(b": ", b":").replace(b", ", b",")
     assert rig.link.path.take(change, rig.now) == 1
     rig.feed(snapshot(3, "B", **ONE_SIDED))
     assert rig.known == {"A", "B"}

@@ -20,8 +20,10 @@ class Grid:
 LINEAR_CENT: Final[Grid]
 TAPERED_DECI_CENT: Final[Grid]
 DECI_CENT: Final[Grid]
+CENTER_DECI_EDGE_CENTI_CENT: Final[Grid]
 FINEST: Final[Grid]
 GRIDS: Final[dict[str, Grid]]
+COARSE_TO_FINE: Final[tuple[Grid, ...]]
 
 class OrderBook:
     grid: Final[Grid]

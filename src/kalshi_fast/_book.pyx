@@ -92,12 +92,38 @@ cdef class Grid:
         return f"Grid({self.name!r}, {self.n_ticks} ticks)"
 
 
-# Source: price_level_structure in Kalshi's AsyncAPI document 2.0.0.
+def _tapered(str name, int edge, int center, int width=1000):
+    """Ticks of ``edge`` within ``width`` of both ends, of ``center`` between."""
+    return Grid(name, [(0, width, edge), (width, 10000 - width, center), (10000 - width, 10000, edge)])
+
+
+# The twelve structures of Kalshi's API documentation of September 2026 (price_level_structure). A name is a hint:
+# where a market comes with its price_ranges, those count, under whatever name.
 LINEAR_CENT = Grid("linear_cent", [(0, 10000, 100)])
-TAPERED_DECI_CENT = Grid("tapered_deci_cent", [(0, 1000, 10), (1000, 9000, 100), (9000, 10000, 10)])
+TAPERED_DECI_CENT = _tapered("tapered_deci_cent", 10, 100)
 DECI_CENT = Grid("deci_cent", [(0, 10000, 10)])
+CENTER_DECI_EDGE_CENTI_CENT = _tapered("center_deci_edge_centi_cent", 1, 10, 100)
 FINEST = Grid("finest", [(0, 10000, 1)])
-GRIDS = {grid.name: grid for grid in (LINEAR_CENT, TAPERED_DECI_CENT, DECI_CENT, FINEST)}
+GRIDS = {
+    grid.name: grid
+    for grid in (
+        LINEAR_CENT,
+        TAPERED_DECI_CENT,
+        DECI_CENT,
+        _tapered("center_whole_edge_half_cent", 50, 100),
+        _tapered("center_whole_edge_quint_cent", 20, 100),
+        Grid("center_half_edge_half_cent", [(0, 10000, 50)]),
+        _tapered("center_half_edge_quint_cent", 20, 50),
+        _tapered("center_half_edge_deci_cent", 10, 50),
+        Grid("center_quint_edge_quint_cent", [(0, 10000, 20)]),
+        _tapered("center_quint_edge_deci_cent", 10, 20),
+        CENTER_DECI_EDGE_CENTI_CENT,
+        Grid("center_centi_edge_centi_cent", [(0, 10000, 1)]),
+        FINEST,
+    )
+}
+# What a book whose grid nobody has told, or which has a price off it, goes on to: the first that has all its prices.
+COARSE_TO_FINE = (LINEAR_CENT, TAPERED_DECI_CENT, DECI_CENT, CENTER_DECI_EDGE_CENTI_CENT, FINEST)
 
 
 cdef Py_ssize_t _words(Grid grid) noexcept:

@@ -23,6 +23,7 @@ cdef class FrameListener(WSListener):
     cdef list outbox
     cdef int64_t read_ns  # of the read that is being handled, 0 between two reads
     cdef uint64_t turns  # of the path, when the end of a read was last told
+    cdef bint apart  # a message has come in part, or the connection has failed: no frame is a whole message
 
     def __init__(self, DeltaPath path not None, rest not None):
         self.path = path
@@ -34,7 +35,10 @@ cdef class FrameListener(WSListener):
 
     cpdef on_ws_frame(self, WSTransport transport, WSFrame frame):
         cdef Taken taken = NOT_TAKEN
-        cdef bint text = frame.msg_type == WSMsgType.TEXT and frame.fin
+        # Reserved bits belong to extensions, of which we ask for none.
+        cdef bint text = (
+            frame.msg_type == WSMsgType.TEXT and frame.fin and not (frame.rsv1 | frame.rsv2 | frame.rsv3) and not self.apart
+        )
         if self.read_ns == 0:
             self.read_ns = now_ns()
         if text:
@@ -52,7 +56,7 @@ cdef class FrameListener(WSListener):
             elif text:
                 self.rest.on_text(frame.get_payload_as_bytes(), self.read_ns)
             else:
-                self.rest.on_other(transport, frame, self.read_ns)
+                self.apart = self.rest.on_other(transport, frame, self.read_ns)
         except BaseException:
             # picows ends the connection, but not at once: what still comes has its own time.
             self.read_ns = 0
@@ -69,6 +73,8 @@ cdef class FrameListener(WSListener):
         """picows keeps the pongs to itself; one that ends a read must end it here too."""
         if frame.msg_type != WSMsgType.PONG:
             return False
+        if frame.rsv1 | frame.rsv2 | frame.rsv3:
+            return False  # as any other frame, which it may not be
         if frame.last_in_buffer:
             self._end_of_read()
         return True

@@ -15,7 +15,7 @@ import numpy as np
 from kalshi_fast._book cimport OrderBook, clear, put, slot_below
 from kalshi_fast._decode cimport PRICE_MAX_E4, QTY_LIMIT_E2
 
-from kalshi_fast._book import DECI_CENT, FINEST, LINEAR_CENT, TAPERED_DECI_CENT
+from kalshi_fast._book import COARSE_TO_FINE
 from kalshi_fast.errors import FieldError
 
 cdef extern from *:
@@ -28,8 +28,6 @@ cdef enum:
     AHEAD = 12  # rows: so far ahead a level is fetched
     FAR_AHEAD = 24  # and its book
     MAX_MARKETS = 1 << 24
-
-_COARSE_TO_FINE = (LINEAR_CENT, TAPERED_DECI_CENT, DECI_CENT, FINEST)
 
 OUTCOMES = (
     "done",
@@ -50,7 +48,7 @@ cdef inline void _clear(OrderBook book) noexcept nogil:
 cdef void _widen(OrderBook book, int price) noexcept with gil:
     """To the coarsest grid with this price and all that rest; as ``books.Replica.fit_grid`` does live."""
     resting = [resting_price for levels in book.ladders() for resting_price, _ in levels]
-    for grid in _COARSE_TO_FINE:
+    for grid in COARSE_TO_FINE:
         if price in grid and all(resting_price in grid for resting_price in resting):
             book.change_grid(grid)
             return

@@ -12,7 +12,7 @@ import re
 import uuid
 from typing import TYPE_CHECKING, Final
 
-from kalshi_fast._book import DECI_CENT, FINEST, LINEAR_CENT, TAPERED_DECI_CENT, Grid, OrderBook
+from kalshi_fast._book import COARSE_TO_FINE, Grid, OrderBook
 from kalshi_fast._state import BookState
 from kalshi_fast.errors import FrameError
 
@@ -27,7 +27,6 @@ HANDOVER_NS: Final = 1000  # rows of a book that has just gone over to another c
 NIL_ID: Final = str(uuid.UUID(int=0))
 
 _TICKER = re.compile(r"[A-Z0-9.-]{1,128}\Z")
-_COARSE_TO_FINE = (LINEAR_CENT, TAPERED_DECI_CENT, DECI_CENT, FINEST)
 
 
 class Replica(BookState):
@@ -54,14 +53,16 @@ class Replica(BookState):
             return self.book
         return OrderBook(declared, stale=True)
 
-    def fit_grid(self, book: OrderBook, price_e4: int) -> None:
-        """As long as nobody has declared the grid, the prices themselves do: widen it to this one."""
-        if self.market.declared_grid is not None or price_e4 in book.grid:
-            return
+    def fit_grid(self, book: OrderBook, price_e4: int) -> bool:
+        """Prices that come are right, whatever grid was declared: it widens to this one. True: that was off a
+        declared grid."""
+        if price_e4 in book.grid:
+            return False
         resting = [price for levels in book.ladders() for price, _ in levels]
         book.change_grid(
-            next(grid for grid in _COARSE_TO_FINE if all(price in grid for price in (price_e4, *resting)))
+            next(grid for grid in COARSE_TO_FINE if all(price in grid for price in (price_e4, *resting)))
         )
+        return self.market.declared_grid is not None
 
 
 class Market:

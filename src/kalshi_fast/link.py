@@ -20,13 +20,14 @@ from kalshi_fast._decode import MAX_PRICE_E4, cents_e4, contracts_e2, price_e4, 
 from kalshi_fast._path import DeltaPath
 from kalshi_fast.admission import Admission, is_absent
 from kalshi_fast.books import Replica
-from kalshi_fast.channels.grid import declared
-from kalshi_fast.errors import BookError, FieldError, FrameError
+from kalshi_fast.channels.grid import announce
+from kalshi_fast.errors import FieldError, FrameError
 from kalshi_fast.scale import name
-from kalshi_fast.subscription import Subscription, Verdict
+from kalshi_fast.subscription import Verdict
 from kalshi_fast.times import exchange_us
 
 if TYPE_CHECKING:
+    from kalshi_fast._book import OrderBook
     from kalshi_fast.books import Market
     from kalshi_fast.recorder import Recorder
     from kalshi_fast.session import Session
@@ -177,8 +178,7 @@ class Link:
                 if replica.subscription is not self.session.subscriptions[message.sid]:
                     self._recorder.counters.foreign += 1
                     return  # the book is another subscription's, and has this change from there
-                if price % 100:
-                    replica.fit_grid(book, price)
+                self._fit(replica, book, price, ingest_ns)
                 after = book.apply_delta(side, price, change)
         except FieldError as error:
             raise _of_market(error, message, replica) from error
@@ -240,8 +240,7 @@ class Link:
             sides = (told[YES], [(self._own_scale(NO, price), size) for price, size in told[NO]])
             for levels in sides:
                 for price, _ in levels:
-                    if price % 100:
-                        replica.fit_grid(book, price)
+                    self._fit(replica, book, price, ingest_ns)
             book.apply_snapshot(*sides)
         except FieldError as error:
             raise _of_market(error, message, replica) from error
@@ -279,35 +278,27 @@ class Link:
         elif isinstance(message, wire.Unsubscribed):
             session.on_unsubscribed(message)
         elif isinstance(message, wire.MarketLifecycle):
-            self._on_lifecycle(message, ingest_ns)
+            self._on_lifecycle(message)
         elif isinstance(message, wire.Unknown):
             self._recorder.counters.add_unknown_type(message.type)
         self.take_losses(ingest_ns)
 
-    def _on_lifecycle(self, message: wire.MarketLifecycle, ingest_ns: int) -> None:
+    def _on_lifecycle(self, message: wire.MarketLifecycle) -> None:
         """The exchange says which prices a market uses: its books move to that grid."""
-        market = self._recorder.books.by_ticker.get(message.msg.market_ticker)
-        grid = declared(message.msg, self._recorder.counters.losses)
-        if market is None or grid is None:
-            return
-        market.declared_grid = grid
-        for replica in market.replicas:
-            was_stale = replica.book.stale
-            try:
-                replica.book.change_grid(grid)
-            except BookError as error:
-                self._recorder.health(ingest_ns, self, "grid", market_ticker=market.ticker, detail=str(error))
-                if not was_stale and replica.subscription is not None:
-                    replica.link.lose(replica, ingest_ns)
+        losses = self._recorder.counters.losses
+        announce(self._recorder.books, message.msg.market_ticker, message.msg, losses)
+
+    def _fit(self, replica: Replica, book: OrderBook, price: int, ingest_ns: int) -> None:
+        """The grid widens to a price that comes; where another was declared that is said, once for each."""
+        if replica.fit_grid(book, price):
+            market = replica.market
+            grid, market.declared_grid = market.declared_grid, None
+            detail = (
+                f"the price {price} (1/10,000 dollar) is off the declared grid {grid!r}, which is widened"
+            )
+            self._recorder.health(ingest_ns, self, "grid", market_ticker=market.ticker, detail=detail)
 
     # --- what can go wrong ------------------------------------------------------------------------
-
-    def lose(self, replica: Replica, ingest_ns: int) -> None:
-        """A book of this connection is unknown from now on."""
-        subscription = replica.subscription
-        assert isinstance(subscription, Subscription)  # noqa: S101 - the book was exact
-        self.session.lose(subscription.sid, [replica.market.ticker], subscription.next_seq)
-        self.take_losses(ingest_ns)
 
     def _in_sequence(self, sid: int, seq: int, ingest_ns: int) -> bool:
         """Counts the frame; False when it must not be used: seen before, or of no subscription of ours."""

@@ -3,6 +3,12 @@
 Joins message parts, answers pings, sends what the session has in its outbox at the end of every read, pauses
 reading while the recorder's buffers are pressed, and tells in one sentence why the connection ended. What
 frames mean is not known here.
+
+A peer that breaks RFC 6455 fails the connection, as its section 7.1.7 asks: a close frame with a code and a
+reason, and nothing that comes after it is used. picows checks opcodes, masks, lengths, close codes, and that
+control frames are whole and short; here are reserved bits and the order of the parts of a message. Not done:
+the whole connection does not end for a text that is not UTF-8 (section 8.1); that frame is rejected alone,
+since a new connection would cost every book and bring nothing back.
 """
 
 from __future__ import annotations
@@ -21,9 +27,15 @@ if TYPE_CHECKING:
     from kalshi_fast.link import Link
     from kalshi_fast.pool import Pool
 
-MAX_FRAME_BYTES: Final = 16 * 1024 * 1024
+MAX_FRAME_BYTES: Final = 16 * 1024 * 1024  # of a message
+MAX_PARTS: Final = 4096  # of a message: empty ones have no bytes that could be counted
 RESUME_POLL_S: Final = 0.005
-_DATA = (picows.WSMsgType.TEXT, picows.WSMsgType.BINARY, picows.WSMsgType.CONTINUATION)
+_NEW = (picows.WSMsgType.TEXT, picows.WSMsgType.BINARY)
+_BROKEN = (
+    picows.WSCloseCode.PROTOCOL_ERROR,
+    picows.WSCloseCode.INVALID_TEXT,
+    picows.WSCloseCode.MESSAGE_TOO_BIG,
+)
 
 
 def first_conn_id(now_ns: int) -> int:
@@ -49,6 +61,7 @@ class Receiver:
         self._transport: picows.WSTransport | None = None
         self._parts: list[bytes] = []
         self._parts_bytes = 0
+        self._over = False  # a close frame has come or been sent: what follows it is not looked at
         self._paused = False
 
     @property
@@ -70,23 +83,55 @@ class Receiver:
         """The fast path has filled a batch."""
         self._link.on_full()
 
-    def on_other(self, transport: picows.WSTransport, frame: picows.WSFrame, read_ns: int) -> None:
-        """Parts of messages, binary messages (which the link then reports), control frames."""
-        if frame.msg_type in _DATA:
-            self._parts.append(frame.get_payload_as_bytes())
-            self._parts_bytes += frame.payload_size
-            if self._parts_bytes > MAX_FRAME_BYTES or frame.fin:
-                self._link.on_frame(b"".join(self._parts), read_ns)
-                self._parts.clear()
-                self._parts_bytes = 0
-        elif frame.msg_type == picows.WSMsgType.PING:
+    def on_other(self, transport: picows.WSTransport, frame: picows.WSFrame, read_ns: int) -> bool:
+        """Parts of messages, binary messages (which the link then reports), control frames, and frames that
+        may not be. True: whatever comes next is for here too."""
+        if self._over:
+            return True
+        kind = frame.msg_type
+        if frame.rsv1 or frame.rsv2 or frame.rsv3:
+            self._fail(transport, "a reserved bit is set, and no extension was agreed on")
+        elif kind in _NEW and self._parts:
+            self._fail(transport, "a new message begins before the one before it has ended")
+        elif kind == picows.WSMsgType.CONTINUATION and not self._parts:
+            self._fail(transport, "a continuation of no message")
+        elif kind in _NEW or kind == picows.WSMsgType.CONTINUATION:
+            self._on_part(transport, frame, read_ns)
+        elif kind == picows.WSMsgType.PING:
             transport.send_pong(frame.get_payload_as_bytes())
-        elif frame.msg_type == picows.WSMsgType.CLOSE:
+        elif kind == picows.WSMsgType.CLOSE:
             code: object = frame.get_close_code()
             said = frame.get_close_message()
             self._close_frame = f"the exchange closed the connection ({code:d}, {bytes(said or b'')[:100]!r})"
+            self._over = True
             transport.send_close(frame.get_close_code())
             transport.disconnect()
+        return self._over or bool(self._parts)
+
+    def _on_part(self, transport: picows.WSTransport, frame: picows.WSFrame, read_ns: int) -> None:
+        self._parts.append(frame.get_payload_as_bytes())
+        self._parts_bytes += frame.payload_size
+        too_big = picows.WSCloseCode.MESSAGE_TOO_BIG
+        if self._parts_bytes > MAX_FRAME_BYTES:
+            self._fail(transport, f"a message of more than {MAX_FRAME_BYTES} bytes", too_big)
+        elif frame.fin:
+            whole = b"".join(self._parts)
+            self._parts.clear()
+            self._parts_bytes = 0
+            self._link.on_frame(whole, read_ns)
+        elif len(self._parts) >= MAX_PARTS:
+            self._fail(transport, f"a message of more than {MAX_PARTS} parts", too_big)
+
+    def _fail(
+        self,
+        transport: picows.WSTransport,
+        what: str,
+        code: picows.WSCloseCode = picows.WSCloseCode.PROTOCOL_ERROR,
+    ) -> None:
+        self._over = True
+        self._parts.clear()
+        transport.send_close(code, what.encode())
+        transport.disconnect()
 
     def on_end_of_read(self) -> None:
         """Nothing more has come with this read, and a batch has been sealed or there is something to send."""
@@ -103,6 +148,8 @@ class Receiver:
             self.reason = self.closed_here
         elif self._close_frame is not None:
             self.reason = self._close_frame
+        elif (broken := _broken(transport)) is not None:
+            self.reason = f"what the exchange sent is no WebSocket: {broken}"
         elif transport.is_close_frame_sent:
             self.reason = "the link was dead: no answer to a ping, or what came was no WebSocket frame"
         else:
@@ -127,3 +174,10 @@ class Receiver:
         else:
             self._paused = False
             transport.underlying_transport.resume_reading()
+
+
+def _broken(transport: picows.WSTransport) -> str | None:
+    """How the peer has broken the protocol, by the close frame that it got for it, from here or picows."""
+    handshake = transport.close_handshake
+    sent = None if handshake is None else handshake.sent
+    return sent.reason if sent is not None and sent.code in _BROKEN and sent.reason else None

@@ -85,8 +85,15 @@ class Fields:
         """The values, in the order of the struct's fields. Raises FrameError for a field that a message
         cannot do without."""
         values = []
-        for field, text in zip(self._fields, written, strict=True):
-            value, lost = (field.default, False) if text is MISSING else field.read(text)
+        parts = tuple(written)
+        for field, text in zip(self._fields, parts, strict=True):
+            try:
+                value, lost = (field.default, False) if text is MISSING else field.read(text)
+            except FrameError:
+                twin = parts[self.names.index(field.twin)] if field.twin in self.names else MISSING
+                if bytes(twin) in (b"", b"null"):
+                    raise
+                value, lost = field.default, bytes(text) not in _NO_VALUE  # what counts is the twin
             if value is _NEEDED:
                 raise FrameError(field.name, None, "a value: a message is of no use without it")
             if lost and losses is not None:
@@ -113,6 +120,7 @@ class _Field:
         self._decoder = msgspec.json.Decoder(info.type)
         self._decimal = self.name.endswith(("_dollars", "_fp"))
         self._levels = self.name in _LEVELS
+        self.twin = f"{self.name}_dollars_fp"  # of levels in the old form: what wins over them
 
     def read(self, text: msgspec.Raw) -> tuple[Any, bool]:
         """The value, and whether what was there is lost."""

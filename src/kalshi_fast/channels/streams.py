@@ -240,7 +240,11 @@ class Streams:
             self.recorder.raw(payload, ingest_ns, link, channel)
 
     def _market(self, body: LifecycleBody, ingest_ns: int) -> None:
-        grid.announce(self.recorder.books, body, self.recorder.counters.losses)
+        losses = self.recorder.counters.losses
+        if not grid.announce(self.recorder.books, body.market_ticker, body, losses) and self._is_wanted(
+            body.market_ticker
+        ):
+            self.ask([body.market_ticker])
         if body.event_type in ("created", "activated"):
             self.recorder.awake(body.market_ticker)
         if self.listener is not None:
@@ -258,6 +262,9 @@ class Streams:
 
     def learned(self, market: RestMarket, asked_ns: int) -> None:
         """What REST says of a market, asked at that receive time."""
+        grid.announce(
+            self.recorder.books, market.ticker, market, self.recorder.counters.losses, "rest_market"
+        )
         known = self.catalogue.learn(market, asked_ns)
         if known is not None:
             self.recorder.keep("markets", known, packed_bytes(known))

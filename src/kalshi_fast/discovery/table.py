@@ -10,6 +10,7 @@ import shutil
 from typing import TYPE_CHECKING, Any, Final
 
 from kalshi_fast.discovery.selection import volume_24h_e2, volume_e2
+from kalshi_fast.rest_bodies import series_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -46,7 +47,7 @@ def _fields(market: RestMarket) -> dict[str, Any]:
     return {
         "ticker": market.ticker,
         "event_ticker": market.event_ticker,
-        "series_ticker": market.series_ticker,
+        "series_ticker": series_of(market),
         "title": market.title,
         "subtitle": market.yes_sub_title or market.subtitle,
         "status": market.status,

@@ -89,11 +89,12 @@ async def _obey(exchange: Exchange) -> None:
                         metadata(market)["yes_sub_title"],
                     ]
                     for market in exchange.life.markets.values()
+                    if not market.legs
                 },
                 living=[
                     market.ticker
                     for market in exchange.life.markets.values()
-                    if market.status not in ("finalized", "closed", "determined")
+                    if not market.legs and market.status not in ("finalized", "closed", "determined")
                 ],
             )
         else:

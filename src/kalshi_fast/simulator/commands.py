@@ -133,7 +133,7 @@ class Commands:
             channel,
             tickers=set(tickers),
             silent_acks=bool(params.skip_ticker_ack),
-            yes_scale=bool(params.use_yes_price),
+            yes_scale=self._exchange.on_yes_scale(asked=bool(params.use_yes_price)),
             whole=channel not in BY_MARKET or not named,
             quotes=bool(params.send_initial_snapshot),
         )

@@ -365,8 +365,12 @@ class Exchange:
     # --- the truth --------------------------------------------------------------------------------
 
     def books(self) -> dict[str, dict[str, list[tuple[int, int]]]]:
-        """The true books now: ticker → side → [(price_e4, qty_e2), …]."""
-        return {ticker: book.as_lists() for ticker, book in self.source.books.items()}
+        """The true books now, without those of combinations: ticker → side → [(price_e4, qty_e2), …]."""
+        return {
+            ticker: book.as_lists()
+            for ticker, book in self.source.books.items()
+            if not self.life.is_combination(ticker)  # nothing ever happens in one
+        }
 
     def _plan_checkpoint(self, every_s: float) -> None:
         def take() -> None:

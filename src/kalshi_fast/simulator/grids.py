@@ -18,8 +18,10 @@ _RANGES: Final[dict[str, _Ranges]] = {
     "linear_cent": ((0, 10_000, 100),),
     "tapered_deci_cent": ((0, 1000, 10), (1000, 9000, 100), (9000, 10_000, 10)),
     "deci_cent": ((0, 10_000, 10),),
+    "center_deci_edge_centi_cent": ((0, 100, 1), (100, 9900, 10), (9900, 10_000, 1)),
 }
-STRUCTURES: Final = tuple(_RANGES)
+OF_COMBINATIONS: Final = "center_deci_edge_centi_cent"
+STRUCTURES: Final = tuple(name for name in _RANGES if name != OF_COMBINATIONS)
 FINEST: Final = STRUCTURES[-1]
 
 

@@ -91,7 +91,8 @@ class Injector:
 
     def _books(self, good: Callable[[TrueBook], bool] = lambda _: True) -> list[TrueBook]:
         """The markets that somebody carries, or all if nobody carries one like that."""
-        books = self._exchange.source.books
+        life = self._exchange.life
+        books = {t: b for t, b in self._exchange.source.books.items() if not life.is_combination(t)}
         carried = {ticker for _, subscription in self._subscriptions() for ticker in subscription.tickers}
         found = [book for ticker, book in books.items() if ticker in carried and good(book)]
         return found or [book for book in books.values() if good(book)]

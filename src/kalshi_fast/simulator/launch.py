@@ -82,7 +82,9 @@ async def launch(options: argparse.Namespace) -> Launched:
     )
     await exchange.start()
     frames = None if isinstance(source, SyntheticMarkets) else len(source)
-    return Launched(exchange, key_file, ca_file, frames, list(source.books))
+    return Launched(
+        exchange, key_file, ca_file, frames, [t for t in source.books if not exchange.life.is_combination(t)]
+    )
 
 
 def _source(options: argparse.Namespace) -> RecordedMarkets | SyntheticMarkets | CapturedMarkets:
@@ -95,7 +97,8 @@ def _source(options: argparse.Namespace) -> RecordedMarkets | SyntheticMarkets |
         )
     if options.recording is not None:
         return RecordedMarkets(options.recording, options.form, old_frames=options.frames == "old")
-    return SyntheticMarkets(options.markets, options.seed, old_frames=options.frames == "old")
+    old_frames = options.frames == "old"
+    return SyntheticMarkets(options.markets, options.seed, options.combos, old_frames=old_frames)
 
 
 def _refuse_for_capture(options: argparse.Namespace) -> None:

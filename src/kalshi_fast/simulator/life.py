@@ -18,8 +18,6 @@ from kalshi_fast.simulator.subscription import LIFECYCLE
 from kalshi_fast.simulator.synthetic import SyntheticMarkets
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from kalshi_fast.simulator.agenda import Agenda
     from kalshi_fast.simulator.exchange import Exchange
 
@@ -32,7 +30,7 @@ _DAY_S: Final = 86_400
 
 @dataclass(slots=True)
 class Market:
-    """What REST says of a market, apart from its prices."""
+    """What REST says of a market, apart from its prices. ``legs``: what a combination is made of."""
 
     ticker: str
     open_ts: int
@@ -43,6 +41,8 @@ class Market:
     announced: list[str] = field(default_factory=list)
     created_ns: int = 0  # on the monotonic clock
     heard_ns: int = 0  # how much later somebody had subscribed to its book
+    settled_us: int = 0
+    legs: tuple[tuple[str, str, str], ...] = ()  # of a combination: event, market, side
 
     @property
     def event_ticker(self) -> str:
@@ -64,10 +64,14 @@ class Life:
 
     def __init__(self, exchange: Exchange, agenda: Agenda) -> None:
         now_s = int(time.time())
+        source = exchange.source
+        legs = source.legs if isinstance(source, SyntheticMarkets) else {}
         self.markets = {
-            ticker: Market(ticker, now_s - _DAY_S, now_s + _DAY_S, strike=number)
-            for number, ticker in enumerate(exchange.source.books)
+            ticker: Market(ticker, now_s - 60, now_s + _DAY_S, legs=made_of)
+            for ticker, made_of in legs.items()
         }
+        for number, ticker in enumerate(ticker for ticker in source.books if ticker not in legs):
+            self.markets[ticker] = Market(ticker, now_s - _DAY_S, now_s + _DAY_S, strike=number)
         self._exchange = exchange
         self._agenda = agenda
         self._events = Events(exchange, agenda, {market.event_ticker for market in self.markets.values()})
@@ -83,6 +87,10 @@ class Life:
             self._agenda.after(every_s, happen)
 
         self._agenda.after(every_s, happen)
+
+    def is_combination(self, ticker: str) -> bool:
+        market = self.markets.get(ticker)
+        return market is not None and bool(market.legs)
 
     def heard(self, ticker: str) -> None:
         """Somebody has subscribed to the book of a market."""
@@ -192,6 +200,7 @@ class Life:
         market.status = "determined"
         self.tell(market, "determined", result=market.result, settlement_value=value, determination_ts=now_s)
         market.status = "finalized"
+        market.settled_us = time.time_ns() // 1000
         self.tell(market, "settled", settled_ts=now_s)
 
     def tell(self, market: Market, event_type: str, **more: Any) -> None:  # noqa: ANN401
@@ -227,22 +236,4 @@ def metadata(market: Market) -> dict[str, Any]:
         "yes_sub_title": f"{market.strike} or more",
         "strike_type": "greater_or_equal",
         "floor_strike": market.strike + 0.5,
-    }
-
-
-def as_rest(market: Market, structure: str, moment: Callable[[int], str]) -> dict[str, Any]:
-    """A market object of ``GET /markets``."""
-    return {
-        "ticker": market.ticker,
-        **metadata(market),
-        "status": market.status,
-        "open_time": moment(market.open_ts),
-        "close_time": moment(market.close_ts),
-        "expiration_time": moment(market.close_ts + 3600),
-        "result": market.result,
-        "price_level_structure": structure,
-        "price_ranges": [
-            {"start": found.start, "end": found.end, "step": found.step}
-            for found in grids.price_ranges(structure)
-        ],
     }

@@ -12,6 +12,12 @@ def add_options(parser: argparse.ArgumentParser, synthetic_rate: int = 0) -> Non
     played at ``synthetic_rate``."""
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
     parser.add_argument("--markets", type=natural, default=100, help="how many synthetic markets (100)")
+    parser.add_argument(
+        "--combos",
+        type=natural,
+        default=20,
+        help="how many combinations of them there are besides, listed first by REST (20)",
+    )
     parser.add_argument("--seed", type=int, default=1, help="of the synthetic markets and of the faults (1)")
     shown = f"{synthetic_rate}; recordings: 0" if synthetic_rate else "0"
     parser.add_argument(

@@ -1,12 +1,16 @@
 """The exchange's REST interface, as far as a recorder asks: signed requests, pages, filters, refusals.
 
-Served on the port of the WebSocket. Source: Kalshi's API documentation (lists newest first, at most 1000 a
-page, an empty cursor on the last one). It can be made to fail: ``conditions.rest_faults`` says how the next
-requests are answered. Not here: what is traded (``tape``), what lives (``life``).
+Served on the port of the WebSocket. Combinations are listed first, as the newest are: of the first 30,000
+open markets of production 29,998 were such. Source: recorded bodies of 2026, Kalshi's OpenAPI document 3.30.0
+(one status a request, at most 1000 a page, an empty cursor on the last one). It can be made to fail:
+``conditions.rest_faults`` says how the next requests are answered. Not here: what is traded (``tape``), what
+lives (``life``), what objects look like (``rest_objects``).
 """
 
 from __future__ import annotations
 
+import base64
+import binascii
 import json
 import time
 from bisect import bisect_left, bisect_right
@@ -14,16 +18,21 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 from urllib.parse import parse_qsl, urlsplit
 
-from kalshi_fast.simulator.events import title
 from kalshi_fast.simulator.handshake import refusal
-from kalshi_fast.simulator.life import as_rest
-from kalshi_fast.simulator.tape import contracts, dollars
+from kalshi_fast.simulator.rest_objects import (
+    event_object,
+    market_object,
+    moment,
+    or_null,
+    orderbook,
+    series_object,
+    trade_object,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from kalshi_fast.simulator.exchange import Exchange
-    from kalshi_fast.simulator.frames import TrueBook
     from kalshi_fast.simulator.handshake import PublicKey
     from kalshi_fast.simulator.life import Market
     from kalshi_fast.simulator.tape import Traded
@@ -35,14 +44,18 @@ STATUSES: Final = {
     "unopened": ("initialized",),
     "open": ("active",),
     "paused": ("inactive",),
-    "closed": ("inactive", "closed", "determined"),
+    "closed": ("closed", "determined", "disputed", "amended"),
     "settled": ("finalized",),
 }
 T = TypeVar("T")
 
 
+MOST_BOOKS: Final = 100
+_LINES: Final = ("/markets", "/events", "/series")  # whose bodies end with a newline
+
+
 class _WrongRequestError(Exception):
-    """A parameter that cannot be."""
+    """A parameter that cannot be; the text goes into the answer as its details."""
 
 
 class Answer(NamedTuple):
@@ -62,29 +75,35 @@ def answer(
     if exchange.conditions.rest_faults:
         kind, value = exchange.conditions.rest_faults.popleft()
         if kind == "rest_busy":
-            return _error(HTTPStatus.TOO_MANY_REQUESTS, "too_many_requests", parts.path)._replace(
-                retry_after_s=value
+            return _error(HTTPStatus.TOO_MANY_REQUESTS, "too_many_requests")._replace(
+                retry_after_s=value or None
             )
         if kind == "rest_error":
-            return _error(value, "internal_server_error", parts.path)
-        return _error(HTTPStatus.OK, "cut", parts.path)._replace(cut=True)
+            return _error(value, "internal_server_error")
+        return _error(HTTPStatus.OK, "cut")._replace(cut=True)
     if exchange.conditions.refusal is not None:
         status, code, message = exchange.conditions.refusal
-        return _error(status, code, message)
+        return _error(status, code, message=message)
     refused = refusal(headers, keys, time.time_ns() // 1_000_000, parts.path)
     if refused is not None:
-        return _error(HTTPStatus.UNAUTHORIZED, *refused)
-    query = dict(parse_qsl(parts.query))
+        return _error(HTTPStatus.UNAUTHORIZED, refused[0], message=refused[1])
+    asked = parse_qsl(parts.query)
+    query = dict(asked)
     exchange.stats.rest_requests += 1
+    path = parts.path.removeprefix(ROOT)
+    found: dict[str, Any] | None
     try:
-        if parts.path == f"{ROOT}/markets/trades":
-            return _json(_trades(exchange, query))
-        found = _catalogue(exchange, parts.path.removeprefix(ROOT), query)
-        if found is not None:
-            return _json(found)
+        if path == "/markets/orderbooks":
+            found = _orderbooks(exchange, [value for name, value in asked if name == "tickers"])
+        else:
+            found = _found(exchange, path, query)
     except _WrongRequestError as error:
-        return _error(HTTPStatus.BAD_REQUEST, "bad_request", str(error))
-    return _error(HTTPStatus.NOT_FOUND, "not_found", parts.path)
+        return _error(HTTPStatus.BAD_REQUEST, "bad_request", details=str(error))
+    if found is None:
+        return _error(HTTPStatus.NOT_FOUND, "not_found", service="simulator")
+    return _json(
+        found, newline=path.startswith(_LINES) and not path.endswith(("/orderbook", "/trades", "/orderbooks"))
+    )
 
 
 def _trades(exchange: Exchange, query: Mapping[str, str]) -> dict[str, Any]:
@@ -93,86 +112,86 @@ def _trades(exchange: Exchange, query: Mapping[str, str]) -> dict[str, Any]:
     last_ms = _number(query, "max_ts", 2**40) * 1000
     low = bisect_left(tape.trades, first_ms, key=lambda trade: trade.ts_ms)
     at = bisect_right(tape.trades, last_ms, key=lambda trade: trade.ts_ms)
-    if "cursor" in query:
-        at = min(max(_number(query, "cursor", 0) - tape.first, 0), len(tape.trades))
+    if query.get("cursor"):
+        at = min(max(_place(query) - tape.first, 0), len(tape.trades))
     limit, ticker = _limit(query), query.get("ticker")
     found: list[Traded] = []
     while at > low and len(found) < limit:
         at -= 1
         if ticker is None or tape.trades[at].ticker == ticker:
             found.append(tape.trades[at])
-    return {"trades": [_trade(trade) for trade in found], "cursor": str(at + tape.first) if at > low else ""}
+    cursor = _cursor(at + tape.first) if at > low else ""
+    return {"cursor": cursor, "trades": [trade_object(trade) for trade in found]}
 
 
-def _trade(trade: Traded) -> dict[str, Any]:
-    return {
-        "trade_id": trade.trade_id,
-        "ticker": trade.ticker,
-        "count": trade.qty_e2 // 100,
-        "count_fp": contracts(trade.qty_e2),
-        "created_time": _moment(trade.ts_ms),
-        "yes_price_dollars": dollars(trade.yes_price_e4),
-        "no_price_dollars": dollars(10_000 - trade.yes_price_e4),
-        "taker_side": trade.taker_side,
-    }
-
-
-def _catalogue(exchange: Exchange, path: str, query: Mapping[str, str]) -> dict[str, Any] | None:
+def _found(exchange: Exchange, path: str, query: Mapping[str, str]) -> dict[str, Any] | None:
     """Markets, events, series: all of them, or one by its name. None: there is none of that name."""
     if path == "/exchange/status":
         return {"exchange_active": True, "trading_active": not exchange.finished.is_set()}
+    if path == "/markets/trades":
+        return _trades(exchange, query)
     markets = exchange.life.markets
     if path == "/markets":
         return _markets(exchange, query)
     kind, _, name = path.removeprefix("/").partition("/")
-    if kind == "markets" and name in markets:
-        return {"market": _market(exchange, markets[name])}
-    ticker = name.removesuffix("/orderbook")
-    if kind == "markets" and ticker != name and ticker in markets:
-        return _orderbook(exchange.source.books.get(ticker))
+    if kind == "markets":
+        ticker = name.removesuffix("/orderbook")
+        if ticker not in markets:
+            return None
+        if ticker != name:
+            return {"orderbook_fp": orderbook(exchange.source.books.get(ticker))}
+        return {"market": market_object(exchange, markets[name])}
     if kind == "events":
-        events = {
-            market.event_ticker: market
-            for market in markets.values()
-            if query.get("series_ticker") in (None, market.series_ticker)
-        }
-        if not name:
-            page, cursor = _page(list(events), query, most=200)
-            return {"events": [_event(events[ticker]) for ticker in page], "cursor": cursor}
-        return {"event": _event(events[name])} if name in events else None
+        return _events(exchange, name, query)
     if kind == "series":
         series = {market.series_ticker: None for market in markets.values()}
         if not name:
-            return {"series": [_series(ticker) for ticker in series]}
-        return {"series": _series(name)} if name in series else None
+            return {"series": or_null(series_object(ticker) for ticker in series)}
+        return {"series": series_object(name)} if name in series else None
     return None
 
 
-def _orderbook(book: TrueBook | None) -> dict[str, Any] | None:
-    """Both sides as bids on their own scales, ascending; a market without a book reads as an empty one."""
-    sides = ({}, {}) if book is None else book.sides
-    yes, no = ([[dollars(price), contracts(size)] for price, size in sorted(side.items())] for side in sides)
-    return {"orderbook_fp": {"no_dollars": no, "yes_dollars": yes}}
-
-
-def _event(market: Market) -> dict[str, Any]:
+def _orderbooks(exchange: Exchange, tickers: list[str]) -> dict[str, Any]:
+    """One book for each name, also for one that there is not: names joined by commas are one name."""
+    if not 1 <= len(tickers) <= MOST_BOOKS:
+        raise _WrongRequestError("invalid tickers")
+    books = exchange.source.books
     return {
-        "event_ticker": market.event_ticker,
-        "series_ticker": market.series_ticker,
-        "title": title(market.event_ticker),
-        "mutually_exclusive": False,
+        "orderbooks": [{"ticker": ticker, "orderbook_fp": orderbook(books.get(ticker))} for ticker in tickers]
     }
 
 
-def _series(ticker: str) -> dict[str, Any]:
-    return {"ticker": ticker, "title": f"Simulations {ticker}", "category": "Science", "frequency": "custom"}
+def _events(exchange: Exchange, name: str, query: Mapping[str, str]) -> dict[str, Any] | None:
+    """Events of combinations are none of the list, which is another endpoint's."""
+    nested = query.get("with_nested_markets") == "true"
+    events: dict[str, list[Market]] = {}
+    for market in exchange.life.markets.values():
+        if name or (not market.legs and query.get("series_ticker") in (None, market.series_ticker)):
+            events.setdefault(market.event_ticker, []).append(market)
+
+    def markets_of(event: str) -> list[dict[str, Any]] | None:
+        return or_null(market_object(exchange, market) for market in events[event])
+
+    def told(event: str, updated: str | None = None) -> dict[str, Any]:
+        found = event_object(events[event][0], *filter(None, [updated]))
+        return dict(sorted({**found, "markets": markets_of(event)}.items())) if nested else found
+
+    if not name:
+        page, cursor = _page(list(events), query, most=200)
+        now = moment(time.time_ns() // 1000)
+        return {"cursor": cursor, "events": or_null(told(event, now) for event in page), "milestones": []}
+    if name not in events:
+        return None
+    return {"event": told(name)} if nested else {"event": told(name), "markets": markets_of(name)}
 
 
 def _markets(exchange: Exchange, query: Mapping[str, str]) -> dict[str, Any]:
     named = {ticker for ticker in query.get("tickers", "").split(",") if ticker}
-    status = query.get("status", "")
+    status, combinations = query.get("status", ""), query.get("mve_filter", "")
     if status and status not in STATUSES:
-        raise _WrongRequestError(f"status: expected one of {', '.join(STATUSES)}, got {status[:40]!r}")
+        raise _WrongRequestError("invalid status filter")
+    if combinations not in ("", "exclude", "only"):
+        raise _WrongRequestError("invalid mve filter")
     wanted = STATUSES.get(status)
     low, high = _number(query, "min_close_ts", 0), _number(query, "max_close_ts", 2**40)
 
@@ -180,27 +199,14 @@ def _markets(exchange: Exchange, query: Mapping[str, str]) -> dict[str, Any]:
         return (
             (not named or market.ticker in named)
             and (wanted is None or market.status in wanted)
+            and (not combinations or bool(market.legs) == (combinations == "only"))
             and query.get("series_ticker") in (None, market.series_ticker)
             and query.get("event_ticker") in (None, market.event_ticker)
             and low <= market.close_ts <= high
         )
 
     page, cursor = _page(list(exchange.life.markets.values()), query, fits)
-    return {"markets": [_market(exchange, market) for market in page], "cursor": cursor}
-
-
-def _market(exchange: Exchange, market: Market) -> dict[str, Any]:
-    volume_e2 = exchange.tape.volume_e2(market.ticker)
-    told = as_rest(market, exchange.source.structures[market.ticker], lambda ts: _moment(ts * 1000))
-    bid, ask = exchange.tape.best(market.ticker)
-    return told | {
-        "yes_bid_dollars": dollars(bid),
-        "yes_ask_dollars": dollars(ask),
-        "volume": volume_e2 // 100,
-        "volume_fp": contracts(volume_e2),
-        "volume_24h": volume_e2 // 100,
-        "volume_24h_fp": contracts(volume_e2),
-    }
+    return {"cursor": cursor, "markets": or_null(market_object(exchange, market) for market in page)}
 
 
 def _page(
@@ -212,10 +218,10 @@ def _page(
     """The cursor is a place among all things, which only become more: no change meanwhile moves it."""
     limit = _limit(query, most)
     page: list[T] = []
-    for at in range(_number(query, "cursor", 0), len(things)):
+    for at in range(_place(query), len(things)):
         if fits(things[at]):
             if len(page) == limit:
-                return page, str(at)
+                return page, _cursor(at)
             page.append(things[at])
     return page, ""
 
@@ -225,9 +231,22 @@ def _limit(query: Mapping[str, str], most: int = MOST) -> int:
     return min(max(_number(query, "limit", 100), 1), most)
 
 
-def _moment(unix_ms: int) -> str:
-    second, ms = divmod(unix_ms, 1000)
-    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(second))}.{ms:03d}Z"
+def _cursor(at: int) -> str:
+    """Nothing that a client could make sense of."""
+    return base64.urlsafe_b64encode(f"at {at}".encode()).decode().rstrip("=")
+
+
+def _place(query: Mapping[str, str]) -> int:
+    """Where a page begins, by the cursor."""
+    text = query.get("cursor", "")
+    try:
+        told = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True).decode("ascii")
+    except (binascii.Error, ValueError):
+        raise _WrongRequestError("invalid cursor") from None
+    digits = told.removeprefix("at ")
+    if text and not (digits != told and digits.isdigit() and len(digits) <= 15):
+        raise _WrongRequestError("invalid cursor")
+    return int(digits) if text else 0
 
 
 def _number(query: Mapping[str, str], name: str, default: int) -> int:
@@ -235,13 +254,19 @@ def _number(query: Mapping[str, str], name: str, default: int) -> int:
     if not text:
         return default
     if not (text.isascii() and text.isdigit() and len(text) <= 15):
-        raise _WrongRequestError(f"{name}: expected a whole number, got {text[:40]!r}")
+        raise _WrongRequestError(f"invalid {name}")
     return int(text)
 
 
-def _json(content: dict[str, Any]) -> Answer:
-    return Answer(HTTPStatus.OK, json.dumps(content).encode())
+def _json(content: dict[str, Any], *, newline: bool = False) -> Answer:
+    return Answer(HTTPStatus.OK, _written(content) + (b"\n" if newline else b""))
 
 
-def _error(status: int, code: str, message: str) -> Answer:
-    return Answer(status, json.dumps({"error": {"code": code, "message": message}}).encode())
+def _error(status: int, code: str, *, message: str = "", **more: str) -> Answer:
+    return Answer(
+        status, _written({"error": {"code": code, "message": message or code.replace("_", " "), **more}})
+    )
+
+
+def _written(content: dict[str, Any]) -> bytes:
+    return json.dumps(content, separators=(",", ":"), ensure_ascii=False).encode()

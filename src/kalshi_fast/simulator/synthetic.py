@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING
 
 from kalshi_fast.errors import SimulatorError
 from kalshi_fast.simulator.frames import Form, TrueBook, old_times, times
-from kalshi_fast.simulator.grids import STRUCTURES, prices
+from kalshi_fast.simulator.grids import OF_COMBINATIONS, STRUCTURES, prices
 from kalshi_fast.simulator.source import Change, delta
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 MAX_MARKETS = 100_000
+COMBINATIONS = "KXMVESIM"  # the series of the combinations
 _LEVELS_AT_START = 12
 _PENNY_SIZE_E2 = 1_000_000  # of a bid at the lowest price of each side, as recorded books have them
 
@@ -52,13 +53,18 @@ class SyntheticMarkets:
     form: Form = "current"
     next_at_s = 0.0
 
-    def __init__(self, n_markets: int, seed: int, *, old_frames: bool = False) -> None:
+    def __init__(self, n_markets: int, seed: int, combos: int = 0, *, old_frames: bool = False) -> None:
         if not 1 <= n_markets <= MAX_MARKETS:
             raise SimulatorError(f"--markets: expected 1 to {MAX_MARKETS}, got {n_markets}")
+        if not 0 <= combos <= MAX_MARKETS:
+            raise SimulatorError(f"--combos: expected 0 to {MAX_MARKETS}, got {combos}")
         self._rng = rng = random.Random(seed)  # noqa: S311 - a simulation
         self.books: dict[str, TrueBook] = {}
         self.structures: dict[str, str] = {}
         self.playing: dict[str, None] = {}
+        self.legs: dict[
+            str, tuple[tuple[str, str, str], ...]
+        ] = {}  # of the combinations: event, market, side
         self._markets: list[_Market] = []
         self._by_ticker: dict[str, _Market] = {}
         self._times = old_times if old_frames else times
@@ -70,6 +76,25 @@ class SyntheticMarkets:
                     market.book.sides[side][market.bid(side, below)] = rng.randrange(100, 5_000_000)
                 market.book.sides[side].setdefault(market.prices[0], _PENNY_SIZE_E2)
             self.start(ticker)
+        self._combine(combos, random.Random(f"{seed} combinations"))  # noqa: S311 - a simulation
+
+    def _combine(self, combos: int, rng: random.Random) -> None:
+        """Combinations of these markets: nothing happens in them, and most have one order, as recorded
+        ones.
+        """
+        tickers = list(self.books)
+        for number in range(combos):
+            chosen = rng.sample(tickers, min(len(tickers), rng.randrange(2, 7)))
+            event = f"{COMBINATIONS}-S2026{rng.getrandbits(44):011X}"
+            ticker = f"{event}-{rng.getrandbits(44):011X}"
+            self.legs[ticker] = tuple(
+                (leg.rpartition("-")[0], leg, rng.choice(("yes", "no"))) for leg in sorted(chosen)
+            )
+            book = TrueBook(ticker, str(uuid.UUID(int=rng.getrandbits(128), version=4)))
+            if number % 4:
+                book.sides[1][rng.randrange(500, 990) * 10] = rng.randrange(10, 500) * 100
+            self.books[ticker] = book
+            self.structures[ticker] = OF_COMBINATIONS
 
     def add_market(self, ticker: str, structure: str, rng: random.Random) -> _Market:
         """A market that has no orders, and does not change yet."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 import uuid
+import zlib
 from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING, Any, Final
@@ -37,6 +38,11 @@ class Traded:
     yes_price_e4: int
     qty_e2: int
     ts_ms: int
+
+    @property
+    def ts_us(self) -> int:
+        """The microseconds that only REST tells: of the trade, always the same."""
+        return self.ts_ms * 1000 + zlib.crc32(self.trade_id.encode()) % 1000
 
 
 @dataclass(slots=True)
@@ -69,6 +75,16 @@ class Tape:
         """What has been traded of a market, in hundredths of contracts."""
         totals = self._totals.get(ticker)
         return 0 if totals is None else totals.volume_e2
+
+    def open_interest_e2(self, ticker: str) -> int:
+        """What is outstanding of a market, in hundredths of contracts."""
+        totals = self._totals.get(ticker)
+        return 0 if totals is None else totals.open_interest_e2
+
+    def last_price_e4(self, ticker: str) -> int:
+        """Of yes, in the last trade; 0 before the first."""
+        totals = self._totals.get(ticker)
+        return 0 if totals is None or totals.last is None else totals.last.yes_price_e4
 
     def best(self, ticker: str) -> tuple[int, int]:
         """The best prices of yes at which somebody buys and sells; 0 and a dollar where nobody does."""

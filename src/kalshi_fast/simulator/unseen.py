@@ -48,3 +48,14 @@ def kind(message: dict[str, Any]) -> str:
 def _scope(message: dict[str, Any]) -> str:
     scope = [key for key in ("sid", "seq") if key in message]
     return f" with {', '.join(scope)}" if scope else ""
+
+
+# The same of REST, by what an answer is.
+REST_UNSEEN: Final[dict[str, str]] = {
+    "/exchange/status": "the two fields of the OpenAPI document that stay",
+    "market.floor_strike": "the WebSocket's metadata_updated has it as a number",
+    "null for an empty list or object": "the OpenAPI document; empty pages of trades were seen as []",
+    "error of status 401 and 5xx": "the form of recorded errors of status 400, 404 and 429",
+    "cursor": "opaque here as there; what is in it is ours",
+    "/markets/orderbooks": "recorded elements; the object around them by the OpenAPI document",
+}
