@@ -195,7 +195,10 @@ def receive(url: str, cafile: str, frames: int, told: dict[str, str], *, undistu
         done: asyncio.Future[None] = loop.create_future()
         recorder, pool = handing_over()
         session = Session(
-            list(SyntheticMarkets(N_MARKETS, 1).books), clock=time.monotonic_ns, rng=random.Random(1)
+            list(SyntheticMarkets(N_MARKETS, 1).books),
+            clock=time.monotonic_ns,
+            rng=random.Random(1),
+            use_yes_price=True,
         )
         link = Link(recorder, session)
         link.path.every_read = True

@@ -82,11 +82,11 @@ from kalshi_fast.recorder import Recorder
 from kalshi_fast.session import Session
 
 deltas = int(sys.argv[1])
-frames = sys.stdin.buffer.read().split(b"\\n")
+frames = sys.stdin.buffer.read().splitlines(keepends=True)
 tickers = [frame.split(b'"market_ticker":"')[1].split(b'"')[0].decode() for frame in frames[1:-deltas]]
 pool = LocalPool(2000, 1000)
 recorder = Recorder(Books(), pool, pool.release, seal_rows=2000)
-session = Session(tickers, clock=time.monotonic_ns, rng=random.Random(1))
+session = Session(tickers, clock=time.monotonic_ns, rng=random.Random(1), use_yes_price=True)
 link = Link(recorder, session)
 link.on_connected(1, time.time_ns())
 for frame in frames[:-deltas]:
@@ -117,7 +117,7 @@ def collections() -> None:
     deltas = 50_000
     done = subprocess.run(
         [sys.executable, "-c", _COLLECTIONS, str(deltas)],
-        input=b"\n".join([SUBSCRIBED, *made_frames(deltas)]),
+        input=b"".join([SUBSCRIBED, *made_frames(deltas)]),
         capture_output=True,
         check=True,
     )

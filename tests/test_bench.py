@@ -86,8 +86,9 @@ def ours(frames: list[bytes]) -> tuple[Rig, list[tuple[Any, ...]]]:
 
 
 def our_books(rig: Rig) -> Levels:
+    """On the scale of the frames, where a no price is told as a yes price: nobody else turns it round."""
     return {
-        ticker: (dict(sides[0]), dict(sides[1]))
+        ticker: (dict(sides[0]), {10_000 - price: size for price, size in sides[1]})
         for ticker, market in rig.books.by_ticker.items()
         if (sides := market.book.ladders())
     }
@@ -111,7 +112,7 @@ def test_the_seed_style_recorder_ends_with_the_same_books_and_rows(
     assert books == our_books(rig)
     kinds, names = {SNAPSHOT: "snapshot", DELTA: "delta"}, rig.books.tickers
     mine = {
-        (kinds[kind], names[ix], ("yes", "no")[side], price, qty, seq)
+        (kinds[kind], names[ix], ("yes", "no")[side], 10_000 - price if side else price, qty, seq)
         for kind, ix, side, price, qty, seq in rows
         if kind in kinds
     }

@@ -8,6 +8,7 @@ All of it is a guess, of which nothing is believed: a frame's bytes are looked a
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 
 from kalshi_fast._book cimport CACHE_LINE, Levels
+from kalshi_fast._decode cimport PRICE_MAX_E4
 from kalshi_fast._state cimport Hot
 
 cdef extern from "_scan.h" nogil:
@@ -81,6 +82,7 @@ cdef struct Ahead:
     unsigned found
     unsigned booked
     unsigned levelled
+    const char* end  # of the last one that is known
 
 
 cdef inline uint32_t tag_of(uint64_t hash) noexcept nogil:
@@ -115,12 +117,18 @@ cdef inline Hot* find(const Table* table, const char* start, const char* end, bi
         slot = (slot + ROW) & table.mask
 
 
-cdef inline void _fetch_level(Coming* coming, const scan_times* times, const char* limit) noexcept nogil:
+cdef inline void _fetch_level(
+    Coming* coming, bint no_on_yes_scale, const scan_times* times, const char* limit
+) noexcept nogil:
     """The level that the frame seems to change."""
-    cdef const Levels* book = coming.state.levels
-    cdef Py_ssize_t to_price = coming.state.key_length
+    cdef const Hot* state = coming.state
+    cdef const Levels* book
+    cdef Py_ssize_t to_price
     cdef const char* end = coming.names + coming.length
-    cdef int slot, side
+    cdef int slot, side, flip
+    if state == NULL:
+        return
+    book, to_price = state.levels, state.key_length
     if end > limit or coming.length - to_price < FROM_PRICE + times.to_letter:
         return
     coming.price_text = scan_load8(coming.names + to_price)
@@ -129,7 +137,8 @@ cdef inline void _fetch_level(Coming* coming, const scan_times* times, const cha
         coming.price_text = 0
         return
     side = scan_side_ahead(times, end)
-    slot = book.slot_of[coming.price]
+    flip = -(no_on_yes_scale & side)
+    slot = book.slot_of[(coming.price ^ flip) + (flip & (PRICE_MAX_E4 + 1))]
     fetch_to_write(&book.qty[side][slot])
     fetch_to_write(&book.bits[side][slot >> 6])
 
@@ -146,48 +155,65 @@ cdef inline const char* _names_of(const char* frame) noexcept nogil:
     return at + TO_NAMES
 
 
+cdef inline void _find_next(Ahead* ahead, const Table* table, Py_ssize_t to_names, const char* limit) noexcept nogil:
+    """One frame more is known: the one that begins where the last one of those ends."""
+    cdef Coming* coming = &ahead.frames[ahead.found % AHEAD]
+    cdef const char* frame = ahead.end
+    cdef const char* names = frame + 4 + to_names
+    if (names - 1)[0] != c'"' or (names - 2)[0] != c':':
+        names = _names_of(frame + 4)
+    frame += 4 + (<unsigned char>frame[2] << 8 | <unsigned char>frame[3])
+    ahead.end = frame
+    ahead.found += 1
+    coming.names = names
+    coming.length = <int32_t>(frame - names)
+    coming.price_text = 0
+    coming.state = find(table, names, limit, False)
+    if coming.state != NULL:
+        prefetch(coming.state)
+        prefetch(&coming.state.key[CACHE_LINE])
+
+
+cdef inline void _fetch_book(const Coming* coming) noexcept nogil:
+    if coming.state != NULL:
+        fetch_to_write(coming.state.levels)
+        fetch_to_write(&coming.state.levels.sum[0])
+
+
 cdef inline void look_ahead(
-    Ahead* ahead, const Table* table, Py_ssize_t to_names, const scan_times* times, const char* end, const char* limit
+    Ahead* ahead, const Table* table, Py_ssize_t to_names, bint no_on_yes_scale, const scan_times* times,
+    const char* end, const char* limit,
 ) noexcept nogil:
     """What the frames up to ``limit`` need that follow the one which ends here is fetched: first what is known of their
     market, a few frames later the book, and again some later the level.
 
     ``to_names`` is how much stands before a market's names in the frame before, ``times`` how its times are written.
     """
-    cdef Coming* coming
-    cdef unsigned found = ahead.found, room = ahead.first + AHEAD - found, i
+    cdef unsigned found = ahead.found, behind = found - ahead.first
     cdef unsigned up_to_book, up_to_level
-    if room < AHEAD:
-        coming = &ahead.frames[(found - 1) % AHEAD]
-        end = coming.names + coming.length
-    while room > 0 and limit - end >= _AHEAD_BYTES:
-        coming = &ahead.frames[found % AHEAD]
-        coming.names = end + 4 + to_names
-        if (coming.names - 1)[0] != c'"' or (coming.names - 2)[0] != c':':
-            coming.names = _names_of(end + 4)
-        end += 4 + (<unsigned char>end[2] << 8 | <unsigned char>end[3])
-        coming.length = <int32_t>(end - coming.names)
-        coming.price_text = 0
-        coming.state = find(table, coming.names, limit, False)
-        if coming.state != NULL:
-            prefetch(coming.state)
-            prefetch(&coming.state.key[CACHE_LINE])
-        found += 1
-        room -= 1
-    ahead.found = up_to_book = up_to_level = found
-    if room == 0:  # else nothing more comes with this read
+    if behind == AHEAD - 1 and ahead.booked == found - _FOR_MARKET and limit - ahead.end >= _AHEAD_BYTES:
+        # In the middle of a read: one more of each.
+        _find_next(ahead, table, to_names, limit)
+        _fetch_book(&ahead.frames[(found - _FOR_MARKET) % AHEAD])
+        _fetch_level(&ahead.frames[(found - _FOR_MARKET - _FOR_BOOK) % AHEAD], no_on_yes_scale, times, limit)
+        ahead.booked = found + 1 - _FOR_MARKET
+        ahead.levelled = found + 1 - _FOR_MARKET - _FOR_BOOK
+        return
+    if behind == 0:
+        ahead.end = end
+    while behind < AHEAD and limit - ahead.end >= _AHEAD_BYTES:
+        _find_next(ahead, table, to_names, limit)
+        behind += 1
+    up_to_book = up_to_level = ahead.found
+    if behind == AHEAD:  # else nothing more comes with this read
         up_to_book -= _FOR_MARKET
         up_to_level -= _FOR_MARKET + _FOR_BOOK
-    for i in range(ahead.booked, up_to_book):
-        coming = &ahead.frames[i % AHEAD]
-        if coming.state != NULL:
-            fetch_to_write(coming.state.levels)
-            fetch_to_write(&coming.state.levels.sum[0])
-    for i in range(ahead.levelled, up_to_level):
-        coming = &ahead.frames[i % AHEAD]
-        if coming.state != NULL:
-            _fetch_level(coming, times, limit)
-    ahead.booked, ahead.levelled = up_to_book, up_to_level
+    while ahead.booked != up_to_book:
+        _fetch_book(&ahead.frames[ahead.booked % AHEAD])
+        ahead.booked += 1
+    while ahead.levelled != up_to_level:
+        _fetch_level(&ahead.frames[ahead.levelled % AHEAD], no_on_yes_scale, times, limit)
+        ahead.levelled += 1
 
 
 cdef inline void forget_ahead(Ahead* ahead) noexcept nogil:

@@ -32,7 +32,7 @@ cdef extern from "_scan.h" nogil:
     uint64_t scan_load8(const char* at) noexcept
     int scan_price(uint64_t word) noexcept
     const char* scan_size(const char* at, int64_t* qty_e2) noexcept
-    int scan_side(const char* at) noexcept
+    bint scan_side(const char* at, int* side) noexcept
     const char* scan_plain_text(const char* at, const char* end) noexcept
     int scan_last_three(const char* end) noexcept
     bint scan_last_ms(const char* at, const char* end, uint64_t* value) noexcept
@@ -343,7 +343,7 @@ cdef class DeltaPath:
         cdef const char* start
         cdef const char* behind = text + length
         cdef const char* end  # of the JSON: the exchange writes a newline behind it
-        cdef int64_t price, change, after, ts_us
+        cdef int64_t price, change, after, ts_us, flip
         cdef int side, tick
         cdef int64_t row_ns
         cdef Py_ssize_t row
@@ -371,7 +371,7 @@ cdef class DeltaPath:
         coming = guessed(&self.ahead, start)
         if coming != NULL:  # what comes next takes its place
             state, price_text, price_found = coming.state, coming.price_text, coming.price
-        look_ahead(&self.ahead, &self.table, head.length, &self.times, behind, behind + tail)
+        look_ahead(&self.ahead, &self.table, head.length, self.no_on_yes_scale, &self.times, behind, behind + tail)
         if state != NULL:
             length = state.key_length
             if not 0 < length <= end - start - FROM_PRICE or not scan_same(start, state.key, length):
@@ -410,10 +410,7 @@ cdef class DeltaPath:
             if change == BAD:
                 return NOT_TAKEN
             at += 1
-        if end - at < _TO_SIDE or memcmp(at, b',"side":"', 9) != 0:
-            return NOT_TAKEN
-        side = scan_side(at + 9)
-        if side > 1:
+        if end - at < _TO_SIDE or not scan_side(at, &side):
             return NOT_TAKEN
         at += 13 - side
 
@@ -423,8 +420,8 @@ cdef class DeltaPath:
             if ts_us == BAD:
                 return NOT_TAKEN
 
-        if self.no_on_yes_scale and side == 1:
-            price = PRICE_MAX_E4 - price
+        flip = -<int64_t>(self.no_on_yes_scale & side)  # no branch: nobody can predict which side
+        price = (price ^ flip) + (flip & (PRICE_MAX_E4 + 1))
         tick = book.slot_of[price]
         if tick < 0:
             return NOT_TAKEN

@@ -112,7 +112,8 @@ class Probed(Receiver):
 
 async def receive(task: Task, recorder: Recorder, pool: ProbedPool, probe: LagProbe) -> None:
     """Until the last frame; batches are sealed on time, as in a recording."""
-    session = Session(tickers(), clock=time.monotonic_ns, rng=random.Random(1))  # noqa: S311
+    rng = random.Random(1)  # noqa: S311
+    session = Session(tickers(), clock=time.monotonic_ns, rng=rng, use_yes_price=True)
     link = Link(recorder, session)
     link.path.every_read = True
     receiver = Probed(link, pool, probe, task)

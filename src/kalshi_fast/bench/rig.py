@@ -51,7 +51,7 @@ class Rig:
         self.pool = BatchPool(self.ring, self.books.tickers, self.books.ids, self._taken)
         self.recorder = Recorder(self.books, self.pool, self.pool.deliver, seal_rows=BATCH_ROWS)
         rng = random.Random(1)  # noqa: S311
-        self.session = Session(tickers, clock=time.monotonic_ns, rng=rng)
+        self.session = Session(tickers, clock=time.monotonic_ns, rng=rng, use_yes_price=True)
         self.sids = sids
         self.link = Link(self.recorder, self.session)
         self.receiver = Receiver(self.link, self.pool)

@@ -1,5 +1,6 @@
 """The frames that everybody gets: 500 markets, snapshots first, then deltas of about 265 bytes; always the
-same, and as production sends them (see ``simulator.frames``): a newline at the end, microseconds in ``ts``.
+same, and as production sends them to us (see ``simulator.frames``): a newline at the end, microseconds in
+``ts``, no-side prices on the yes scale.
 
 Not here: who reads them.
 """
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from kalshi_fast.simulator.frames import snapshot_body, times
+from kalshi_fast.simulator.source import on_yes_scale
 from kalshi_fast.simulator.synthetic import SyntheticMarkets
 
 if TYPE_CHECKING:
@@ -36,11 +38,13 @@ def stream() -> Iterator[bytes]:
     """Snapshots of all markets, then deltas without an end; one sid, numbered from 1."""
     source = SyntheticMarkets(N_MARKETS, seed=1)
     for seq, book in enumerate(source.books.values(), 1):
-        yield b'{"type":"orderbook_snapshot","sid":1,"seq":%d,"msg":%b}\n' % (seq, snapshot_body(book))
+        body = snapshot_body(book, yes_scale=True)
+        yield b'{"type":"orderbook_snapshot","sid":1,"seq":%d,"msg":%b}\n' % (seq, body)
     seq = N_MARKETS
     while True:
         seq += 1
         change = source.step(FIRST_TS_NS + seq * _STEP_NS + seq * _STEP_IN_STEP_US % 1000 * 1000)
+        change = on_yes_scale(change, source.books[change.ticker], source.form)
         yield b'{"type":"orderbook_delta","sid":1,"seq":%d,"msg":%b}\n' % (seq, change.body)
 
 
