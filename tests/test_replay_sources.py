@@ -442,7 +442,7 @@ def test_a_damaged_journal_is_read_as_its_own_readers_do(tmp_path: Path, place: 
                 expected.append((entry.names.tickers[market], *rest))
     journal.close()
     assert len(found) == len(expected) > 30
-    # A gap has the time of its connection's last row: only of one market all rows are in the order of writing.
+    # A gap has the time of its connection's last row: only a market's own rows are in the order of writing.
     for ticker in {row[0] for row in expected}:
         assert [row for row in found if row[0] == ticker] == [row for row in expected if row[0] == ticker]
 

@@ -54,7 +54,7 @@ class Rig:
     def check_order(self, batch: Batch) -> None:
         """A store has no other order of a market's rows than (ingest_ts, seq), then clear, levels, gap.
 
-        And in a file all rows but gaps are in the order of ingest_ts. A gap has the time of the last good frame.
+        In a file all rows but gaps are in the order of ingest_ts. A gap has that of the last good frame.
         """
         stored = links.rows(batch.events, "type", "ingest_ns")
         times = [ingest_ns for kind, ingest_ns in stored if KINDS[kind] != "gap"]
@@ -143,9 +143,9 @@ def test_rows_behind_a_takeover_in_the_same_read_are_not_older() -> None:
     for payload in (
         delta(4, "0.0800", "-9.00", ticker="A"),  # cannot be true: the other connection goes on with A
         snapshot(5, "B", no=[("0.5000", "4.00")]),
-        delta(6, "0.5000", "-3.00", side="no", ticker="B"),
+        delta(6, "0.5000", "-3.00", side="no", ticker="B", ts_ms=1_790_363_624_342),
         delta(7, "0.5050", "3.00", side="no", ticker="B"),  # off the grid: the long way
-        delta(8, "0.5050", "-3.00", side="no", ticker="B"),
+        delta(8, "0.5050", "-3.00", side="no", ticker="B", ts_ms=1_790_363_624_342),
     ):
         rig.links[0].feed(payload.replace(b": ", b":").replace(b", ", b","), rig.now)
     taken = rig.links[0].path.taken

@@ -100,8 +100,9 @@ def make_chunk(columns: Mapping[str, NDArray[Any]]) -> Chunk:
 
 
 def first_fall(chunk: Chunk, last_ns: int) -> int | None:
-    """The first row that is earlier than one before it (``last_ns``: before the first) by more than a handover
-    explains. A gap may be: its time is that of the last good frame, whenever the loss was noticed."""
+    """The first row that is earlier than one before it (``last_ns``: before the first) by more than a
+    handover explains. A gap may be: its time is that of the last good frame, whenever the loss was
+    noticed."""
     latest = np.maximum.accumulate(np.maximum(chunk.ingest_ns, last_ns))
     falls = (chunk.ingest_ns < latest - HANDOVER_NS) & (chunk.type != GAP)
     return int(falls.argmax()) if falls.any() else None
