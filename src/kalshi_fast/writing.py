@@ -9,7 +9,6 @@ here: who starts it and starts it again (``writer``), what the stores do (``deli
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import select
@@ -27,25 +26,17 @@ from kalshi_fast.delivery import Delivery
 from kalshi_fast.errors import ConfigError, JournalError, JournalFullError, KalshiFastError, UnreachableError
 from kalshi_fast.front import QueryFront
 from kalshi_fast.front.endpoint import remove_endpoint, write_endpoint
-from kalshi_fast.journal import Journal, Position
+from kalshi_fast.journal import Journal
 from kalshi_fast.report import Report, decode_settings
 from kalshi_fast.ring import Ring
-from kalshi_fast.sinks.clickhouse import (
-    ClickHouseSink,
-    connect,
-    embedded_directory,
-    let_faults_end_us,
-    prepared,
-)
-from kalshi_fast.sinks.ndjson import RawSink, RejectSink
-from kalshi_fast.sinks.parquet import HISTORIES, ParquetSink
+from kalshi_fast.sinks.clickhouse import ClickHouseSink, embedded_directory, let_faults_end_us, prepared
+from kalshi_fast.sinks.parquet import ParquetSink
 from kalshi_fast.status import figures
 from kalshi_fast.status.seen import Seen, histogram
+from kalshi_fast.stores import sinks_of
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from clickhouse_connect.driver.client import Client
 
     from kalshi_fast.config import Settings
     from kalshi_fast.ring import SealedSlot
@@ -86,7 +77,7 @@ class WriterProcess:
             lock_wait_s=LOCK_WAIT_S,
             say=lambda text: log.warning("%s", text),
         )
-        self._deliveries = [Delivery(sink, self._journal) for sink in self._sinks()]
+        self._deliveries = [Delivery(sink, self._journal) for sink in sinks_of(settings, self._journal)]
         # A writer started again takes up what waits at once; its deliveries see to the stores.
         again = self._journal.recorder == self._ring.recorder
         warning = "" if again else self._try_stores()
@@ -112,31 +103,6 @@ class WriterProcess:
         self._finish()
 
     # --- opening ----------------------------------------------------------------------------------
-
-    def _sinks(self) -> list[ClickHouseSink | ParquetSink]:
-        settings = self._settings
-        sinks: list[ClickHouseSink | ParquetSink] = []
-        if settings.clickhouse_url is not None:
-            url = settings.clickhouse_url
-            position = self._position("clickhouse", f"{url} {settings.clickhouse_database}")
-            sinks.append(ClickHouseSink(self._connect, self._journal, position))
-        if settings.parquet_dir is not None:
-            target = str(settings.parquet_dir.absolute())
-            sinks.append(
-                ParquetSink(
-                    settings.parquet_dir,
-                    self._journal,
-                    self._position("parquet", target),
-                    max_bytes=settings.parquet_max_bytes,
-                    max_secs=settings.parquet_max_secs,
-                    rejects=RejectSink(
-                        settings.parquet_dir, self._journal, self._position("rejected", target)
-                    ),
-                    raw=RawSink(settings.parquet_dir, self._journal, self._position("raw", target)),
-                    histories={table: self._position(f"parquet-{table}", target) for table in HISTORIES},
-                )
-            )
-        return sinks
 
     @property
     def _embedded(self) -> Path:
@@ -165,30 +131,6 @@ class WriterProcess:
         let_faults_end_us()
         write_endpoint(self._embedded, front.start())
         return front
-
-    def _connect(self) -> Client:
-        settings = self._settings
-        url = settings.clickhouse_url
-        assert url is not None  # noqa: S101 - else there is no such sink
-        client = connect(
-            url,
-            user=settings.clickhouse_user,
-            password=settings.clickhouse_password,
-            database=settings.clickhouse_database,
-            cluster=settings.clickhouse_cluster,
-        )
-        if url.startswith("chdb://"):
-            let_faults_end_us()
-        return client
-
-    def _position(self, kind: str, target: str) -> Position:
-        """Each store has a position of its own: another address is another store."""
-        name = hashlib.sha256(target.encode()).hexdigest()[:12]
-        path = self._settings.journal_dir / f"{kind}-{name}.position"
-        position = Position(path, fsync=self._settings.journal_fsync == "always")
-        if position.point is not None and position.point.journal == self._journal.id:
-            self._journal.at_least(max(position.point.seq, position.point.until))
-        return position
 
     def _try_stores(self) -> str:
         """A store that refuses us is a mistake that somebody has to mend; one that is away may come back."""

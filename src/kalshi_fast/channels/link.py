@@ -153,7 +153,7 @@ class ChannelLink:
         elif isinstance(message, TickerUpdate):
             self._streams.ticker(self, message, ingest_ns)
         elif isinstance(message, _LIFE):
-            self._streams.announcement(self, channel, message, _raw(payload), ingest_ns)
+            self._streams.announcement(self, channel, message, body_text(payload), ingest_ns)
         else:  # a frame of a book, on a subscription that has none
             self._streams.recorder.counters.foreign += 1
 
@@ -190,7 +190,7 @@ class ChannelLink:
         self.session.miss(sid)
 
 
-def _raw(payload: bytes) -> str:
+def body_text(payload: bytes) -> str:
     """The JSON of a frame's ``msg``. Keys that nobody knows have not been looked into before."""
     try:
         return bytes(_body.decode(payload).msg).decode()

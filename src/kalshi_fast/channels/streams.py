@@ -216,19 +216,11 @@ class Streams:
         self, link: ChannelLink, channel: str, message: Announcement, body: str, ingest_ns: int
     ) -> None:
         """``body``: the JSON of its ``msg``. Raises FrameError for one that is too long."""
-        if (size := text_bytes(body)) > MOST_BODY_BYTES:
-            raise FrameError("msg", f"{size} bytes", f"at most {MOST_BODY_BYTES} bytes")
+        check_body(body)
         if not self._leads(link, channel):
             return
-        told, kind = message.msg, str(message.__struct_config__.tag)
-        if isinstance(told, EventBody | EventFeeBody):
-            ticker, event = "", told.event_ticker
-        else:
-            ticker, kind = told.market_ticker, told.event_type or kind
-            event = _text((told.additional_metadata or {}).get("event_ticker"))
-        if isinstance(told, MultivariateBody):
-            event = told.event_ticker or event
-        row = LifecycleRow(link.conn_id, message.sid, message.seq or 0, ticker, event, kind, body, ingest_ns)
+        told = message.msg
+        row = lifecycle_row(message, body, link.conn_id, ingest_ns)
         self.recorder.counters.lifecycle += 1
         self.recorder.keep("market_lifecycle", row, packed_bytes(row))
         if isinstance(told, LifecycleBody):
@@ -274,6 +266,25 @@ class Streams:
         if leader is None or not leader.session.carries(channel):
             self._leaders[channel] = leader = link
         return leader is link
+
+
+def check_body(body: str) -> None:
+    """Raises FrameError for one that is too long for a row."""
+    if (size := text_bytes(body)) > MOST_BODY_BYTES:
+        raise FrameError("msg", f"{size} bytes", f"at most {MOST_BODY_BYTES} bytes")
+
+
+def lifecycle_row(message: Announcement, body: str, conn_id: int, ingest_ns: int) -> LifecycleRow:
+    """``body``: the JSON of its ``msg``."""
+    told, kind = message.msg, str(message.__struct_config__.tag)
+    if isinstance(told, EventBody | EventFeeBody):
+        ticker, event = "", told.event_ticker
+    else:
+        ticker, kind = told.market_ticker, told.event_type or kind
+        event = _text((told.additional_metadata or {}).get("event_ticker"))
+    if isinstance(told, MultivariateBody):
+        event = told.event_ticker or event
+    return LifecycleRow(conn_id, message.sid, message.seq or 0, ticker, event, kind, body, ingest_ns)
 
 
 def _text(value: object) -> str:
