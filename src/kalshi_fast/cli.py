@@ -30,6 +30,7 @@ _COMMANDS = {
     "replay": stored.replay,
     "compact": stored.compact,
     "import": stored.import_files,
+    "reread": stored.reread,
     "export": stored.export,
     "plot": stored.plot,
     "sql": stored.sql,

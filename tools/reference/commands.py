@@ -26,6 +26,7 @@ FAILURES: Final[dict[str, str]] = {
     "replay": "the recording cannot be read as it is, or `--verify` has found what cannot be true",
     "compact": "files of some date could not be merged; they stay as they are",
     "import": "a file cannot be taken over; nothing of it was written",
+    "reread": "a store does not take the rows; the journal keeps them",
     "export": "what was asked for is not there, or a file is in the way",
     "plot": "what was asked for is not there",
     "sql": "ClickHouse does not answer, or refuses a statement",

@@ -129,7 +129,7 @@ SPECIAL: Final[dict[tuple[str, str], str]] = {
         "feed_health",
         "event",
     ): "connect, disconnect, gap, resync, reject, handover, error, grid, scale, absent,"
-    " present, trades_filled, trades_missed, markets_missed",
+    " present, trades_filled, trades_missed, markets_missed, reread",
     ("feed_health", "market_ticker"): "the market that it is about; empty: none in particular",
     ("feed_health", "seq"): "the exchange's number that it is about; 0: none",
     ("feed_health", "sid"): "the subscription that it is about; 0: none",

@@ -178,6 +178,17 @@ def parser() -> argparse.ArgumentParser:
         importing, only=[setting.name for setting in SETTINGS if setting.name.startswith("CLICKHOUSE_")]
     )
 
+    rereading = commands.add_parser(
+        "reread",
+        help="read rejected frames again, after an upgrade",
+        description="Reads the frames that could not be used and were kept in PARQUET_DIR/rejected again, and"
+        " stores what they say now: trades, tickers and announcements, each once, in every store that is set."
+        " Frames of order books have no place after the fact; it says so. Not while a recording runs.",
+    )
+    rereading.add_argument("--dry-run", action="store_true", help="only report, store nothing")
+    add_output(rereading)
+    add_settings(rereading)
+
     export = commands.add_parser(
         "export",
         help="recorded books for hftbacktest, NautilusTrader, or as CSV",

@@ -1,4 +1,5 @@
-"""`query`, `replay`, `plot`, `export`, `import`, `compact`, `sql`: what was recorded, wherever it is."""
+"""`query`, `replay`, `plot`, `export`, `import`, `reread`, `compact`, `sql`: what was recorded, wherever it
+is."""
 
 from __future__ import annotations
 
@@ -199,6 +200,16 @@ def compact(options: argparse.Namespace) -> int:
     if options.json:
         sys.stdout.write(json.dumps({"dates": [report.figures() for report in reports]}) + "\n")
     return 0 if all(report.error is None for report in reports) else 1
+
+
+def reread(options: argparse.Namespace) -> int:
+    from kalshi_fast.rereading import describe, reread
+
+    report = reread(loaded(options).settings, dry_run=options.dry_run, quiet=options.quiet)
+    sys.stdout.write(describe(report, dry_run=options.dry_run) + "\n")
+    if options.json:
+        sys.stdout.write(json.dumps(report.figures()) + "\n")
+    return 0
 
 
 def import_files(options: argparse.Namespace) -> int:
