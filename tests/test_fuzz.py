@@ -35,6 +35,7 @@ from kalshi_fast.channels.backfill import filled_row
 from kalshi_fast.channels.catalogue import Catalogue
 from kalshi_fast.channels.rows import TABLES, arrow
 from kalshi_fast.errors import FrameError, KalshiFastError, RestError, SimulatorError
+from kalshi_fast.losses import Losses
 from kalshi_fast.rest_bodies import PAGES, MarketPage, TradePage, Unread, error_text, read_page
 from kalshi_fast.simulator.handshake import refusal
 from kalshi_fast.simulator.recorded import RecordedMarkets
@@ -65,14 +66,20 @@ def fit_for_a_terminal(error: KalshiFastError) -> None:
 
 def message(data: bytes, directory: Path) -> None:
     wire.unknown_keys(data)
+    losses = Losses()
     try:
-        decoded = wire.decode(data)
+        decoded = wire.decode(data, losses)
     except FrameError as error:
         fit_for_a_terminal(error)
         return
     if isinstance(decoded, wire.Unknown):
         assert isinstance(decoded.type, str)
         return
+    known = {kind: set(wire._BODY_FIELDS[kind].names) for kind in wire._BODY_FIELDS}
+    assert all(name in {"sid", "seq", "id", "msg"} | known.get(kind, set()) for kind, name in losses.fields)
+    if not losses.fields:  # read as a whole or field by field, it is the same message
+        with suppress(RecursionError):
+            assert wire.encode(wire._second_reading(data, ValueError(""), None)) == wire.encode(decoded)  # type: ignore[arg-type]
     # As text, because comparing what nests deeply needs more stack than decoding it.
     with suppress(RecursionError):
         text = wire.encode(decoded)
