@@ -12,6 +12,7 @@ from frames import frame
 from kalshi_fast import wire
 from kalshi_fast.channels.link import ChannelLink
 from kalshi_fast.channels.session import LIFECYCLE, TICKER, TRADE, ChannelSession
+from kalshi_fast.config import CF, CF_5HZ, PYTH
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from kalshi_fast.channels.streams import Streams
 
 SIDS = {TRADE: 11, TICKER: 12, LIFECYCLE: 13}
+REFERENCE_SIDS = {CF: 14, CF_5HZ: 15, PYTH: 16}
 
 
 def commands(session: ChannelSession) -> list[wire.Command]:
@@ -32,10 +34,13 @@ def link(
     streams: Streams,
     clock: Callable[[], int],
     tickers: Iterable[str] = ("A", "B"),
+    reference: bool = False,
     **options: Any,  # noqa: ANN401
 ) -> ChannelLink:
-    """Not connected yet: see ``grant``."""
-    session = ChannelSession(SIDS, tickers, clock=clock, rng=random.Random(1))
+    """Not connected yet: see ``grant``. ``reference``: with every reference price too."""
+    names = {**SIDS, **REFERENCE_SIDS} if reference else SIDS
+    wanted = dict.fromkeys(REFERENCE_SIDS, ("all",)) if reference else {}
+    session = ChannelSession(names, tickers, clock=clock, rng=random.Random(1), reference=wanted)
     return ChannelLink(streams, session, **options)
 
 
@@ -45,7 +50,7 @@ def grant(link: ChannelLink, conn_id: int, now_ns: int) -> None:
     for command in commands(link.session):
         assert command.params is not None
         (channel,) = command.params.channels or [""]
-        subscribed = wire.Subscribed(command.id, wire.ChannelSid(channel, SIDS[channel]))
+        subscribed = wire.Subscribed(command.id, wire.ChannelSid(channel, (SIDS | REFERENCE_SIDS)[channel]))
         link.on_frame(wire.encode(subscribed), now_ns)
 
 
@@ -71,6 +76,24 @@ def ticker(market: str = "A", **more: Any) -> bytes:  # noqa: ANN401
 
 def event(seq: int, market: str, event_type: str, **more: Any) -> bytes:  # noqa: ANN401
     return frame(LIFECYCLE, SIDS[LIFECYCLE], seq, market_ticker=market, event_type=event_type, **more)
+
+
+def cf_value(seq: int, number: int, index: str = "BRTI", **more: Any) -> bytes:  # noqa: ANN401
+    """Of the channel once a second, in the form of those that production sent."""
+    at_ms = 1_790_363_593_000 + 1000 * number
+    data = {"type": "value", "time": at_ms, "id": index, "value": f"84018.{number:02d}"}
+    body = {
+        "index_id": index,
+        "received_at": at_ms + 53,
+        "data": msgspec.json.encode(data).decode(),
+        "avg_60s_data": {
+            "value": f"84018.{number:02d}000000",
+            "window_size": number,
+            "window_start_ts_ms": at_ms - 60_000,
+            "window_end_ts_exclusive": at_ms,
+        },
+    }
+    return frame(CF, REFERENCE_SIDS[CF], seq, **{**body, **more})
 
 
 def as_dicts(rows: Iterable[msgspec.Struct]) -> list[dict[str, Any]]:

@@ -59,6 +59,21 @@ EXAMPLES: dict[str, bytes] = {
     "fee without": b'{"type":"event_fee_update","sid":5,"seq":2,"msg":{"event_ticker":"KXE-26"}}',
     "multivariate": b'{"type":"multivariate_market_lifecycle","sid":6,"seq":1,"msg":{"market_ticker":"KXMVE-1-2",'
     b'"event_type":"created","open_ts":1694635200,"additional_metadata":{"event_ticker":"KXMVE-1","title":"t"}}}',
+    "index": rb'{"type":"cfbenchmarks_value","sid":5,"seq":49,"msg":{"index_id":"BRTI","received_at":1790363641073,'
+    rb'"data":"{\"type\":\"value\",\"time\":1790363641000,\"id\":\"BRTI\",\"value\":\"84033.39\"}",'
+    b'"avg_60s_data":{"value":"84023.75645833","window_size":48,"window_start_ts_ms":1790363581000,'
+    b'"window_end_ts_exclusive":1790363641000},"last_60s_windowed_average_15min":{"value":"84033.39000000",'
+    b'"window_size":1,"window_start_ts_ms":1790363640000,"window_end_ts_exclusive":1790363641000}}}',
+    "fast index": b'{"type":"cfbenchmarks_value_5hz","sid":6,"seq":1,"msg":{"index_id":"BRTI",'
+    b'"value_usd":"84017.28000000","source_ts_ms":1790363592200,"received_at":1790363592237,'
+    rb'"data":"{\"type\":\"value\",\"time\":1790363592200,\"id\":\"BRTI\",\"value\":\"84017.28\"}"}}',
+    "pyth": b'{"type":"pyth_value","sid":1,"seq":42,"msg":{"underlying_ticker":"Metal.XAU/USD",'
+    b'"value_usd":"2365.12345000","source_ts_ms":1710000000100,"received_at":1710000000123}}',
+    "indices": b'{"type":"cfbenchmarks_value_indexlist","id":2,"sid":1,"seq":1,"msg":{"index_ids":["BRTI"]}}',
+    "fast indices": b'{"type":"cfbenchmarks_value_5hz_indexlist","id":2,"sid":1,"seq":1,'
+    b'"msg":{"index_ids":["BRTI","ETHUSD_RTI"]}}',
+    "underlyings": b'{"type":"pyth_value_underlying_list","id":2,"sid":1,"seq":1,'
+    b'"msg":{"underlying_tickers":["Metal.XAG/USD","Metal.XAU/USD"]}}',
     "legacy snapshot": b'{"type":"orderbook_snapshot","sid":2,"seq":2,"msg":{"market_ticker":"FED-23DEC-T3.00",'
     b'"market_id":"9b0f6b43-5b68-4f9f-9f02-9a2d1b8ac1a1","yes":[[8,300],[22,333]],"no":[[54,20],[56,146]]}}',
     "legacy delta": b'{"type":"orderbook_delta","sid":2,"seq":3,"msg":{"market_ticker":"FED-23DEC-T3.00",'

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import channels
-from channels import as_dicts, event, grant, ticker, trade, trade_id
+from channels import as_dicts, cf_value, event, grant, ticker, trade, trade_id
 from frames import EXAMPLES, MARKET_ID, snapshot
 from journals import DAY_NS, Source, deliver
 from kalshi_fast import wire
@@ -27,6 +27,7 @@ from kalshi_fast.books import Books
 from kalshi_fast.channels import rows as channel_rows
 from kalshi_fast.channels.catalogue import TEXT_CHARS, Catalogue
 from kalshi_fast.channels.recent import Recent
+from kalshi_fast.channels.reference_rows import ReferenceRow
 from kalshi_fast.channels.rows import (
     NIL_ID,
     SCHEMAS,
@@ -376,6 +377,8 @@ _UUID = st.uuids().map(str)
 _BODY = st.text(st.characters(codec="utf-8"), max_size=40)
 _STRIKE = st.none() | st.decimals(-(10**9), 10**9, places=4)
 _MS = st.none() | st.integers(0, 2**42)
+_MAYBE_VALUE = st.none() | st.decimals(-(10**9), 10**9, places=18)
+_MAYBE_TICKS = st.none() | _U32
 
 _SIDE = st.sampled_from(("yes", "no"))
 _MAYBE_PRICE, _MAYBE_INT = st.none() | _PRICE, st.none() | _INT64
@@ -389,6 +392,11 @@ ROWS: dict[str, st.SearchStrategy[Any]] = {
         TickerRow, *_HEAD, _UUID, _NAME, *[_MAYBE_PRICE] * 3, *[_MAYBE_INT] * 7, _US, _INT64
     ),
     "market_lifecycle": st.builds(LifecycleRow, *_HEAD, _U64, _NAME, _NAME, _NAME, _BODY, _INT64),
+    "reference_prices": st.builds(
+        ReferenceRow,
+        *(*_HEAD, _U64, _NAME, _NAME),
+        *(_MAYBE_VALUE, _MAYBE_VALUE, _MAYBE_TICKS, _MAYBE_VALUE, _MAYBE_TICKS, _MS, _MS, _US, _INT64),
+    ),
     "markets": st.builds(
         MarketRow,
         *(_NAME, _UUID, _NAME, _NAME, _BODY, _BODY, _NAME, _NAME, _STRIKE, _STRIKE, _NAME, _BODY),
@@ -396,7 +404,13 @@ ROWS: dict[str, st.SearchStrategy[Any]] = {
         *(_NAME, _MAYBE_PRICE, _U64),
     ),
 }
-KINDS = {"trades": TradeRow, "tickers": TickerRow, "market_lifecycle": LifecycleRow, "markets": MarketRow}
+KINDS = {
+    "trades": TradeRow,
+    "tickers": TickerRow,
+    "market_lifecycle": LifecycleRow,
+    "reference_prices": ReferenceRow,
+    "markets": MarketRow,
+}
 
 
 def plain(table: pa.Table | pa.RecordBatch) -> list[tuple[Any, ...]]:
@@ -431,6 +445,8 @@ def test_columns_have_the_names_of_the_tables_and_the_rows_their_order() -> None
 
 def as_plain(name: str) -> str:
     """A column asked of ClickHouse as the rows have it."""
+    if name in ("source_ts", "received_ts"):
+        return f"toUnixTimestamp64Milli({name})"
     if name in ("ts", "ingest_ts"):
         return f"toUnixTimestamp64{'Micro' if name == 'ts' else 'Nano'}({name})"
     return f"toString({name})" if name in ("trade_id", "market_id", "taker_side") else name
@@ -439,7 +455,7 @@ def as_plain(name: str) -> str:
 def fill(source: Source) -> None:
     """Some of everything, over two days, in one journal with books."""
     streams = Streams(source.recorder, ("A", "B"))
-    link = channels.link(streams, lambda: source.now)
+    link = channels.link(streams, lambda: source.now, reference=True)
     grant(link, 7, source.now)
     source.feed(snapshot(1, "A", yes=[("0.0800", "1.00")]))
     for seq in range(1, 40):
@@ -450,6 +466,7 @@ def fill(source: Source) -> None:
         link.feed(ticker("AB"[seq % 2], volume_fp=f"{seq}.00", market_id=MARKET_ID), source.now)
         kinds = {"additional_metadata": {"title": f"{seq} 'ü'", "floor_strike": 4487.99}, "close_ts": seq}
         link.feed(event(seq, f"M{seq % 3}", "created", **kinds), source.now)
+        link.feed(cf_value(seq, seq), source.now)
         source.feed()
 
 

@@ -15,6 +15,7 @@ import time
 import uuid
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -28,7 +29,8 @@ from hypothesis import strategies as st
 from journals import mounted
 from kalshi_fast import cli
 from kalshi_fast.arrow import EVENT_SCHEMA, SCHEMA_VERSION
-from kalshi_fast.channels.rows import NIL_ID, SCHEMAS, LifecycleRow, TickerRow, TradeRow, arrow
+from kalshi_fast.channels.reference_rows import ReferenceRow
+from kalshi_fast.channels.rows import NIL_ID, SCHEMAS, LifecycleRow, Row, TickerRow, TradeRow, arrow
 from kalshi_fast.compact import Report, compact, dates, days, event_files, merge, source, swap
 from kalshi_fast.compact.days import SETTLED_S, describe, groups
 from kalshi_fast.compact.digest import Digest
@@ -290,9 +292,9 @@ def test_a_merged_file_with_other_rows_is_refused(tmp_path: Path, wrong: str) ->
 # --- other tables -------------------------------------------------------------------------------------
 
 
-def other_rows(table: str, times_us: Sequence[int], first: int) -> list[TradeRow | TickerRow | LifecycleRow]:
+def other_rows(table: str, times_us: Sequence[int], first: int) -> list[Row]:
     """Rows of another table at these times of the day, told apart by a number."""
-    made: list[TradeRow | TickerRow | LifecycleRow] = []
+    made: list[Row] = []
     for number, time_us in enumerate(times_us, first):
         market, ns = f"KX-{number % 5}", (DAY_US + time_us) * 1000
         if table == "trades":
@@ -305,6 +307,10 @@ def other_rows(table: str, times_us: Sequence[int], first: int) -> list[TradeRow
             made.append(
                 TickerRow(7, 1, NIL_ID, market, price, *none, number, None, None, None, ns // 1000, ns)
             )
+        elif table == "reference_prices":
+            value = None if number % 4 == 0 else Decimal(number).scaleb(-number % 18)
+            more = (value, Decimal(number), number, None, None, number, None)
+            made.append(ReferenceRow(7, 1, number, "pyth_value", f"X.{number % 3}", *more, ns // 1000, ns))
         else:
             body = json.dumps({"n": number, "text": "ü"})
             made.append(LifecycleRow(7, 1, number, market, "E", "created", body, ns))
@@ -349,7 +355,7 @@ def test_tickers_whose_blocks_have_nulls_here_and_there_are_compacted(tmp_path: 
     assert list(Replay(tmp_path).rows("tickers")) == before
 
 
-@pytest.mark.parametrize("table", ["trades", "tickers", "market_lifecycle"])
+@pytest.mark.parametrize("table", ["trades", "tickers", "market_lifecycle", "reference_prices"])
 def test_other_tables_keep_every_row_in_order_too(tmp_path: Path, table: str) -> None:
     directory = tmp_path / table / date_name(DAY_US)
     for number, start in enumerate((0, 50, 200)):
@@ -381,7 +387,7 @@ def test_other_tables_keep_every_row_in_order_too(tmp_path: Path, table: str) ->
     assert (again.files_after, again.rows) == (1, 0)
 
 
-@given(st.sampled_from(["trades", "tickers", "market_lifecycle"]), st.data())
+@given(st.sampled_from(["trades", "tickers", "market_lifecycle", "reference_prices"]), st.data())
 def test_the_digest_sees_a_change_in_any_column_of_any_table(table: str, data: st.DataObject) -> None:
     batch = arrow(table, other_rows(table, range(20), 0))
     digest, other = Digest(), Digest()

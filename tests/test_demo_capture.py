@@ -204,7 +204,8 @@ def rows(figures: dict[str, Any]) -> dict[str, int]:
 
 def test_a_recorded_session_plays_from_end_to_end(tmp_path: Path) -> None:
     text, figures = demo(tmp_path, capture("cockpit").path)
-    assert rows(figures) == {"orderbook_events": 1371, "trades": 0, "tickers": 0, "market_lifecycle": 0}
+    beside = {"trades": 0, "tickers": 0, "market_lifecycle": 0, "reference_prices": 0}
+    assert rows(figures) == {"orderbook_events": 1371, **beside}
     assert figures["books"] == {"capture": 12, "recorder": 12, "clickhouse": 12, "parquet": 12}
     assert (figures["played"], figures["gaps"], figures["frames_rejected"]) == (268, 0, 0)
     assert "DIFFERENT" not in text
@@ -213,7 +214,8 @@ def test_a_recorded_session_plays_from_end_to_end(tmp_path: Path) -> None:
 
 def test_all_channels_on_the_yes_scale(tmp_path: Path) -> None:
     _, figures = demo(tmp_path, capture("delta_hedged").path, "--use-yes-price")
-    assert rows(figures) == {"orderbook_events": 53, "trades": 1, "tickers": 1, "market_lifecycle": 2}
+    beside = {"trades": 1, "tickers": 1, "market_lifecycle": 2, "reference_prices": 3}
+    assert rows(figures) == {"orderbook_events": 53, **beside}
     assert (figures["scale"], figures["gaps"], figures["frames_rejected"]) == ("yes scale", 3, 0)
 
 

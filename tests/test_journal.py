@@ -10,6 +10,7 @@ import sys
 import threading
 import uuid
 from contextlib import contextmanager
+from decimal import Decimal
 from itertools import pairwise
 from pathlib import Path
 from random import Random
@@ -26,6 +27,7 @@ from journals import Source, mounted
 from kalshi_fast import _clock
 from kalshi_fast._columns import GAP, EventColumns, LevelColumns
 from kalshi_fast.batch import Extra
+from kalshi_fast.channels.reference_rows import ReferenceRow
 from kalshi_fast.channels.rows import NIL_ID, LifecycleRow, Row, TickerRow, TradeRow
 from kalshi_fast.errors import ConfigError, JournalError, JournalFullError
 from kalshi_fast.journal import Cursor, Entry, Journal
@@ -282,7 +284,7 @@ def test_gaps_begin_behind_the_last_number_of_each_subscription(tmp_path: Path) 
         assert seqs == [(1, 0, 13), (1, 1, 13), (2, 2, 4), (2, 3, 5)]
 
 
-@pytest.mark.parametrize("table", ["trades", "tickers", "market_lifecycle", "raw"])
+@pytest.mark.parametrize("table", ["trades", "tickers", "market_lifecycle", "reference_prices", "raw"])
 def test_receive_times_of_other_channels_do_not_fall_over_a_restart_either(
     tmp_path: Path, table: str
 ) -> None:
@@ -294,6 +296,7 @@ def test_receive_times_of_other_channels_do_not_fall_over_a_restart_either(
         "trades": TradeRow(9, 1, 1, str(uuid.UUID(int=1)), "A", "yes", False, 4500, 100, 1, last_ns),
         "tickers": TickerRow(9, 1, NIL_ID, "A", *(None,) * 10, last_ns // 1000, last_ns),
         "market_lifecycle": LifecycleRow(9, 1, 1, "A", "E", "created", "{}", last_ns),
+        "reference_prices": ReferenceRow(9, 1, 1, "pyth_value", "X.Y", Decimal(1), *(None,) * 6, 1, last_ns),
     }
     if table == "raw":
         source.recorder.raw(b"{}", last_ns, source.link, "fill")

@@ -318,6 +318,7 @@ def test_the_tables_of_a_cluster_are_what_they_should_be(tmp_path: Path) -> None
         "tickers": "cityHash64(market_ticker)",
         "market_lifecycle": "cityHash64(market_ticker)",
         "markets": "cityHash64(market_ticker)",
+        "reference_prices": "cityHash64(index_id)",
     }
     assert found["same_columns"] is True
     assert "Distributed" in found["refused"]

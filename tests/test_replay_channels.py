@@ -8,6 +8,7 @@ import gzip
 import json
 import shutil
 from contextlib import nullcontext
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -17,11 +18,11 @@ from hypothesis import strategies as st
 
 import channels
 import front
-from channels import event, grant, ticker, trade, trade_id
+from channels import cf_value, event, grant, ticker, trade, trade_id
 from client import exchange
 from frames import MARKET_ID, delta, frame, snapshot
 from journals import DAY_NS, Source, deliver
-from kalshi_fast import LifecycleRow, RawFrame, Strategy, TickerRow, TradeRow, replay, wire
+from kalshi_fast import LifecycleRow, RawFrame, ReferenceRow, Strategy, TickerRow, TradeRow, replay, wire
 from kalshi_fast._columns import CLEAR, DELTA, GAP, SNAPSHOT
 from kalshi_fast._replay import Event
 from kalshi_fast.arrow import SCHEMA_VERSION
@@ -69,7 +70,7 @@ class Log(Strategy):
     def _row(self, row: ChannelRow) -> None:
         self.seen.append(row)
 
-    on_trade = on_ticker = on_lifecycle = _row
+    on_trade = on_ticker = on_lifecycle = on_reference = _row
 
 
 class RawLog(Log):
@@ -94,7 +95,7 @@ def fill(source: Source, watcher: Strategy | None = None) -> None:
     raw.on_connected(9, source.now)
     (command,) = channels.commands(raw.session)
     raw.feed(wire.encode(wire.Subscribed(command.id, wire.ChannelSid("fill", 3))), source.now)
-    other = channels.link(streams, lambda: source.now)
+    other = channels.link(streams, lambda: source.now, reference=True)
     grant(other, 8, source.now)
     if watcher is not None:
         source.recorder.attach(watcher)
@@ -108,6 +109,7 @@ def fill(source: Source, watcher: Strategy | None = None) -> None:
         # One read: the ticker comes before the trade that it sums up.
         other.feed(ticker(market, volume_fp=f"{seq}.00", market_id=MARKET_ID), source.now)
         other.feed(event(seq, market, "created", close_ts=seq), source.now)
+        other.feed(cf_value(seq, seq), source.now)
         other.feed(trade(seq, seq, market, count_fp=f"{seq}.25", is_block_trade=seq % 7 == 0), source.now)
         source.recorder.look()
         source.feed(delta(seq + 1, "0.0800", "1.00"))
@@ -125,7 +127,7 @@ def test_every_source_tells_the_same(
     monkeypatch.setattr(database, "STRETCH_ROWS", 10)
     source, live = Source(tmp_path), RawLog()
     fill(source, live)
-    kinds = {tuple, LifecycleRow, TradeRow, TickerRow, RawFrame}
+    kinds = {tuple, LifecycleRow, ReferenceRow, TradeRow, TickerRow, RawFrame}
     assert {type(one) for one in live.seen} == kinds
     client = open_database()
     deliver(ClickHouseSink(open_database, source.journal, source.position("clickhouse")))
@@ -146,7 +148,7 @@ def test_every_source_tells_the_same(
         (tmp_path / "parquet", {}, TABLES),
         (tmp_path / "parquet" / "orderbook", {}, TABLES),
         (source.journal.directory, {}, TABLES),
-        (engine_url, {"database": client.database}, TABLES[:3]),
+        (engine_url, {"database": client.database}, TABLES[:4]),
     ]
     middle_ns = source.now - DAY_NS
     for where, options, tables in places:
@@ -171,16 +173,20 @@ def test_every_source_tells_the_same(
             assert list(Replay(where, **chosen, **options).rows()) == [
                 row
                 for row in rows
-                if (isinstance(row, RawFrame) or row.ticker in markets)
+                if (isinstance(row, RawFrame | ReferenceRow) or row.ticker in markets)
                 and chosen.get("start", 0) <= row.ingest_ns < chosen.get("end", 2**63)
             ], (where, chosen)
-        made = [table.arrow() for table in (recorded.trades(), recorded.tickers(), recorded.lifecycle())]
-        assert [table.num_rows for table in made] == [39, 39, 39]
+        told_of = (recorded.trades(), recorded.tickers(), recorded.lifecycle(), recorded.reference())
+        made = [table.arrow() for table in told_of]
+        assert [table.num_rows for table in made] == [39, 39, 39, 39]
         assert made[0].schema.names[:3] == ["market", "ts", "at"]
         assert made[0]["qty_e2"].to_pylist() == [seq * 100 + 25 for seq in range(1, 40)]
         assert made[0]["is_block"].to_pylist() == [seq % 7 == 0 for seq in range(1, 40)]
         assert made[1]["yes_bid_e4"].to_pylist() == [None] * 39
         assert made[2]["market"].to_pylist() == ["AB"[seq % 2] for seq in range(1, 40)]
+        assert made[3].schema.names[:4] == ["index_id", "ts", "at", "value"]
+        assert made[3]["value"].to_pylist() == [Decimal(f"84018.{seq:02d}") for seq in range(1, 40)]
+        assert made[3]["avg_final_60s"].null_count == 39
     frames = Replay(tmp_path / "parquet").raw().arrow()
     assert frames["payload"][0].as_py() == '{"type":"fill","sid":3,"seq":1,"msg":"ü"}'.encode()
     with pytest.raises(ReplayError, match="no table of raw frames is in a database"):
@@ -252,16 +258,29 @@ def announced(at: int, number: int, market: str = "KX-0") -> LifecycleRow:
     return LifecycleRow(7, 13, number, market, "E", "created", "{}", START_NS + at * 1000)
 
 
+def indexed(at: int, number: int, _: str = "") -> ReferenceRow:
+    ns = START_NS + at * 1000
+    value = Decimal(number).scaleb(-number)
+    return ReferenceRow(
+        *(7, 14, number, "pyth_value", "Metal.XAU/USD", value, None, None, None, None, None, None),
+        *(ns // 1000, ns),
+    )
+
+
 def framed(at: int, number: int) -> RawFrame:
     return RawFrame(START_NS + at * 1000, 7, "fill", b"%d \xff" % number)
 
 
 MAKERS: dict[str, Callable[..., Any]] = {
     "market_lifecycle": announced,
+    "reference_prices": indexed,
     "trades": traded,
     "tickers": ticked,
 }
-PLACES = {"market_lifecycle": 0, "trades": 1, "book": 2, "tickers": 3, "raw": 4}
+PLACES = {
+    name: place
+    for place, name in enumerate(("market_lifecycle", "reference_prices", "trades", "book", "tickers", "raw"))
+}
 
 
 def in_one_list(
@@ -281,7 +300,7 @@ def in_one_list(
                 if row.trade_id in seen or (start is not None and row.ingest_ns < start - BACK_NS):
                     continue
                 seen.add(row.trade_id)
-            if market in (None, row.market_ticker):
+            if table == "reference_prices" or market in (None, row.market_ticker):
                 everything.append((row.ingest_ns, PLACES[table], row))
     everything += [(row.ingest_ns, PLACES["raw"], row) for row in raw]
     everything.sort(key=lambda one: one[:2])
@@ -569,11 +588,11 @@ def test_a_database_of_an_earlier_version_has_fewer_tables(
     client = open_database()
     client.insert_arrow("orderbook_events", table_of([(CLEAR, 0, 0, 0, 0)]))
     recorded = Replay(engine_url, database=client.database)
-    assert recorded.tables() == ["market_lifecycle", "trades", "tickers"]
+    assert recorded.tables() == ["market_lifecycle", "reference_prices", "trades", "tickers"]
     client.command("DROP TABLE trades SYNC")
     client.command("DROP TABLE tickers SYNC")
     report = summarise(recorded)
-    assert (report.rows, report.beside) == (1, {"market_lifecycle": 0})
+    assert (report.rows, report.beside) == (1, {"market_lifecycle": 0, "reference_prices": 0})
     with pytest.raises(ReplayError, match="the database has no table trades"):
         recorded.trades().arrow()
 

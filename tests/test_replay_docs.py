@@ -5,13 +5,13 @@ from __future__ import annotations
 import importlib
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from Cython.Build import cythonize
 
 import kalshi_fast
 from channels import trade_id
-from kalshi_fast import LifecycleRow, TickerRow, TradeRow
+from kalshi_fast import LifecycleRow, ReferenceRow, TickerRow, TradeRow
 from kalshi_fast._replay import BookTable
 from kalshi_fast.channels.rows import NIL_ID
 from kalshi_fast.replaying.replay import whole_frames
@@ -24,6 +24,7 @@ AT_NS = 1_795_000_001_000_000_000
 TRADE = TradeRow(7, 2, 1, trade_id(1), "KX-1", "yes", False, 4500, 100, AT_NS // 1000, AT_NS)
 TICKER = TickerRow(7, 3, NIL_ID, "KX-1", 4500, *(None,) * 9, AT_NS // 1000, AT_NS)
 ANNOUNCED = LifecycleRow(7, 4, 1, "KX-1", "KX", "settled", "{}", AT_NS)
+PRICE = ReferenceRow(7, 5, 1, "pyth_value", "Metal.XAU/USD", *(None,) * 7, AT_NS // 1000, AT_NS)
 PAGE = Path(__file__).parents[1] / "docs" / "replay.md"
 
 
@@ -32,7 +33,13 @@ def test_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(blocks) >= 6
     table = table_of(some_rows(2000), step_ns=1_000_000)
     write(tmp_path / "data/parquet/orderbook/date=2026-11-18/part-110640_000000.parquet", table)
-    for table, rows in (("trades", [TRADE]), ("tickers", [TICKER]), ("market_lifecycle", [ANNOUNCED])):
+    stored: dict[str, list[Any]] = {
+        "trades": [TRADE],
+        "tickers": [TICKER],
+        "market_lifecycle": [ANNOUNCED],
+        "reference_prices": [PRICE],
+    }
+    for table, rows in stored.items():
         write_rows(
             tmp_path / "data/parquet" / table / "date=2026-11-18/part-110641_000000.parquet", table, rows
         )

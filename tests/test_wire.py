@@ -11,6 +11,7 @@ from msgspec import UNSET
 
 from frames import EXAMPLES
 from kalshi_fast import wire
+from kalshi_fast.channels import reference
 from kalshi_fast.errors import FrameError
 
 CLASSES = {
@@ -26,6 +27,12 @@ CLASSES = {
     "event_lifecycle": wire.EventLifecycle,
     "event_fee_update": wire.EventFeeUpdate,
     "multivariate_market_lifecycle": wire.MultivariateLifecycle,
+    "cfbenchmarks_value": reference.CfValue,
+    "cfbenchmarks_value_5hz": reference.Cf5HzValue,
+    "pyth_value": reference.PythValue,
+    "cfbenchmarks_value_indexlist": reference.CfIndexList,
+    "cfbenchmarks_value_5hz_indexlist": reference.Cf5HzIndexList,
+    "pyth_value_underlying_list": reference.PythUnderlyingList,
 }
 
 
@@ -54,7 +61,7 @@ def test_key_order_and_unknown_keys_do_not_matter(name: str) -> None:
     if isinstance(reordered.get("msg"), dict):
         reordered["msg"] = {"brand_new": [1, {"x": None}], **dict(reversed(reordered["msg"].items()))}
     reordered["also_new"] = True
-    payload = json.dumps(reordered).encode()
+    payload = json.dumps(reordered, separators=(",", ":")).encode()
     assert wire.decode(payload) == wire.decode(EXAMPLES[name])
     found = wire.unknown_keys(payload)
     assert f"{as_json['type']}.also_new" in found
@@ -79,9 +86,11 @@ def test_announcements_of_events_are_typed_and_tolerant() -> None:
 
 
 def test_unknown_type_is_no_error_and_keeps_its_number() -> None:
-    assert wire.decode(b'{"type":"pyth_value","sid":4,"seq":9,"msg":[1]}') == wire.Unknown("pyth_value", 4, 9)
-    assert wire.decode(b'{"type":"pyth_value","sid":"4","seq":9.0}') == wire.Unknown("pyth_value", None, 9)
-    assert wire.unknown_keys(b'{"type":"pyth_value","x":1}') == []
+    assert wire.decode(b'{"type":"rfq_created","sid":4,"seq":9,"msg":[1]}') == wire.Unknown(
+        "rfq_created", 4, 9
+    )
+    assert wire.decode(b'{"type":"rfq_created","sid":"4","seq":9.0}') == wire.Unknown("rfq_created", None, 9)
+    assert wire.unknown_keys(b'{"type":"rfq_created","x":1}') == []
 
 
 @pytest.mark.parametrize(

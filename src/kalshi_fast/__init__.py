@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         OrderBook,
     )
     from kalshi_fast.batch import RawFrame
+    from kalshi_fast.channels.reference_rows import ReferenceRow
     from kalshi_fast.channels.rows import LifecycleRow, TickerRow, TradeRow
     from kalshi_fast.errors import BookError, KalshiFastError
     from kalshi_fast.replaying.replay import Replay, replay
@@ -47,6 +48,7 @@ __all__ = [
     "LifecycleRow",
     "OrderBook",
     "RawFrame",
+    "ReferenceRow",
     "Replay",
     "Strategy",
     "TickerRow",
@@ -61,6 +63,7 @@ if not TYPE_CHECKING:  # a type checker has to find the names above, and no othe
         "KalshiFastError": "errors",
         "LifecycleRow": "channels.rows",
         "RawFrame": "batch",
+        "ReferenceRow": "channels.reference_rows",
         "Replay": "replaying.replay",
         "Strategy": "strategy",
         "TickerRow": "channels.rows",

@@ -12,7 +12,7 @@ from typing import Final
 LOCAL: Final = "_local"
 # All events of a market on one shard; FINAL and the deduplication of inserts work within a shard only.
 _SHARDING: Final = "cityHash64(market_ticker)"
-_SHARDINGS: Final = {"feed_health": "cityHash64(conn_id)"}
+_SHARDINGS: Final = {"feed_health": "cityHash64(conn_id)", "reference_prices": "cityHash64(index_id)"}
 # Tokens are forgotten by number and by age; an insert may be repeated after an outage of days.
 _DEDUPLICATION: Final = (
     "replicated_deduplication_window = 10000, replicated_deduplication_window_seconds = 604800"

@@ -36,6 +36,11 @@ DEFAULT_REST_URL: Final = "https://external-api.kalshi.com/trade-api/v2"
 BOOKS: Final = "orderbook_delta"
 CHANNELS: Final = (BOOKS, "trade", "ticker", "market_lifecycle_v2", "multivariate_market_lifecycle")
 COMBOS: Final = ("exclude", "include", "only")
+CF: Final = "cfbenchmarks_value"
+CF_5HZ: Final = "cfbenchmarks_value_5hz"
+PYTH: Final = "pyth_value"
+REFERENCE_CHANNELS: Final = (CF, CF_5HZ, PYTH)
+EVERYTHING: Final = "all"  # in REFERENCE, and to the exchange
 OFF: Final = "off"
 _PASSING_ERRNOS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE})
 _MAX_FILE_BYTES: Final = 1024 * 1024
@@ -44,6 +49,8 @@ _TICKER = re.compile(r"[A-Z0-9.-]{1,128}\Z")
 _PATTERN = re.compile(r"[A-Z0-9.*?\[\]!-]{1,128}\Z")
 _CLUSTER = re.compile(r"([A-Za-z0-9_.-]{1,64}|\{[A-Za-z0-9_]{1,62}\})\Z")
 _CHANNEL = re.compile(r"[a-z0-9_]{1,64}\Z")
+# An index of CF Benchmarks, or a Pyth underlying: class of assets, dot, symbol, perhaps a currency.
+_REFERENCE = re.compile(r"([A-Z0-9_]{1,64}|[A-Za-z0-9]{1,32}\.[A-Za-z0-9._!+-]{1,64}(/[A-Za-z0-9]{1,16})?)\Z")
 _IDENTIFIER_BEFORE = re.compile(r"([A-Z][A-Z_]{1,39})(?:\s|=|\Z)")
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}\Z")
 
@@ -104,6 +111,7 @@ class Settings:
     channels: tuple[str, ...] = (BOOKS,)
     rest_url: str | None = None
     raw: tuple[str, ...] = ()
+    reference: tuple[str, ...] = ()
     query_listen: tuple[str, int] | None = None
     http_listen: tuple[str, int] | None = None
     log_format: str = "text"
@@ -267,10 +275,32 @@ def _channels(text: str) -> tuple[str, ...]:
 def _raw_channels(text: str) -> tuple[str, ...]:
     found = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
     for channel in found:
+        if channel in REFERENCE_CHANNELS:
+            raise _BadValueError(
+                f"names of channels that are kept as they come, but {channel} has a table: REFERENCE says"
+                " what of it is recorded"
+            )
         if channel in CHANNELS or not _CHANNEL.match(channel):
             raise _BadValueError(
                 f"names of channels that CHANNELS has no words for, with commas between, but"
                 f" {excerpt(channel)} is none"
+            )
+    return found
+
+
+def _reference(text: str) -> tuple[str, ...]:
+    found = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    if [name.lower() for name in found] == [EVERYTHING]:
+        return (EVERYTHING,)
+    if not found or EVERYTHING in map(str.lower, found):
+        raise _BadValueError("names with commas between, or all and nothing else")
+    for name in found:
+        if not _REFERENCE.match(name):
+            upper = name.upper()
+            hint = f" (did you mean {upper}?)" if upper != name and _REFERENCE.match(upper) else ""
+            raise _BadValueError(
+                "indices of CF Benchmarks such as BRTI, and Pyth underlyings such as Metal.XAU/USD, with"
+                f" commas between, or all, but {excerpt(name)} is none{hint}"
             )
     return found
 
@@ -382,7 +412,7 @@ class Setting:
     @property
     def many(self) -> bool:
         """The flag may be given several times."""
-        return self.name in SELECTORS and self.parse in (_tickers, _patterns)
+        return self.parse in (_reference, *((_tickers, _patterns) if self.name in SELECTORS else ()))
 
     @property
     def accepts(self) -> str:
@@ -679,6 +709,13 @@ SETTINGS: Final = (
         _raw_channels,
         "",
         "further channels, with commas between, whose frames are kept as they come (PARQUET_DIR/raw)",
+    ),
+    Setting(
+        "REFERENCE",
+        "reference",
+        _reference,
+        "",
+        "reference prices to record, with commas between (BRTI,ETHUSD_RTI,Metal.XAU/USD), or all",
     ),
     Setting(
         "REST_URL",

@@ -23,7 +23,7 @@ from kalshi_fast import demo_capture
 from kalshi_fast._book import FINEST, OrderBook
 from kalshi_fast.channels.rows import SCHEMAS
 from kalshi_fast.checkpoints import compare
-from kalshi_fast.config import CHANNELS, writable_directory
+from kalshi_fast.config import CHANNELS, EVERYTHING, writable_directory
 from kalshi_fast.errors import ConfigError, SimulatorError
 from kalshi_fast.progress import ProgressLine, bar
 from kalshi_fast.receiver import first_conn_id
@@ -123,6 +123,7 @@ class DemoOptions:
             "REST_URL": simulator.rest_url,
             "CHANNELS": ",".join(CHANNELS),
             "RAW": FILL,
+            "REFERENCE": EVERYTHING,
             **stores(self.directory),
             "HOT_STANDBY": "on" if self.hot_standby else None,
         }
@@ -321,6 +322,7 @@ def _figures(recording: Recording, report: dict[str, Any], options: DemoOptions)
     figures["exchange_trades"] = sum(report["traded"].values())
     figures["exchange_tickers"] = report["tickers_sent"]
     figures["exchange_lifecycle"] = report["announcements_sent"]
+    figures["exchange_reference_prices"] = report["reference_sent"]
     files = ds.dataset(_parquet(settings) / "orderbook", format="parquet")
     figures["parquet_rows"] = files.count_rows(filter=ds.field("conn_id") >= report["first_conn_id"])
     if options.chaos:
@@ -447,6 +449,10 @@ def _known(client: Any, truth: dict[str, list[str]]) -> int:  # noqa: ANN401
     return sum(truth[ticker] == list(said) for ticker, *said in rows)
 
 
+def _short(table: str) -> str:
+    return table.removeprefix("market_").removesuffix("_prices")
+
+
 def _text(value: object) -> str | None:
     return None if value is None else str(value)
 
@@ -505,10 +511,7 @@ def describe(figures: dict[str, Any], directory: Path) -> str:
         line("rows in Parquet", "parquet_rows", same_as="events"),
         line("books equal to the exchange's", "books_equal", of_books, "books_compared"),
         line("  the same asked of ClickHouse", "sql_books_equal", of_books, "books_compared"),
-        *(
-            f"{table.removeprefix('market_') + ' in both stores':<30}{_told(figures, table)}"
-            for table in HISTORIES
-        ),
+        *(f"{f'{_short(table)} in both stores':<30}{_told(figures, table)}" for table in HISTORIES),
         *(_beside(figures) if figures["created"] else []),
         *(
             [

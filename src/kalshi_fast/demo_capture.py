@@ -18,7 +18,7 @@ import pyarrow.dataset as ds
 
 from kalshi_fast.arrow import EVENT_SCHEMA
 from kalshi_fast.channels.rows import SCHEMAS
-from kalshi_fast.config import CHANNELS
+from kalshi_fast.config import CHANNELS, EVERYTHING, REFERENCE_CHANNELS
 from kalshi_fast.scale import name as scale_name
 from kalshi_fast.simulator.beside import command, invitation
 from kalshi_fast.simulator.capture_truth import Truth, plain, scale, truth
@@ -37,6 +37,7 @@ _NO_TIME: Final = -1
 _EVENTS: Final = ("type", "market_ticker", "sid", "seq", "side", "price_e4", "qty_e2", "ts")
 _TRADES: Final = ("trade_id", "market_ticker", "taker_side", "yes_price_e4", "qty_e2", "ts")
 _TICKERS: Final = ("market_ticker", "price_e4", "yes_bid_e4", "yes_ask_e4", "volume_e2", "ts")
+_PRICES: Final = ("channel", "index_id", "value", "avg_60s", "avg_60s_ticks", "ts")
 _ANNOUNCED: Final = ("event_type", "market_ticker", "body")
 
 
@@ -60,21 +61,19 @@ class Expected:
         """What the recorder is told beside where everything is: markets, channels, the scale."""
         ours = {*CHANNEL_OF.values()}
         raw = [name for name in self.capture.channels if name not in ours or name == "fill"]
-        raw += [name for name in _INDICES if name in self.capture.channels]
+        prices = any(name in self.capture.channels for name in REFERENCE_CHANNELS)
         return {
             "MARKET_TICKERS": ",".join(self.capture.tickers()),
             "MARKET_ALL_OPEN": None,
             "CHANNELS": ",".join(CHANNELS),
             "RAW": ",".join(dict.fromkeys(raw)) or None,
+            "REFERENCE": EVERYTHING if prices else None,
             "USE_YES_PRICE": "on" if self.on_yes_scale else "off",
             "HOT_STANDBY": None,
             # Several connections follow each other at once.
             "WS_BACKOFF_SECS": "0.1",
             "WS_BACKOFF_MAX_SECS": "0.5",
         }
-
-
-_INDICES: Final = ("cfbenchmarks_value", "cfbenchmarks_value_5hz", "pyth_value")
 
 
 def our_books(books: Books) -> dict[str, Sides | None]:
@@ -153,6 +152,7 @@ def _wanted(said: Truth) -> dict[str, Counter[Any]]:
         "trades": Counter({(trade_id, *row): 1 for trade_id, row in said.trades.items()}),
         "tickers": said.tickers,
         "market_lifecycle": said.announcements,
+        "reference_prices": Counter(dict.fromkeys(said.reference, 1)),
     }
 
 
@@ -172,6 +172,7 @@ def _stored(store: _Asked | _Read, said: Truth) -> dict[str, Counter[Any]]:
             (kind, ticker, plain(json.loads(body)))
             for kind, ticker, body in store.rows("market_lifecycle", _ANNOUNCED)
         ),
+        "reference_prices": Counter(store.rows("reference_prices", _PRICES)),
     }
 
 
@@ -269,6 +270,7 @@ _CALLED: Final = {
     "trades": "trades",
     "tickers": "tickers",
     "market_lifecycle": "announcements",
+    "reference_prices": "reference",
 }
 
 

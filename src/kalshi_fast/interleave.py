@@ -1,10 +1,11 @@
 """Book events and rows of the other channels in one order, the same live and in a replay.
 
 The order is that of the receive times. What was received at once comes in the order of the channels:
-announcements, trades, the book, tickers, raw frames (a trade before the change that it made, a ticker behind
-what it sums up); within a channel as it was recorded. One exception: ClickHouse does not keep the order of
-tickers of one read, which have no numbers; they come from there by ts and market_ticker. Not here: where
-either comes from.
+announcements, reference prices, trades, the book, tickers, raw frames (an index before the orders that
+follow it, a trade before the change that it made, a ticker behind what it sums up); within a channel as it
+was recorded. One exception: ClickHouse does not keep the order of tickers of one read, which have no numbers;
+they come from there by ts and market_ticker, as do reference prices of several channels by channel. Not here:
+where either comes from.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 from kalshi_fast._replay import Rows
 from kalshi_fast.batch import RawFrame
+from kalshi_fast.channels.reference_rows import ReferenceRow
 from kalshi_fast.channels.rows import LifecycleRow, TickerRow, TradeRow
 
 if TYPE_CHECKING:
@@ -21,9 +23,11 @@ if TYPE_CHECKING:
 
     from kalshi_fast._replay import Event, EventReader
 
-ChannelRow: TypeAlias = LifecycleRow | TradeRow | TickerRow | RawFrame
+ChannelRow: TypeAlias = LifecycleRow | ReferenceRow | TradeRow | TickerRow | RawFrame
 
-TABLES: Final = ("market_lifecycle", "trades", "tickers", "raw")  # in the order of one receive time
+# In the order of one receive time.
+TABLES: Final = ("market_lifecycle", "reference_prices", "trades", "tickers", "raw")
+OF_NO_MARKET: Final = ("reference_prices", "raw")  # all of it belongs to whatever markets are asked for
 _BEHIND_BOOK: Final = frozenset({"tickers", "raw"})
 _PLACES: Final = {table: place for place, table in enumerate(TABLES)}
 

@@ -75,6 +75,8 @@ class Counts:
     trades_filled: int = 0  # by REST, after an interruption
     tickers: int = 0
     lifecycle: int = 0
+    reference_prices: int = 0
+    reference_repeated: int = 0  # of the other connection
     raw: int = 0
     scale_contradictions: int = 0  # books on another scale than believed, or crossed
     blackout_us: int = 0  # the longest of them: from the last frame of one to the takeover by the other

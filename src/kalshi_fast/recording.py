@@ -353,6 +353,7 @@ class Recording:
             "trades_filled": counts.trades_filled,
             "tickers": counts.tickers,
             "lifecycle": counts.lifecycle,
+            "reference_prices": counts.reference_prices,
             "handovers": counts.handovers,
             "blackout_us": counts.blackout_us,
             "unknown_types": counts.unknown_types.total(),

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from kalshi_fast._columns import EventColumns
     from kalshi_fast._replay import Event
     from kalshi_fast.batch import RawFrame
+    from kalshi_fast.channels.reference_rows import ReferenceRow
     from kalshi_fast.channels.rows import LifecycleRow, TickerRow, TradeRow
     from kalshi_fast.interleave import ChannelRow
 
@@ -61,6 +62,9 @@ class Strategy:
     def on_lifecycle(self, announcement: LifecycleRow, /) -> None:
         """A market or an event was created, has changed, was determined or settled."""
 
+    def on_reference(self, price: ReferenceRow, /) -> None:
+        """A value of an index or an underlying (``REFERENCE``), each once."""
+
     def on_raw(self, frame: RawFrame, /) -> None:
         """A frame of a channel that is kept as it comes (``RAW``)."""
 
@@ -76,6 +80,7 @@ def callbacks(strategy: Strategy) -> tuple[Callable[[Event], None] | None, ...]:
 
 _CHANNELS: Final = {
     "market_lifecycle": "on_lifecycle",
+    "reference_prices": "on_reference",
     "trades": "on_trade",
     "tickers": "on_ticker",
     "raw": "on_raw",

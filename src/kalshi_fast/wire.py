@@ -55,6 +55,19 @@ from kalshi_fast.channels.messages import (
 from kalshi_fast.channels.messages import (
     TradeBody as TradeBody,
 )
+from kalshi_fast.channels.reference import (
+    Cf5HzBody,
+    Cf5HzIndexList,
+    Cf5HzValue,
+    CfBody,
+    CfIndexList,
+    CfValue,
+    IndexIds,
+    PythBody,
+    PythUnderlyingList,
+    PythValue,
+    Underlyings,
+)
 from kalshi_fast.errors import FrameError, reason
 from kalshi_fast.losses import OTHER
 from kalshi_fast.scalars import CommandId, Name, Seq, Sid, Side, UnixMs
@@ -182,6 +195,12 @@ Message: TypeAlias = (
     | EventLifecycle
     | EventFeeUpdate
     | MultivariateLifecycle
+    | CfValue
+    | Cf5HzValue
+    | PythValue
+    | CfIndexList
+    | Cf5HzIndexList
+    | PythUnderlyingList
     | Subscribed
     | Ok
     | Unsubscribed
@@ -232,6 +251,8 @@ class Params(Struct, omit_defaults=True):
     send_initial_snapshot: bool | None = None
     skip_ticker_ack: bool | None = None
     use_yes_price: bool | None = None
+    index_ids: list[str] | None = None
+    underlying_tickers: list[str] | None = None
 
 
 class Command(Struct, omit_defaults=True):
@@ -253,6 +274,12 @@ _MESSAGES: tuple[type[Struct], ...] = (
     EventLifecycle,
     EventFeeUpdate,
     MultivariateLifecycle,
+    CfValue,
+    Cf5HzValue,
+    PythValue,
+    CfIndexList,
+    Cf5HzIndexList,
+    PythUnderlyingList,
     Subscribed,
     Ok,
     Unsubscribed,
@@ -269,6 +296,12 @@ _BODIES: dict[type[Struct], type[Struct]] = {
     EventLifecycle: EventBody,
     EventFeeUpdate: EventFeeBody,
     MultivariateLifecycle: MultivariateBody,
+    CfValue: CfBody,
+    Cf5HzValue: Cf5HzBody,
+    PythValue: PythBody,
+    CfIndexList: IndexIds,
+    Cf5HzIndexList: IndexIds,
+    PythUnderlyingList: Underlyings,
     Subscribed: ChannelSid,
     Error: ErrorBody,
 }

@@ -82,6 +82,8 @@ NAMED: Final = {
     "channel": "the channel's name",
     "ingest_ns": "the receive time, nanoseconds since 1970",
     "payload": "the frame as it came",
+    "received_ts_ms": "when the exchange had it, milliseconds since 1970; None: not told",
+    "source_ts_ms": "when the source published it, milliseconds since 1970; None: not told",
     "table": "the table that it is a row of",
     "ts_us": "the exchange's time, microseconds since 1970",
 }

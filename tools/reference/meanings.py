@@ -9,9 +9,15 @@ from __future__ import annotations
 from typing import Final
 
 COMMON: Final[dict[str, str]] = {
+    "avg_60s": "mean of the 60 s before `ts`, as the exchange tells it; NULL: not told",
+    "avg_60s_ticks": "how many values that is of; 0: there were none, and it is the value itself",
+    "avg_final_60s": "mean of the last minute before a full quarter of an hour, up to and with this value;"
+    " NULL: not in that minute, or not told",
+    "avg_final_60s_ticks": "how many values that is of: 60 at the full quarter",
     "body": "the announcement as it came, JSON",
     "cap_strike": "upper bound of the strike, exact; NULL: none, or no number",
     "changes": "delta rows",
+    "channel": "cfbenchmarks_value, cfbenchmarks_value_5hz or pyth_value",
     "close": "the last one of the bar",
     "close_ts": "when trading ends",
     "conn_id": "the connection that it came by: a number that no other connection has; 0: none",
@@ -37,6 +43,7 @@ COMMON: Final[dict[str, str]] = {
     "gaps": "times that the book became unknown",
     "handovers": "times that a hot standby took over from it",
     "high": "the highest one of the bar",
+    "index_id": "the index of CF Benchmarks, such as BRTI, or the Pyth underlying, such as Metal.XAU/USD",
     "ingest_ts": "when the frame was read from the socket; never falls within a recorder",
     "is_provisional": "whether the exchange may still take the market back",
     "is_block": "whether it was a block trade",
@@ -70,6 +77,7 @@ COMMON: Final[dict[str, str]] = {
     "qty": "contracts, exact",
     "qty_e2": "1/100 contract",
     "quoted_share": "share of the bar in which both sides were known to have orders, rounded down",
+    "received_ts": "when the exchange had it; NULL: not told",
     "rejects": "frames that could not be used",
     "result": "yes, no, or what else the exchange says; empty: not determined",
     "resyncs": "commands by which snapshots were asked for",
@@ -85,6 +93,7 @@ COMMON: Final[dict[str, str]] = {
     "since": "from when on",
     "size": "contracts at this price",
     "size_e2": "1/100 contract at this price",
+    "source_ts": "when CF Benchmarks or Pyth published it; NULL: not told",
     "spread": "best yes ask minus best yes bid, dollars; NULL without both",
     "spread_close": "the last spread of the bar",
     "spread_high": "the widest spread of the bar",
@@ -94,6 +103,7 @@ COMMON: Final[dict[str, str]] = {
     "strike_type": "how the strikes are to be read, such as greater or between",
     "subtitle": "of the market, else of its yes side",
     "taker_side": "the side that the taker bought",
+    "ticks": "values of different moments",
     "title": "the question",
     "trade_id": "the exchange's id of the trade: no two rows have the same",
     "trades": "how many",
@@ -102,6 +112,7 @@ COMMON: Final[dict[str, str]] = {
     "until": "until when (that excluded)",
     "version": "of rows with the same key the one with the largest version is the truth",
     "volume": "contracts traded",
+    "value": "exact, in dollars for what the exchange lists; NULL: not told",
     "volume_e2": "contracts traded so far, 1/100; NULL: not told",
     "yes_ask": "best yes ask in dollars: 1 minus the best no bid; NULL: no orders there",
     "yes_ask_e4": "best yes ask in 1/10,000 dollar; NULL: not told",
@@ -129,7 +140,8 @@ SPECIAL: Final[dict[tuple[str, str], str]] = {
         "feed_health",
         "event",
     ): "connect, disconnect, gap, resync, reject, handover, error, grid, scale, absent,"
-    " present, trades_filled, trades_missed, markets_missed, reread",
+    " present, trades_filled, trades_missed, markets_missed, reread,"
+    " reference_missed, reference_unknown",
     ("feed_health", "market_ticker"): "the market that it is about; empty: none in particular",
     ("feed_health", "seq"): "the exchange's number that it is about; 0: none",
     ("feed_health", "sid"): "the subscription that it is about; 0: none",
@@ -166,6 +178,12 @@ SPECIAL: Final[dict[tuple[str, str], str]] = {
     ("tickers_now", "price"): "the last price, dollars; NULL: not told",
     ("tickers_now", "yes_ask"): "best yes ask in dollars; NULL: not told",
     ("tickers_now", "yes_bid"): "best yes bid in dollars; NULL: not told",
+    ("reference_now", "ts"): "when the source published it, or the exchange had it, or we",
+    ("reference_ohlc", "since"): "where the bar begins",
+    (
+        "reference_prices",
+        "ts",
+    ): "when the source published it; where that was not told when the exchange had it, or we",
     ("trade_ohlc", "since"): "where the bar begins",
     ("trade_stats", "bought_yes"): "contracts whose taker bought yes",
     ("trade_stats", "vwap"): "the mean yes price by contracts, dollars, rounded down to six digits",

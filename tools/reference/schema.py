@@ -28,13 +28,14 @@ if TYPE_CHECKING:
 # The order of the page: what most people ask for first.
 TABLES: Final = (
     *("orderbook_events", "level_states", "trades", "tickers", "market_lifecycle", "markets"),
-    *("feed_health", "schema_version"),
+    *("reference_prices", "feed_health", "schema_version"),
 )
 VIEWS: Final = (
     *("latest_levels", "best_bid_ask", "ladder", "book_at"),
     *("market_rows", "best_over_time", "mid_ohlc", "depth_over_time"),
     *("gaps", "known_time", "health"),
     *("markets_now", "tickers_now", "trade_ohlc", "trade_stats"),
+    *("reference_now", "reference_ohlc"),
 )
 _MADE: Final = re.compile(
     r"((?:^--.*\n)*)^CREATE (?:OR REPLACE )?(?:TABLE|VIEW) (?:IF NOT EXISTS )?kalshi\.(\w+)", re.MULTILINE

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 GROUPS: Final[dict[str, tuple[str, ...]]] = {
     "The account": ("PROD_KEYID", "PROD_KEYFILE"),
     "Which markets": (*SELECTORS, "MARKET_COMBOS", "DISCOVERY_SECS"),
-    "What is recorded of them": ("CHANNELS", "RAW", "USE_YES_PRICE"),
+    "What is recorded of them": ("CHANNELS", "REFERENCE", "RAW", "USE_YES_PRICE"),
     "The exchange": ("WS_URL", "WS_HOSTNAME", "WS_CAFILE", "REST_URL"),
     "Connections": (
         "SUBSCRIPTION_MARKETS",
@@ -69,6 +69,8 @@ NOTES: Final[dict[str, str]] = {
     " recorded whatever they are.",
     "MARKET_ALL_OPEN": "The flag `--all-open` stands alone, `--market-all-open` takes a value.",
     "CHANNELS": "See [channels](../channels.md).",
+    "REFERENCE": "With a dot it is a Pyth underlying, without an index of CF Benchmarks. See [reference"
+    " prices](../channels.md#reference-prices).",
     "RAW": "See [raw frames](../channels.md#raw-frames).",
     "REST_URL": "With `off` nothing is asked for: missed trades stay missing, and said to be.",
     "HOT_STANDBY": "It doubles the traffic.",

@@ -15,6 +15,7 @@ from kalshi_fast._clock import receive_ns
 from kalshi_fast.backoff import Backoff, Scale
 from kalshi_fast.channels.backfill import Backfill, trades_of
 from kalshi_fast.channels.link import ChannelLink
+from kalshi_fast.channels.reference import by_channel
 from kalshi_fast.channels.session import TRADE, ChannelSession
 from kalshi_fast.channels.streams import Streams
 from kalshi_fast.config import BOOKS
@@ -54,7 +55,8 @@ class ChannelFeeds:
         self._rest: Rest | None = None
         self._stopped = False
         wanted = [channel for channel in settings.channels if channel != BOOKS]
-        wanted += settings.raw
+        reference = by_channel(settings.reference)
+        wanted += [*settings.raw, *reference]
         if not wanted:
             return
         if settings.rest_url is not None:
@@ -68,6 +70,7 @@ class ChannelFeeds:
                 clock=time.monotonic_ns,
                 rng=rng,
                 most_markets=settings.subscription_markets,
+                reference=reference,
             )
             self.feeds.append(
                 Feed(

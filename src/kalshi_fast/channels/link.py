@@ -22,6 +22,7 @@ from kalshi_fast.channels.messages import (
     TickerUpdate,
     Trade,
 )
+from kalshi_fast.channels.reference import LISTINGS, VALUES
 from kalshi_fast.errors import FieldError, FrameError
 from kalshi_fast.losses import channel_of
 from kalshi_fast.subscription import Verdict
@@ -154,6 +155,10 @@ class ChannelLink:
             self._streams.ticker(self, message, ingest_ns)
         elif isinstance(message, _LIFE):
             self._streams.announcement(self, channel, message, body_text(payload), ingest_ns)
+        elif isinstance(message, VALUES) and message.__struct_config__.tag == channel:
+            self._streams.references.value(self, message, ingest_ns)
+        elif isinstance(message, LISTINGS):
+            self._streams.references.listing(self, channel, message, ingest_ns)
         else:  # a frame of a book, on a subscription that has none
             self._streams.recorder.counters.foreign += 1
 

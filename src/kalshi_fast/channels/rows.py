@@ -17,6 +17,7 @@ import msgspec
 import pyarrow as pa
 
 from kalshi_fast._decode import cents_e4, contracts_e2, price_e4, qty_e2
+from kalshi_fast.channels.reference_rows import REFERENCE_SCHEMA, ReferenceRow
 from kalshi_fast.errors import FrameError
 from kalshi_fast.losses import USUAL
 from kalshi_fast.times import exchange_us
@@ -139,7 +140,7 @@ class MarketRow(msgspec.Struct, frozen=True, array_like=True):
     exchange_index: int | None = None
 
 
-Row: TypeAlias = TradeRow | TickerRow | LifecycleRow | MarketRow
+Row: TypeAlias = TradeRow | TickerRow | LifecycleRow | MarketRow | ReferenceRow
 
 
 class ChannelRows(msgspec.Struct, array_like=True):
@@ -149,9 +150,10 @@ class ChannelRows(msgspec.Struct, array_like=True):
     tickers: list[TickerRow] = []
     market_lifecycle: list[LifecycleRow] = []
     markets: list[MarketRow] = []
+    reference_prices: list[ReferenceRow] = []
 
     def __len__(self) -> int:
-        return len(self.trades) + len(self.tickers) + len(self.market_lifecycle) + len(self.markets)
+        return sum(map(len, msgspec.structs.astuple(self)))
 
 
 # --- columns ----------------------------------------------------------------------------------------------
@@ -243,6 +245,7 @@ SCHEMAS: Final = {
             ("exchange_index", pa.int32()),
         ]
     ),
+    "reference_prices": REFERENCE_SCHEMA,
 }
 TABLES: Final = tuple(SCHEMAS)
 

@@ -20,11 +20,12 @@ from typing import TYPE_CHECKING, Final
 
 from kalshi_fast import wire
 from kalshi_fast.backoff import NS, Scale
+from kalshi_fast.channels.reference import NAMES_REQUIRED, listing_action, seeds
 from kalshi_fast.subscription import Verdict
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from kalshi_fast.errors import SubscriptionError
 
@@ -79,13 +80,15 @@ class ChannelSession:
         clock: Callable[[], int],
         rng: random.Random,
         most_markets: int = 1000,
+        reference: Mapping[str, tuple[str, ...]] | None = None,
     ) -> None:
+        self.reference = dict(reference or {})  # by channel: the indices or underlyings that are asked for
         self.tickers: dict[str, None] = dict.fromkeys(tickers)
         self.channels = tuple(dict.fromkeys(channels))
         self.outbox: list[bytes] = []
         self.interrupted: list[str] = []
         self.granted: list[str] = []
-        self.unknown: list[str] = []  # channels that the exchange did not know when they were last asked for
+        self.unknown: list[str] = []  # channels that the exchange would not have when last asked for them
         self.fatal: SubscriptionError | None = None
         self.closing: str | None = None  # why this connection is of no use any more
         self.again_soon = False  # the next connection mends that
@@ -221,6 +224,8 @@ class ChannelSession:
         if channel.name in self.unknown:
             self.unknown.remove(channel.name)
         self.granted.append(channel.name)
+        if action := listing_action(channel.name, self.reference):
+            self._command("update_subscription", wire.Params(sid=channel.sid, action=action))
 
     def grant(self, name: str, sid: int, seq: int) -> None:
         """This subscription carries the channel from this number on, asked for or not: frames played again
@@ -271,7 +276,7 @@ class ChannelSession:
 
     def _refused(self, channel: _Channel, code: int) -> None:
         channel.asked, channel.deadline_ns = 0, NEVER
-        if code == 8:
+        if code == 8 or code in NAMES_REQUIRED:
             if channel.name not in self.unknown:
                 self.unknown.append(channel.name)
             self._channels.remove(channel)
@@ -343,6 +348,7 @@ class ChannelSession:
             market_tickers=None if channel.markets is None else sorted(channel.markets),
             send_initial_snapshot=True if channel.name == TICKER else None,
             skip_ticker_ack=None if channel.markets is None else True,
+            **seeds(channel.name, self.reference),
         )
         channel.asked = self._command("subscribe", params)
         channel.deadline_ns = now + REPLY_NS

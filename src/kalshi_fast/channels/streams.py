@@ -26,6 +26,7 @@ from kalshi_fast.channels.messages import (
     MultivariateLifecycle,
 )
 from kalshi_fast.channels.recent import Recent
+from kalshi_fast.channels.reference_stream import References
 from kalshi_fast.channels.rows import LifecycleRow, TradeRow, ticker_row, trade_row
 from kalshi_fast.errors import FrameError
 
@@ -76,6 +77,7 @@ class Streams:
         self.interruptions: list[Interruption] = []
         self.to_ask: dict[str, None] = {}  # markets of which nothing is known, or not enough
         self.listener: Listener | None = None
+        self.references = References(recorder, self._leads)
         self._recent = Recent() if recent is None else recent  # an empty one is false
         self._before_ns = 0  # until when recorders before have had all trades; 0: no matter
         self._warned: set[str] = set()  # channels of which it has been said that they are refused
@@ -125,6 +127,7 @@ class Streams:
         state = link.session
         if state.interrupted:
             names, state.interrupted = set(state.interrupted), []
+            self.references.interrupted(link, names, now_ns)
             if session.TRADE in names:
                 self._missed_ns.setdefault(link, self._seen_ns.get(link, now_ns))
             if session.LIFECYCLE in names:
@@ -132,6 +135,7 @@ class Streams:
                 self.ask(self._unattended())
         if state.granted:
             names, state.granted = set(state.granted), []
+            self.references.granted(link, names, now_ns)
             if session.TRADE in names:
                 since_ns = self._missed_ns.pop(link, None)
                 if self._before_ns:

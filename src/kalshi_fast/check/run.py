@@ -7,7 +7,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Final
 
-from kalshi_fast.check import disk, exchange, host, key, markets, stores, tuned
+from kalshi_fast.check import disk, exchange, host, key, markets, reference, stores, tuned
 from kalshi_fast.check.finding import Check, Finding, Verdict, failure
 from kalshi_fast.errors import KalshiFastError, reason
 
@@ -26,6 +26,7 @@ def all_checks(settings: Settings) -> list[Check]:
         *(Check("key", lambda: key.look(settings)),),
         *exchange.checks(settings),
         *markets.checks(settings),
+        *reference.checks(settings),
         *stores.checks(settings),
         *disk.checks(settings),
         *tuned.checks(settings),

@@ -44,7 +44,7 @@ SETTLED_S: Final = 60.0
 BOOKS: Final = "orderbook"
 TABLES: Final = {
     BOOKS: EVENT_SCHEMA,
-    **{table: SCHEMAS[table] for table in ("trades", "tickers", "market_lifecycle")},
+    **{table: SCHEMAS[table] for table in ("trades", "tickers", "market_lifecycle", "reference_prices")},
 }
 
 

@@ -32,7 +32,7 @@ def _mixed(values: _Hashes) -> _Hashes:
 
 
 def _words(column: pa.Array) -> _Hashes:
-    """A 64-bit word per value: the number itself, a hash of the string, or one word for all nulls.
+    """A 64-bit word per value: the number itself, a hash of a string or a decimal, or one word for all nulls.
 
     A value's word is its own, whatever else is in the batch: the digest may not depend on the cuts.
     """
@@ -42,6 +42,10 @@ def _words(column: pa.Array) -> _Hashes:
         # The strings are hashed once each, not once per row.
         words = np.array([_string(value) for value in column.dictionary.to_pylist()] or [0], np.uint64)
         found: _Hashes = words[column.indices.fill_null(0).to_numpy(zero_copy_only=False)]
+    elif pa.types.is_decimal128(column.type):
+        halves: _Hashes = np.frombuffer(column.buffers()[1], np.uint64)
+        halves = halves[2 * column.offset : 2 * (column.offset + len(column))]
+        found = _mixed(halves[::2]) + halves[1::2] * _GOLDEN
     else:
         if pa.types.is_timestamp(column.type):
             column = column.cast(pa.int64())

@@ -77,7 +77,8 @@ class Marks:
     def received(self, extra: Extra) -> None:
         """Takes the receive times of the rows of other channels into account; a channel's never fall."""
         rows = extra.channels
-        for last in (rows.trades[-1:], rows.tickers[-1:], rows.market_lifecycle[-1:], extra.raw[-1:]):
+        told = (rows.trades, rows.tickers, rows.market_lifecycle, rows.reference_prices, extra.raw)
+        for last in (found[-1:] for found in told):
             for row in last:
                 self.ingest_ns = max(self.ingest_ns, row.ingest_ns)
 

@@ -1,5 +1,5 @@
-"""What is recorded beside the order book: trades, tickers, announcements, raw frames, as tables and typed
-rows.
+"""What is recorded beside the order book: trades, tickers, announcements, reference prices, raw frames, as
+tables and typed rows.
 
 ``open_beside`` finds out where they are; whatever the place, they come in the order of their receive times,
 and each trade once. Not here: each kind's own reading (``beside_files``, ``database``, ``log``,
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import pyarrow as pa
 
 from kalshi_fast.batch import RawFrame
+from kalshi_fast.channels.reference_rows import REFERENCE_KEYS, ReferenceRow, trimmed
 from kalshi_fast.channels.rows import SCHEMAS, LifecycleRow, TickerRow, TradeRow
 from kalshi_fast.errors import FieldError
 from kalshi_fast.interleave import TABLES, ChannelRow, in_order
@@ -36,11 +37,12 @@ RAW_SCHEMA: Final = pa.schema(
     ]
 )
 STORED: Final = {
-    **{table: SCHEMAS[table] for table in ("market_lifecycle", "trades", "tickers")},
+    **{table: SCHEMAS[table] for table in ("market_lifecycle", "reference_prices", "trades", "tickers")},
     "raw": RAW_SCHEMA,
 }
 _STRUCTS: Final[dict[str, Callable[..., ChannelRow]]] = {
     "market_lifecycle": LifecycleRow,
+    "reference_prices": ReferenceRow,
     "trades": TradeRow,
     "tickers": TickerRow,
     "raw": RawFrame,
@@ -48,6 +50,13 @@ _STRUCTS: Final[dict[str, Callable[..., ChannelRow]]] = {
 _MARKET: Final = pa.dictionary(pa.int32(), pa.string())
 _TIME: Final = pa.timestamp("ns", "UTC")
 _SHOWN: Final = {"market_ticker": "market", "ingest_ts": "at"}  # as the other tables of a replay have it
+
+
+# Columns that are never empty; of a table that is not here: none is.
+FILLED: Final[dict[str, tuple[str, ...]]] = {
+    "tickers": ("market_ticker", "ts", "ingest_ts"),
+    "reference_prices": REFERENCE_KEYS,
+}
 
 
 def _shown(table: str, first: tuple[str, ...]) -> pa.Schema:
@@ -58,18 +67,20 @@ def _shown(table: str, first: tuple[str, ...]) -> pa.Schema:
     for name in names:
         kind = stored.field(name).type
         kind = pa.int32() if kind == pa.uint16() else kind
-        fields.append(pa.field(_SHOWN.get(name, name), kind, nullable=table == "tickers"))
+        fields.append(pa.field(_SHOWN.get(name, name), kind, nullable=table in FILLED))
     return pa.schema(fields)
 
 
 TRADES_SCHEMA: Final = _shown("trades", ("market_ticker", "ts", "ingest_ts"))
 TICKERS_SCHEMA: Final = _shown("tickers", ("market_ticker", "ts", "ingest_ts"))
 LIFECYCLE_SCHEMA: Final = _shown("market_lifecycle", ("market_ticker", "ingest_ts"))
+REFERENCE_TABLE_SCHEMA: Final = _shown("reference_prices", ("index_id", "ts", "ingest_ts", "value"))
 RAW_TABLE_SCHEMA: Final = _shown("raw", ("ingest_ts",))
 TABLE_SCHEMAS: Final = {
     "trades": TRADES_SCHEMA,
     "tickers": TICKERS_SCHEMA,
     "market_lifecycle": LIFECYCLE_SCHEMA,
+    "reference_prices": REFERENCE_TABLE_SCHEMA,
     "raw": RAW_TABLE_SCHEMA,
 }
 
@@ -167,6 +178,8 @@ def _plain(column: pa.Array) -> list[Any]:
     if pa.types.is_timestamp(column.type):
         column = column.view(pa.int64())
     values: list[Any] = column.to_pylist()
+    if pa.types.is_decimal(column.type):  # as they came, not with all the digits that there is room for
+        return [None if value is None else trimmed(value) for value in values]
     return values
 
 

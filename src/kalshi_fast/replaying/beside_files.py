@@ -22,8 +22,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from kalshi_fast.errors import ReplayError, reason
-from kalshi_fast.interleave import TABLES
-from kalshi_fast.replaying.beside import RAW_SCHEMA, STORED, conform
+from kalshi_fast.interleave import OF_NO_MARKET, TABLES
+from kalshi_fast.replaying.beside import FILLED, RAW_SCHEMA, STORED, conform
 from kalshi_fast.replaying.files import EventFile, Group, find_files, look_at_all, open_footer, opened, warn
 from kalshi_fast.replaying.merge import Stream, merge
 from kalshi_fast.replaying.times import Count, iso
@@ -130,7 +130,7 @@ class BesideFiles:
             )
         if not Path(self._source).exists() and not glob.has_magic(str(self._source)):
             return ReplayError("there is nothing", self._source)
-        how = "--raw" if table == "raw" else "CHANNELS"
+        how = {"raw": "--raw", "reference_prices": "--reference"}.get(table, "CHANNELS")
         return ReplayError(
             f"no {what} are recorded there, no directory {table}/ ({how} says what is)", self._source
         )
@@ -210,7 +210,7 @@ class BesideFiles:
         rows = conform(batch, STORED[table])
         for name in rows.schema.names:
             nulls = rows.column(name).null_count
-            if nulls and (table != "tickers" or name in ("market_ticker", "ts", "ingest_ts")):
+            if nulls and name in FILLED.get(table, rows.schema.names):
                 raise ReplayError(f"{name} is empty in {nulls} rows", path, group.index)
         block = Block(rows)
         if len(block) and (np.diff(block.ingest_ns, prepend=last_ns) < 0).any():
@@ -226,7 +226,7 @@ class BesideFiles:
         stop = len(block) if self._end_ns is None else int(np.searchsorted(block.ingest_ns, self._end_ns))
         if (first, stop) != (0, len(block)):
             block = block.slice(first, max(first, stop))
-        if self._wanted is None or not len(block):
+        if self._wanted is None or not len(block) or table in OF_NO_MARKET:
             return block
         column = block.rows.column("market_ticker")
         wanted = pc.is_in(column.dictionary, pa.array(sorted(self._wanted), pa.string()))

@@ -24,7 +24,9 @@ from kalshi_fast.channels.link import ChannelLink
 from kalshi_fast.channels.rows import SCHEMAS, ChannelRows, arrow
 from kalshi_fast.channels.session import LIFECYCLE, MULTIVARIATE, TICKER, TRADE, ChannelSession
 from kalshi_fast.channels.streams import Streams
+from kalshi_fast.config import REFERENCE_CHANNELS
 from kalshi_fast.errors import FieldError, ReplayError, reason
+from kalshi_fast.interleave import OF_NO_MARKET
 from kalshi_fast.link import Link, levels_told
 from kalshi_fast.pool import LocalPool
 from kalshi_fast.recorder import Recorder
@@ -79,6 +81,7 @@ _CHANNELS: Final = {
     "event_lifecycle": LIFECYCLE,
     "event_fee_update": LIFECYCLE,
     "multivariate_market_lifecycle": MULTIVARIATE,
+    **{channel: channel for channel in REFERENCE_CHANNELS},
 }
 _BESIDE_ROWS: Final = 4096
 _SNAPSHOT: Final = b"orderbook_snapshot"
@@ -131,7 +134,7 @@ class CaptureSource(Source):
             row
             for row in getattr(rows, table)
             if (since_ns is None or row.ingest_ns >= since_ns)
-            and (self.wanted is None or row.market_ticker in self.wanted)
+            and (self.wanted is None or table in OF_NO_MARKET or row.market_ticker in self.wanted)
         ]
         if found:
             yield arrow(table, found)

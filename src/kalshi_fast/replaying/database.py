@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pyarrow as pa
 
 from kalshi_fast.errors import KalshiFastError, ReplayError
+from kalshi_fast.interleave import OF_NO_MARKET
 from kalshi_fast.replaying.beside import STORED, conform
 from kalshi_fast.replaying.decoding import TABLE_NAMES, chunks_of
 from kalshi_fast.replaying.merge import ahead
@@ -54,13 +55,17 @@ _MOMENT: Final = "fromUnixTimestamp64Nano({%s:Int64}, 'UTC')"
 # Of the tables beside: as they are in files, but for what Arrow has no type for; and the order of recording,
 # as far as rows tell it.
 _AS_TEXT: Final = frozenset(
-    {"trade_id", "market_id", "market_ticker", "event_ticker", "event_type", "taker_side"}
+    {
+        *("trade_id", "market_id", "market_ticker", "event_ticker", "event_type", "taker_side"),
+        *("channel", "index_id"),
+    }
 )
 _TABLES: Final = (
     "SELECT name FROM system.tables WHERE database = currentDatabase() AND name IN {names:Array(String)}"
 )
 _BESIDE_ORDER: Final = {
     "market_lifecycle": ("ingest_ts", "conn_id", "sid", "seq"),
+    "reference_prices": ("ingest_ts", "conn_id", "sid", "seq"),
     "trades": ("ingest_ts", "conn_id", "sid", "seq", "trade_id"),
     "tickers": ("ingest_ts", "conn_id", "sid", "ts", "market_ticker"),
 }
@@ -180,7 +185,7 @@ class DatabaseSource(Source):
         )
         order = ", ".join(f"{table}.{name}" for name in _BESIDE_ORDER[table])
         for rows in self._in_stretches(table, selected, f"ORDER BY {order}", since_ns):
-            if self.wanted is not None and not self._named:
+            if self.wanted is not None and not self._named and table not in OF_NO_MARKET:
                 rows = rows.filter(pa.compute.is_in(rows["market_ticker"], pa.array(sorted(self.wanted))))
             yield from (conform(batch, schema) for batch in rows.to_batches() if batch.num_rows)
 
@@ -201,7 +206,7 @@ class DatabaseSource(Source):
         if until_ns is not None:
             conditions.append(f"{table}.ingest_ts < {_MOMENT % 'until'}")
             parameters["until"] = until_ns
-        if self._named and self.wanted is not None:
+        if self._named and self.wanted is not None and table not in OF_NO_MARKET:
             conditions.append(f"{table}.market_ticker IN {{markets:Array(String)}}")
             parameters["markets"] = sorted(self.wanted)
         where = " AND ".join(conditions)

@@ -13,7 +13,7 @@ import numpy as np
 from kalshi_fast.books import HANDOVER_NS
 from kalshi_fast.channels.rows import arrow
 from kalshi_fast.errors import ReplayError
-from kalshi_fast.interleave import TABLES
+from kalshi_fast.interleave import OF_NO_MARKET, TABLES
 from kalshi_fast.journal import segments
 from kalshi_fast.journal.records import BATCH
 from kalshi_fast.journal.replay import DamagedError, Entry, ReadState, arrays, beginning, scan
@@ -73,7 +73,7 @@ class JournalSource(Source):
         return (
             (since_ns is None or row.ingest_ns >= since_ns)
             and (self.end_ns is None or row.ingest_ns < self.end_ns)
-            and (self.wanted is None or table == "raw" or row.market_ticker in self.wanted)
+            and (self.wanted is None or table in OF_NO_MARKET or row.market_ticker in self.wanted)
         )
 
     # --- the books --------------------------------------------------------------------------------

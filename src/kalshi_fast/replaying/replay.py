@@ -141,8 +141,8 @@ class Replay:
             yield from single_events(reader, hand, mixed)
 
     def rows(self, *channels: str) -> Iterator[ChannelRow]:
-        """The rows of these tables (``trades``, ``tickers``, ``market_lifecycle``, ``raw``; none named: all
-        that are recorded), typed and in order, without the books."""
+        """The rows of these tables (``trades``, ``tickers``, ``market_lifecycle``, ``reference_prices``,
+        ``raw``; none named: all that are recorded), typed and in order, without the books."""
         tables = check_tables(channels)
         with self._beside() as others:
             yield from others.rows(tables or others.there())
@@ -314,6 +314,10 @@ class Replay:
     def lifecycle(self) -> Tables:
         """Announcements of markets and events; ``body`` is their JSON."""
         return self._table("market_lifecycle")
+
+    def reference(self) -> Tables:
+        """Reference prices of all indices and underlyings; what the exchange left out is null."""
+        return self._table("reference_prices")
 
     def raw(self) -> Tables:
         """Frames that were kept as they came, of all markets."""

@@ -31,7 +31,12 @@ if TYPE_CHECKING:
     from kalshi_fast.replaying.source import Source
 
 SHOWN: Final = 20
-_TABLES: Final = {"trades": "trades", "tickers": "tickers", "market_lifecycle": "announcements"}
+_TABLES: Final = {
+    "trades": "trades",
+    "tickers": "tickers",
+    "market_lifecycle": "announcements",
+    "reference_prices": "reference prices",
+}
 _WRONG: Final = ("impossible", "numbers", "foreign", "differing")
 _TEXTS: Final = {
     "impossible": "cannot be true",
@@ -114,7 +119,12 @@ def verify(replay: Replay, progress: Callable[[Source], None] = lambda source: N
 
 def _beside(replay: Replay) -> dict[str, int]:
     """Rows of the other tables; each trade counts once."""
-    read = {"trades": replay.trades, "tickers": replay.tickers, "market_lifecycle": replay.lifecycle}
+    read = {
+        "trades": replay.trades,
+        "tickers": replay.tickers,
+        "market_lifecycle": replay.lifecycle,
+        "reference_prices": replay.reference,
+    }
     there = replay.tables()
     return {table: sum(rows.num_rows for rows in read[table]()) for table in read if table in there}
 

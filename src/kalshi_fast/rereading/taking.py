@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 from kalshi_fast import wire
 from kalshi_fast.channels.link import body_text
+from kalshi_fast.channels.reference import LISTINGS, VALUES
 from kalshi_fast.channels.rows import LifecycleRow, TickerRow, TradeRow, ticker_row, trade_row
 from kalshi_fast.channels.streams import check_body, lifecycle_row
 from kalshi_fast.errors import FieldError
@@ -27,6 +28,7 @@ BOOK: Final = (
 )
 REPLY: Final = "a reply to a command: nothing to store"
 OTHER: Final = "of a type that has no table"
+PRICE: Final = "a reference price: those are not read again"
 UNWANTED: Final = "of a market that MARKET_TICKERS does not name"
 
 
@@ -38,6 +40,10 @@ def taken(frame: Kept, wanted: frozenset[str], losses: Losses) -> Row | str:
             return BOOK
         if isinstance(message, wire.Subscribed | wire.Ok | wire.Unsubscribed | wire.Error):
             return REPLY
+        if isinstance(message, LISTINGS):
+            return REPLY
+        if isinstance(message, VALUES):
+            return PRICE
         if isinstance(message, wire.Trade | wire.TickerUpdate):
             if wanted and message.msg.market_ticker not in wanted:
                 return UNWANTED

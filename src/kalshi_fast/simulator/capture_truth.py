@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+from kalshi_fast.config import REFERENCE_CHANNELS
 from kalshi_fast.scale import told_by_book
 from kalshi_fast.simulator.subscription import BOOKS, LIFECYCLE, MULTIVARIATE, TICKER, TRADE
 
@@ -42,6 +43,7 @@ class Truth:
     trades: dict[str, tuple[Any, ...]] = field(default_factory=dict)  # by id
     tickers: Counter[tuple[Any, ...]] = field(default_factory=Counter)
     announcements: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    reference: dict[tuple[Any, ...], None] = field(default_factory=dict)  # each value once
     raw: Counter[str] = field(default_factory=Counter)  # frames of other channels
     gaps: int = 0
     repeated: int = 0
@@ -200,9 +202,15 @@ def _play_beside(found: Truth, connection: Connection) -> None:
                 _take_ticker(found, body)
             elif frame.channel in (LIFECYCLE, MULTIVARIATE):
                 _take_announcement(found, frame, body)
+            elif frame.channel in REFERENCE_CHANNELS:
+                if (
+                    "indexlist" not in frame.message["type"]
+                    and "underlying_list" not in frame.message["type"]
+                ):
+                    _take_reference(found, str(frame.channel), body)
             else:
                 found.raw[str(frame.channel)] += 1
-        except (_UnreadableError, KeyError, TypeError):
+        except (_UnreadableError, KeyError, TypeError, ValueError, InvalidOperation):
             found.unreadable[frame.message["type"]] += 1
 
 
@@ -225,6 +233,17 @@ def _take_ticker(found: Truth, body: dict[str, Any]) -> None:
 def _take_announcement(found: Truth, frame: Frame, body: dict[str, Any]) -> None:
     kind = body.get("event_type", frame.message["type"])
     found.announcements[kind, body.get("market_ticker", ""), plain(body)] += 1
+
+
+def _take_reference(found: Truth, channel: str, body: dict[str, Any]) -> None:
+    """The clean form only: ``data`` is the source's own frame, as text."""
+    upstream = json.loads(body["data"]) if "data" in body else {}
+    name = body.get("index_id") or body["underlying_ticker"]
+    value = Decimal(body["value_usd"] if "value_usd" in body else upstream["value"])
+    average = body.get("avg_60s_data") or {}
+    mean = Decimal(average["value"]) if "value" in average else None
+    at_ms = body["source_ts_ms"] if "source_ts_ms" in body else upstream["time"]
+    found.reference[channel, name, value, mean, average.get("window_size"), at_ms * 1000] = None
 
 
 def plain(body: object) -> str:

@@ -79,6 +79,7 @@ def _summary(exchange: Exchange) -> str:
         "frames sent": f"{stats.frames_sent:,}",
         "snapshots": f"{stats.snapshots_sent:,}",
         "deltas": f"{stats.deltas_sent:,}",
+        "reference prices": f"{stats.reference_sent:,}",
         "connections": f"{stats.connections:,}",
         "handshakes refused": f"{stats.handshakes_refused:,}",
         "checkpoints": f"{stats.checkpoints:,}",

@@ -17,6 +17,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from kalshi_fast import wire
+from kalshi_fast.config import REFERENCE_CHANNELS
 from kalshi_fast.errors import FrameError
 from kalshi_fast.simulator import replies
 from kalshi_fast.simulator.subscription import (
@@ -121,6 +122,7 @@ class Commands:
             held = next((s for s in self._client.subscriptions.values() if s.channel == channel), None)
         if held is not None:
             held.silent_acks = bool(params.skip_ticker_ack)
+            self._exchange.reference.listens(held, params)
             self._merge(held, command_id, tickers, whole=channel not in BY_MARKET or not named)
             return
         self._check_market_limit(len(tickers))
@@ -140,6 +142,7 @@ class Commands:
         self._client.subscriptions[subscription.sid] = subscription
         self._exchange.carry(self._client, subscription, subscription.keys)
         self._answer(subscription, replies.subscribed(command_id, subscription), tickers)
+        self._exchange.reference.listens(subscription, params)
         if channel in (TRADE, TICKER, FILL):
             self._exchange.tape.active = True
             if subscription.quotes:
@@ -204,6 +207,9 @@ class Commands:
             raise RefusedError(27)
         if not params.action:
             raise RefusedError(15)
+        if subscription.channel in REFERENCE_CHANNELS:
+            self._exchange.reference.update(self._client, subscription, command_id, params)
+            return
         actions = set() if subscription.whole else {"add_markets", "delete_markets"}
         if subscription.channel == BOOKS:
             actions = {"add_markets", "delete_markets", "get_snapshot"}

@@ -32,6 +32,7 @@ from kalshi_fast.simulator.life import Life
 from kalshi_fast.simulator.pace import MAX_BURST, Pace
 from kalshi_fast.simulator.playback import CapturedMarkets, Playback
 from kalshi_fast.simulator.recorded import RecordedMarkets
+from kalshi_fast.simulator.reference import Reference
 from kalshi_fast.simulator.source import Change, Source, on_yes_scale
 from kalshi_fast.simulator.state import Conditions, Stats
 from kalshi_fast.simulator.subscription import BOOKS, Subscription, key
@@ -126,6 +127,7 @@ class Exchange:
         self._injector = Injector(self, faults, self._agenda)
         self.tape = Tape(self)
         self.life = Life(self, self._agenda)
+        self.reference = Reference(self, self._agenda)
         if life_every_s is not None:
             self.life.plan(life_every_s, life_lead_s)
         self._checkpoints: Checkpoints | None = None

@@ -21,6 +21,7 @@ class Stats:
     announcements_sent: int = 0
     announcements: dict[str, int] = field(default_factory=dict)  # by what they say
     fills_sent: int = 0
+    reference_sent: int = 0
     rest_requests: int = 0
     commands: dict[str, int] = field(default_factory=dict)  # by what they command
     commands_refused: dict[str, int] = field(default_factory=dict)  # by the error's code

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal, TypeAlias
 
 from kalshi_fast import wire
+from kalshi_fast.config import REFERENCE_CHANNELS
 
 BOOKS: Final = "orderbook_delta"
 LIFECYCLE: Final = "market_lifecycle_v2"
@@ -15,7 +16,7 @@ TRADE: Final = "trade"
 TICKER: Final = "ticker"
 # On which scale no-side prices are told: as ``use_yes_price`` asks, or always on one.
 ScaleRule: TypeAlias = Literal["asked", "yes", "no"]
-CHANNELS: Final = (BOOKS, LIFECYCLE, MULTIVARIATE, TRADE, TICKER, FILL)
+CHANNELS: Final = (BOOKS, LIFECYCLE, MULTIVARIATE, TRADE, TICKER, FILL, *REFERENCE_CHANNELS)
 BY_MARKET: Final = (BOOKS, TRADE, TICKER)
 
 
@@ -35,9 +36,11 @@ _TEXTS: Final = {
     14: "Market Ticker required",
     15: "Action required",
     18: "Command timeout",
+    24: "Index IDs required",
     25: "Subscription buffer overflow",
     26: "Subscription market limit exceeded",
     27: "Too many requests",
+    28: "Underlying tickers required",
 }
 
 
@@ -56,6 +59,7 @@ class Subscription:
     yes_scale: bool = False
     whole: bool = False  # of all markets
     quotes: bool = False  # of the ticker channel: what the markets stand at comes at once
+    names: set[str] = field(default_factory=set)  # indices or underlyings, of a channel of reference prices
 
     @property
     def numbered(self) -> bool:

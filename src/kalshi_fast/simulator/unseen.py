@@ -24,6 +24,10 @@ UNSEEN: Final[dict[str, str]] = {
     "multivariate_market_lifecycle determined": FIELDS,
     "multivariate_market_lifecycle settled": FIELDS,
     "fill": FIELDS,
+    "pyth_value": DOCUMENT,
+    "cfbenchmarks_value_indexlist": DOCUMENT,
+    "cfbenchmarks_value_5hz_indexlist": DOCUMENT,
+    "pyth_value_underlying_list": DOCUMENT,
     "ok without msg": FIELDS,  # to a subscription with skip_ticker_ack
     "ok with a list": FIELDS,  # to list_subscriptions
     "unsubscribed": FIELDS,

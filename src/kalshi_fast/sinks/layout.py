@@ -27,11 +27,13 @@ SCHEMA_VERSION_KEY: Final = f"{PREFIX}schema_version"
 VERSION_KEY: Final = f"{PREFIX}version"
 RECORDER_KEY: Final = f"{PREFIX}recorder"
 
-_REPEATING: Final = ("conn_id", "sid", "price_e4", "yes_price_e4")
+_REPEATING: Final = ("conn_id", "sid", "price_e4", "yes_price_e4", "avg_60s_ticks", "avg_final_60s_ticks")
 # Numbers and times mostly rise by little. qty_e2 has no such order: values that repeat are left to ZSTD.
 _ENCODINGS: Final = {
     "seq": "DELTA_BINARY_PACKED",
     "ts": "DELTA_BINARY_PACKED",
+    "source_ts": "DELTA_BINARY_PACKED",
+    "received_ts": "DELTA_BINARY_PACKED",
     "ingest_ts": "DELTA_BINARY_PACKED",
     "qty_e2": "PLAIN",
 }

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
 TAKE_ROWS: Final = 65_536
 IDLE_S: Final = 1.0  # of a table in which nothing happens
-HISTORIES: Final = ("trades", "tickers", "market_lifecycle")  # tables that have files, beside orderbook
+# Tables that have files, beside orderbook.
+HISTORIES: Final = ("trades", "tickers", "market_lifecycle", "reference_prices")
 
 
 class ParquetSink:

@@ -60,8 +60,8 @@ def reasons(state: State) -> list[Reason]:
                 found.append(Reason("connection", f"no connection for {carries} is up"))
         if not capture.connections and not capture.closing:
             found.append(Reason("connection", REASONS["connection"]))
-        if capture.channels_refused and not capture.closing:
-            names = ", ".join(capture.channels_refused)
+        if (refused := [*capture.channels_refused, *capture.reference_refused]) and not capture.closing:
+            names = ", ".join(refused)
             found.append(Reason("channels", f"{REASONS['channels']}: {names}"))
         if capture.markets_absent and not capture.closing:
             more = capture.markets_absent - len(capture.absent)

@@ -172,6 +172,13 @@ METRICS: Final = (
     ),
     _capture("tickers_total", "counter", "ticker messages recorded", lambda c: c.tickers),
     _capture("lifecycle_total", "counter", "life-cycle messages recorded", lambda c: c.lifecycle),
+    _capture("reference_prices_total", "counter", "reference prices recorded", lambda c: c.reference_prices),
+    _capture(
+        "reference_prices_repeated_total",
+        "counter",
+        "reference prices that the other connection had brought already",
+        lambda c: c.reference_repeated,
+    ),
     _capture("raw_frames_total", "counter", "frames of other channels kept as they came", lambda c: c.raw),
     # --- connections and markets
     Metric(
@@ -235,10 +242,11 @@ METRICS: Final = (
     Metric(
         "kalshi_fast_channels_refused",
         "gauge",
-        "channels that the exchange refuses, by the setting that asks for them (CHANNELS, RAW)",
+        "channels that the exchange refuses, by the setting that asks for them (CHANNELS, RAW, REFERENCE)",
         lambda view: [
             ({"setting": "CHANNELS"}, len(view.capture.channels_refused)),
             ({"setting": "RAW"}, len(view.capture.raw_refused)),
+            ({"setting": "REFERENCE"}, len(view.capture.reference_refused)),
         ],
         ("setting",),
     ),

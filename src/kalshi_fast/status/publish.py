@@ -22,7 +22,7 @@ import msgspec
 from kalshi_fast import __version__
 from kalshi_fast._book import NO, YES
 from kalshi_fast._clock import receive_ns
-from kalshi_fast.config import BOOKS, is_loopback
+from kalshi_fast.config import BOOKS, CHANNELS, REFERENCE_CHANNELS, is_loopback
 from kalshi_fast.errors import ConfigError, TuningError, reason
 from kalshi_fast.status.figures import (
     BUFFER_BYTES,
@@ -180,6 +180,8 @@ class Publisher:
             trades_filled=counts.trades_filled,
             tickers=counts.tickers,
             lifecycle=counts.lifecycle,
+            reference_prices=counts.reference_prices,
+            reference_repeated=counts.reference_repeated,
             raw=counts.raw,
             connects=fleet.connections + channels.connections,
             reconnects=fleet.reconnects + channels.reconnects,
@@ -194,8 +196,9 @@ class Publisher:
             absent=recording.recorder.absent.described(ABSENT_NAMED),
             scale_contradictions=counts.scale_contradictions,
             scale_doubts=recording.recorder.scale_doubts(receive_ns()),
-            channels_refused=[name for name in refused if name not in raw],
+            channels_refused=[name for name in refused if name in CHANNELS],
             raw_refused=[name for name in refused if name in raw],
+            reference_refused=[name for name in refused if name in REFERENCE_CHANNELS],
             batches=counts.batches,
             queue_batches=pool.waiting,
             queue_slots=pool.slots,
