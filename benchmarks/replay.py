@@ -44,7 +44,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="How fast recorded events become books.")
     parser.add_argument("--events", type=int, default=2_000_000, help="of the recording (2000000)")
     parser.add_argument("--core", type=int, help="stay on this core (else where the system likes)")
-    parser.add_argument("--memory", type=int, metavar="MILLIONS", help="only the memory of so many events")
+    parser.add_argument(
+        "--memory",
+        type=int,
+        metavar="N",
+        help="only the memory of so many million events (or N times --events)",
+    )
     parser.add_argument("--child", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.core is not None:
@@ -56,7 +61,7 @@ def main(arguments: list[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as directory:
         root = Path(directory)
         if options.memory is not None:
-            write_recording(root, synthetic_events(1_000_000), options.memory)
+            write_recording(root, synthetic_events(min(options.events, 1_000_000)), options.memory)
             memory_of(root)
             return
         write_recording(root, synthetic_events(options.events), 1)

@@ -85,6 +85,8 @@ async def play(recording: Path, listener: Callable[[], Any], *, tls: bool) -> Pl
                 time.process_time() - cpu_s,
             )
             transport.disconnect()
+            if client.frames != sent:
+                raise SystemExit(f"the simulator sent {sent} messages, the client counted {client.frames}")
             return played
         finally:
             await simulator.stop()
@@ -104,6 +106,7 @@ def processor_s(pid: int) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description="How fast the simulator serves a recording.")
     parser.add_argument("--events", type=int, default=500_000, help="of the recording (500000)")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"of each of the four ({ROUNDS})")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory:
         recording = Path(directory)
@@ -111,7 +114,7 @@ def main() -> None:
         listeners = (("compiled", counting), ("Python", Counting))
         for tls in (False, True):
             for name, listener in listeners:
-                plays = [uvloop.run(play(recording, listener, tls=tls)) for _ in range(ROUNDS)]
+                plays = [uvloop.run(play(recording, listener, tls=tls)) for _ in range(options.rounds)]
                 rates = sorted(p.messages / p.wall_s / 1e6 for p in plays)
                 sender, receiver = (
                     statistics.median(getattr(p, who) / p.messages * 1e9 for p in plays)

@@ -109,6 +109,7 @@ before = gc.get_count()[0]
 for frame in frames[-deltas:]:
     link.feed(frame, time.time_ns())
 print(gc.get_count()[0] - before, gc.collect())
+assert recorder.counts.deltas == deltas and recorder.counts.gaps == 0, recorder.counts
 """
 
 
