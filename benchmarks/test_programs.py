@@ -1,4 +1,4 @@
-"""Every benchmark that a document names runs in a short form, and its own checks hold; figures are not judged.
+"""Every benchmark that a document names runs in a short form, and its own checks hold; no figure is judged.
 
 ``python -m benchmarks.tuning`` has a test of its own (``test_tuning``), the gate on instructions a line in
 ``.ci/run``.

@@ -24,6 +24,7 @@ COMPILED = (
     "test_exporting.py::test_the_book_of_the_export_is_ours_after_every_event",
     "test_exporting.py::test_the_compiled_part_refuses_what_it_cannot_use",
     "test_path.py",
+    "test_path_times.py",
     "test_recorder.py",
     "test_standby.py",
     "test_replay.py::test_compiled_books_are_those_of_the_reference",
