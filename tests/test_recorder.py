@@ -216,13 +216,13 @@ def test_ok_unsubscribed_and_scoped_errors_take_numbers_too() -> None:
         *START,
         b'{"id":2,"type":"ok","sid":1,"seq":3,"msg":{"market_tickers":["A"]}}',
         b'{"id":3,"type":"error","sid":1,"seq":4,"msg":{"code":11,"msg":"bad"}}',
-        b'{"type":"pyth_value","sid":1,"seq":5,"msg":{}}',
+        b'{"type":"market_mood","sid":1,"seq":5,"msg":{}}',
         b'{"id":1,"type":"subscribed","msg":{"channel":"orderbook_delta","sid":1}}',
         delta(6, "0.0800", "1.00"),
         b'{"id":4,"type":"unsubscribed","sid":1,"seq":7}',
     )
     assert rig.recorder.counts.gaps == 0
-    assert rig.recorder.counts.unknown_types == {"pyth_value": 1}
+    assert rig.recorder.counts.unknown_types == {"market_mood": 1}
     rig.check()
 
 
