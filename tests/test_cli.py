@@ -82,11 +82,13 @@ def test_demo_counts_agree_and_a_second_run_in_the_same_directory_too(tmp_path: 
         assert found["books_equal"] == found["books_compared"] == found["sql_books_equal"] >= 50
         assert found["snapshots"] == found["markets"] == 50 + found["created"]
         assert found["created_complete"] == found["created"] == len(found["heard_us"]) >= 1
-        frames = sum(found[kind] for kind in ("snapshots", "deltas", "trades", "tickers", "lifecycle"))
+        kinds = ("snapshots", "deltas", "trades", "tickers", "lifecycle", "reference_prices")
+        frames = sum(found[kind] for kind in kinds)
         told = found["frames_sent"] - frames - found["raw_stored"]
-        assert 6 <= told <= 6 + 3 * found["created"], "subscriptions, and what was added to them"
+        assert 9 <= told <= 9 + 3 * found["created"], "subscriptions, and what was added to them"
         assert found["frames_sent"] == found["frames_received"]
-        for kind, table in (("trades", "trades"), ("tickers", "tickers"), ("lifecycle", "market_lifecycle")):
+        tables = {kind: kind for kind in ("trades", "tickers", "reference_prices")}
+        for kind, table in {**tables, "lifecycle": "market_lifecycle"}.items():
             stored = found["channels"][table]
             assert stored["clickhouse"] == stored["parquet"] == found[f"exchange_{kind}"] > 0
         for kind in ("created", "metadata_updated", "event_fee_update", "multivariate_market_lifecycle"):
