@@ -514,8 +514,8 @@ def test_an_insert_that_is_repeated_stores_nothing_twice(
     beside = sink._beside
     insert, seen = beside._insert, []
 
-    def dies(table: str, rows: list[pa.RecordBatch], token: str) -> None:
-        insert(table, rows, token)
+    def dies(table: str, parts: list[pa.RecordBatch], token: str, *, doubtful: bool) -> None:
+        insert(table, parts, token, doubtful=doubtful)
         seen.append(token)
         if table == "tickers":
             raise RuntimeError("it was stored, and died before it could say so")
@@ -567,7 +567,12 @@ def test_numbers_that_only_the_tables_beside_have_had_are_not_given_again(
     position = source.position("clickhouse-channels")
     position.write(Point(source.journal.id, seq, until=until))
     stored: list[pa.RecordBatch] = []
-    beside = TablesBeside(source.journal, position, lambda table, rows, token: stored.extend(rows))
+
+    def insert(table: str, parts: list[pa.RecordBatch], token: str, *, doubtful: bool) -> None:
+        assert not doubtful, "of a journal that has nothing"
+        stored.extend(parts)
+
+    beside = TablesBeside(source.journal, position, insert)
     assert source.journal.end == 7
     link = channels.link(Streams(source.recorder, ("A", "B")), lambda: source.now)
     grant(link, 8, source.now)

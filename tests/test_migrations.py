@@ -16,6 +16,7 @@ from kalshi_fast.cluster import for_cluster, quote
 from kalshi_fast.errors import ConfigError, SchemaError
 from kalshi_fast.migrations import check, migrate, rendered, split, statements
 from kalshi_fast.sinks import clickhouse
+from kalshi_fast.sinks.readback import is_durable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -248,6 +249,20 @@ def test_a_database_that_was_never_made_has_had_nothing(client: Client, name: st
 
 def test_the_files_are_numbered_without_a_hole() -> None:
     assert list(range(len(ALL))) == ALL
+
+
+def test_every_table_says_done_only_when_it_is_durable(client: Client) -> None:
+    """A new table needs the settings of 0011 in its CREATE TABLE."""
+    lacking = client.query(
+        "SELECT name FROM system.tables WHERE database = currentDatabase() AND engine LIKE '%MergeTree'"
+        " AND NOT (engine_full LIKE '%fsync_after_insert = 1%fsync_part_directory = 1%"
+        "min_rows_to_fsync_after_merge = 1%min_compressed_bytes_to_fsync_after_merge = 1%"
+        "old_parts_lifetime = 60%')"
+    ).result_rows
+    assert lacking == []
+    assert is_durable(client)
+    client.command("ALTER TABLE trades MODIFY SETTING fsync_after_insert = 0")
+    assert not is_durable(client)
 
 
 def test_released_files_do_not_change() -> None:

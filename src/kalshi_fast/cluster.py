@@ -20,6 +20,9 @@ _DEDUPLICATION: Final = (
 # On every node in full: any of them is asked which files the database has had.
 _EVERYWHERE: Final = "schema_version"
 
+_ALTER_STORAGE = re.compile(
+    r"ALTER TABLE kalshi\.(\w+)\s+(?:ADD INDEX|MODIFY COLUMN \w+ CODEC|MODIFY SETTING)\b"
+)
 _CREATE_TABLE = re.compile(r"CREATE TABLE IF NOT EXISTS kalshi\.(\w+)")
 _ENGINE = re.compile(r"ENGINE = (\w*MergeTree)(?:\(([^)]*)\))?")
 
@@ -34,9 +37,10 @@ def for_cluster(statement: str, cluster: str) -> list[str]:
     on = f"ON CLUSTER {quote(cluster)}"
     if made := _CREATE_TABLE.match(statement):
         return _tables(statement, made[1], cluster, on)
-    if re.match(r"ALTER TABLE kalshi\.\w+\s+(ADD INDEX|MODIFY COLUMN \w+ CODEC)\b", statement):
-        # Distributed tables have neither codecs nor indexes.
-        return [re.sub(r"(ALTER TABLE kalshi\.\w+)", lambda m: f"{m[1]}{LOCAL} {on}", statement, count=1)]
+    if altered := _ALTER_STORAGE.match(statement):
+        # Distributed tables have neither codecs nor indexes nor parts.
+        local = "" if altered[1] == _EVERYWHERE else LOCAL
+        return [re.sub(r"(ALTER TABLE kalshi\.\w+)", lambda m: f"{m[1]}{local} {on}", statement, count=1)]
     if re.match(r"ALTER TABLE kalshi\.\w+\s+(ADD COLUMN IF NOT EXISTS|MODIFY COLUMN)\b", statement):
         table = re.match(r"ALTER TABLE kalshi\.\w+", statement)
         assert table is not None  # noqa: S101 - it has matched just now

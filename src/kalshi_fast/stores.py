@@ -69,6 +69,7 @@ def _position(settings: Settings, journal: Journal, kind: str, target: str) -> P
     name = hashlib.sha256(target.encode()).hexdigest()[:12]
     path = settings.journal_dir / f"{kind}-{name}.position"
     position = Position(path, fsync=settings.journal_fsync == "always")
+    journal.positions.append(position)
     if position.point is not None and position.point.journal == journal.id:
         journal.at_least(max(position.point.seq, position.point.until))
     return position

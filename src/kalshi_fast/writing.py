@@ -245,11 +245,25 @@ class WriterProcess:
 
     def _make_room(self) -> None:
         if self._deliveries:
-            self._journal.trim(min(delivery.sink.done_seq for delivery in self._deliveries))
+            done = min(delivery.sink.done_seq for delivery in self._deliveries)
+            if self._journal.trimmable(done) and self._positions_are_durable():
+                self._journal.trim(done)
         if self._journal.used_bytes > self._journal.max_bytes // 2:
             hindmost = min((delivery.sink for delivery in self._deliveries), key=lambda sink: sink.done_seq)
             if isinstance(hindmost, ParquetSink) and self._journal.trimmable(self._journal.end):
                 hindmost.hurry = True
+
+    def _positions_are_durable(self) -> bool:
+        """What is removed from the journal must not be asked for by a position from before a power cut."""
+        if self._settings.journal_fsync == "off":
+            return True
+        try:
+            for position in self._journal.positions:
+                position.sync()
+        except JournalError as error:
+            log.error("%s", error)
+            return False
+        return True
 
     def _look_after(self) -> None:
         self._make_room()

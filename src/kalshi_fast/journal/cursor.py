@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from kalshi_fast.errors import JournalError
 from kalshi_fast.journal.records import ALIGN, BATCH, HEADER_BYTES, Header, decode_header, intact
 from kalshi_fast.journal.replay import NOBODY, DamagedError, Entry, ReadState, beginning, scan
+from kalshi_fast.journal.segments import read
 
 if TYPE_CHECKING:
     from kalshi_fast.journal.log import Journal
@@ -31,6 +32,7 @@ class Cursor:
         self._segment: Segment | None = None
         self._fd = -1
         self._at = 0
+        self._copies = 0
         self._kept: Entry | None = None  # read already
 
     def take(self, max_rows: int, until: int | None = None) -> list[Entry]:
@@ -64,6 +66,7 @@ class Cursor:
         while True:
             segment = self._segment
             assert segment is not None  # noqa: S101 - entered above
+            self._follow_copy(segment)
             following = self._following(segment)
             if following is not None and (self._fd < 0 or self._at >= segment.size_bytes):
                 if following.first_seq > self.seq:
@@ -113,7 +116,7 @@ class Cursor:
 
     def _enter(self, segment: Segment) -> None:
         self.close()
-        self._segment, self._at = segment, 0
+        self._segment, self._at, self._copies = segment, 0, segment.copies
         try:
             self._fd = os.open(segment.path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
@@ -121,14 +124,21 @@ class Cursor:
                 raise JournalError(f"{segment.path}: {error.strerror or error}") from error
             log.error("%s: %s", segment.path, error.strerror or error)
 
+    def _follow_copy(self, segment: Segment) -> None:
+        """What is written from now on goes into the copy."""
+        if segment.copies != self._copies:
+            at = self._at
+            self._enter(segment)
+            self._at = at
+
     def _record(self) -> tuple[Header, bytes] | None:
         """The record at the current place, None when it is damaged."""
-        head = os.pread(self._fd, HEADER_BYTES, self._at)
+        head = read(self._fd, self._at, HEADER_BYTES)
         decoded = decode_header(head)
         if decoded is None:
             return None
         header, checksum = decoded
-        payload = os.pread(self._fd, header.payload_bytes, self._at + HEADER_BYTES)
+        payload = read(self._fd, self._at + HEADER_BYTES, header.payload_bytes)
         if len(payload) != header.payload_bytes or not intact(header, checksum, head, payload):
             return None
         return header, payload
@@ -140,7 +150,7 @@ class Cursor:
         following = self._following(segment)
         end = self._journal.end if following is None else following.first_seq
         size = segment.size_bytes
-        data = os.pread(self._fd, size - self._at, self._at)
+        data = read(self._fd, self._at, size - self._at)
         log.error("%s: damaged at byte %d", segment.path, self._at)
         for at, header, _ in scan(memoryview(data), ALIGN):
             self._at += at

@@ -10,6 +10,7 @@ sinks).
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import logging
 import os
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from kalshi_fast.journal.lately import LateTrades
+    from kalshi_fast.journal.position import Position
     from kalshi_fast.ring import SealedSlot
 
 log = logging.getLogger("kalshi_fast.journal")
@@ -77,6 +79,7 @@ class Journal:
         self.max_bytes = max_bytes
         self.segment_bytes = min(segment_bytes, max(max_bytes // 8, MIN_BYTES // 8))
         self.segments: list[Segment] = []
+        self.positions: list[Position] = []  # of the stores, to be on the disk before anything is removed
         self.opening = uuid.uuid4().hex[:8]  # of this opening: numbers that a failure took may come again
         self._lock = _locked(directory, lock_wait_s, say)
         self._changed = threading.Condition()
@@ -84,6 +87,7 @@ class Journal:
         self._state = ReadState()
         self._fd = -1
         self._opened_bytes = 0  # of the current segment when it was new
+        self._distrusted = False  # a sync has failed: what is in the file may not get to the disk any more
         self._introduced = True  # a record that names the recorder is there: its names, even if they are none
         self._next = 0
         try:
@@ -100,6 +104,8 @@ class Journal:
     # --- opening ----------------------------------------------------------------------------------
 
     def _recover(self) -> None:
+        for left in self.directory.glob("*.anew"):
+            left.unlink()
         found = segments.find(self.directory)
         states = [index for index, segment in enumerate(found) if beginning(segment.path) is not None]
         if not states:
@@ -117,7 +123,8 @@ class Journal:
 
     def _scan(self, segment: Segment) -> None:
         """Takes up what is in a segment behind the newest STATE, up to its last intact record."""
-        data = memoryview(segment.path.read_bytes())
+        with segment.path.open("rb") as file:
+            data = memoryview(segments.read(file.fileno(), 0, os.fstat(file.fileno()).st_size))
         good = 0
         whole = True
         for at, header, payload in scan(data):
@@ -202,6 +209,7 @@ class Journal:
     def _say_lost(self, what: str) -> None:
         gap = self._state.marks.gap_rows()
         if gap is None:
+            self.commit()  # it may have been written already, and not got so far
             return
         detail = f"{what}: {gap.n} books are unknown"
         health = HealthEvent(self._state.marks.ingest_ns, 0, "lost", detail=detail)
@@ -254,6 +262,8 @@ class Journal:
 
     def commit(self) -> None:
         """What was appended is the journal's from now on, and on the disk under fsync ``always``."""
+        if self._distrusted:
+            self._mend()
         if self.end == self._next:
             return
         if self.fsync == "always":
@@ -263,13 +273,43 @@ class Journal:
             self._changed.notify_all()
 
     def sync(self) -> None:
-        """Everything written is on the disk when this returns. May be called from another thread."""
+        """Everything written is on the disk when this returns. May be called from another thread.
+
+        After a failure nothing is, until the thread that writes has written it anew: the kernel forgets what
+        it could not write, and says so only once."""
         try:
             with self._file_lock:
+                if self._distrusted:
+                    raise OSError(errno.EIO, "an earlier sync has failed")
                 if self._fd >= 0:  # else it is closed, and was synced then
                     os.fdatasync(self._fd)
         except OSError as error:
+            self._distrusted = True
             raise JournalError(f"JOURNAL_DIR: {self.directory}: {error.strerror or error}") from error
+
+    def _mend(self) -> None:
+        """After a failed sync: all of the current segment into a file of its own, in its place."""
+        segment = self.segments[-1]
+        making = segment.path.with_suffix(".anew")
+        try:
+            data = segments.read(self._fd, 0, segment.size_bytes)
+            fd = os.open(making, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+            try:
+                self._put(fd, data, 0)
+                os.fsync(fd)
+                making.rename(segment.path)
+                self._sync_directory()
+            except BaseException:
+                os.close(fd)
+                raise
+        except OSError as error:
+            raise JournalError(f"JOURNAL_DIR: {self.directory}: {error.strerror or error}") from error
+        with self._file_lock:
+            old, self._fd = self._fd, fd
+            os.close(old)
+            segment.copies += 1
+            self._distrusted = False
+        log.warning("%s: could not be synced, and has been written anew", segment.path)
 
     def _write_batch(self, number: int, events: bytes, levels: bytes, extra: bytes, rows: int) -> None:
         payload = b"".join((events, levels, extra))
@@ -405,6 +445,8 @@ class Journal:
         """Ends with everything on the disk, unless fsync is off."""
         if self._fd >= 0:
             if self.fsync != "off":
+                if self._distrusted:
+                    self._mend()
                 self.sync()
             os.close(self._fd)
             self._fd = -1

@@ -6,6 +6,7 @@ generation and a checksum; the newest intact one counts. Not here: when to write
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 import zlib
@@ -28,7 +29,8 @@ class Point(msgspec.Struct, frozen=True):
 
     ``until``: what was about to be stored when this was written ends before this batch (0: nothing was), and
     ``token`` is what it was to be known by. ``rows``: how many events of ``recorder`` the store has up to
-    here. ``detail``: what the store has to say to itself.
+    here. ``detail``: what the store has to say to itself. ``durable``: what is before it has been on the
+    store's disk for long; for stores that answer earlier.
     """
 
     journal: str
@@ -39,6 +41,7 @@ class Point(msgspec.Struct, frozen=True):
     recorder: str = ""
     rows: int = 0
     detail: str = ""
+    durable: int = 0
 
 
 class Position:
@@ -53,6 +56,8 @@ class Position:
         except OSError as error:
             raise JournalError(f"{path}: cannot be used: {error.strerror or error}") from error
         found = [place for place in places if place is not None]
+        self._unsynced = False
+        self._besides: list[Position] = []
         self._generation = 0
         self.point: Point | None = None
         if found:
@@ -66,20 +71,41 @@ class Position:
         if len(head) + len(body) > PLACE_BYTES:
             raise JournalError(f"{self.path}: a position of {len(body)} bytes is too large")
         try:
-            os.pwrite(self._fd, head + body, generation % 2 * PLACE_BYTES)
+            data = head + body
+            if os.pwrite(self._fd, data, generation % 2 * PLACE_BYTES) < len(data):
+                raise OSError(errno.ENOSPC, "written in part only")
             if self._fsync:
                 os.fdatasync(self._fd)
         except OSError as error:
             raise JournalError(f"{self.path}: cannot be written: {error.strerror or error}") from error
         self._generation, self.point = generation, point
+        self._unsynced = not self._fsync
+
+    def sync(self) -> None:
+        """The point is on the disk when this returns, and those beside it. Raises JournalError."""
+        try:
+            if self._unsynced and self._fd >= 0:
+                os.fdatasync(self._fd)
+                self._unsynced = False
+        except OSError as error:
+            raise JournalError(f"{self.path}: cannot be written: {error.strerror or error}") from error
+        for position in self._besides:
+            position.sync()
 
     def beside(self, name: str) -> Position:
         """Another position of the same store."""
         path = self.path.with_name(f"{self.path.stem}-{name}{self.path.suffix}")
-        return Position(path, fsync=self._fsync)
+        position = Position(path, fsync=self._fsync)
+        self._besides.append(position)
+        return position
 
     def close(self) -> None:
-        os.close(self._fd)
+        """Raises JournalError when the last point may not be on the disk."""
+        try:
+            self.sync()
+        finally:
+            os.close(self._fd)
+            self._fd = -1
 
 
 def _checksum(generation: int, body: bytes) -> int:

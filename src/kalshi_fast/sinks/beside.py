@@ -2,15 +2,15 @@
 table.
 
 With a position of their own, so that the events, of which there are many more, need not wait for them: an
-insert takes its time however few its rows are. As for the events, the extent of an insert is written down
-before it begins, and one of unknown outcome is repeated with the same rows and the same token. Not here: when
-to try again (``delivery``), the journal's reading (``clickhouse``).
+insert takes its time however few its rows are. As for the events, of batches before ``_doubt_end`` the
+outcome is not known, and the tables get what they do not show. Not here: when to try again (``delivery``),
+the journal's reading and the inserts (``clickhouse``).
 """
 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 import msgspec
 
@@ -28,17 +28,23 @@ HOLD_S: Final = 0.5
 MOST_ROWS: Final = 100_000
 
 
+class Insert(Protocol):
+    """Rows into a table; ``doubtful``: those of them that it does not show."""
+
+    def __call__(self, table: str, parts: list[pa.RecordBatch], token: str, *, doubtful: bool) -> None: ...
+
+
 class TablesBeside:
     """``take`` every entry of the journal in order, ``flush`` now and then.
 
-    ``insert(table, rows, token)`` may raise anything; then ``flush`` is to be called again.
+    ``insert(table, rows, token, doubtful=…)`` may raise anything; then ``flush`` is to be called again.
     """
 
     def __init__(
         self,
         journal: Journal,
         position: Position,
-        insert: Callable[[str, list[pa.RecordBatch], str], None],
+        insert: Insert,
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -49,6 +55,7 @@ class TablesBeside:
         self._flushed = 0.0
         if position.point is None or position.point.journal != journal.id:
             position.write(Point(journal.id, journal.first_seq))
+        self._doubt_end = journal.end
         # As for every store: after a failure of the machine, its position may be the one that is furthest.
         journal.at_least(max(self._point.seq, self._point.until))
         self.restart()
@@ -91,7 +98,13 @@ class TablesBeside:
             if point.until != end:
                 token = f"{self._journal.id}:{point.seq}-{end}:{self._journal.opening}"
                 self._position.write(msgspec.structs.replace(point, until=end, token=token))
-            self._store(rows)
+            if self._journal.fsync == "interval":
+                self._journal.sync()  # a table never knows of what the journal may yet lose
+            try:
+                self.store(rows, self._point.token, doubtful=rows[0].seq < self._doubt_end)
+            except BaseException:
+                self._doubt_end = max(self._doubt_end, end)
+                raise
         self._position.write(Point(self._journal.id, end))
         self._held = self._held[len(rows) :]
         self._rows = sum(len(entry.extra.channels) for entry in self._held)
@@ -99,13 +112,13 @@ class TablesBeside:
         if force and self._held:
             self.flush(force=True)
 
-    def _store(self, entries: list[Entry]) -> None:
+    def store(self, entries: list[Entry], token: str, *, doubtful: bool) -> None:
+        """The rows of these entries into their tables."""
         for table in TABLES:
             parts = [rows for entry in entries if (rows := getattr(entry.extra.channels, table))]
             if parts:
-                self._insert(
-                    table, [arrow(table, [row for rows in parts for row in rows])], self._point.token
-                )
+                columns = arrow(table, [row for rows in parts for row in rows])
+                self._insert(table, [columns], token, doubtful=doubtful)
 
     def close(self) -> None:
         self._position.close()

@@ -1,8 +1,8 @@
 """ClickHouse through clickhouse-connect: one code path for the embedded engine and for a server.
 
 ``chdb://DIR`` opens the embedded engine on a directory, ``http(s)://HOST:PORT`` a server. Rows are inserted
-as Arrow with a deduplication token made of the journal and the numbers of the batches, so that an insert of
-unknown outcome can be repeated. Not here: waits between attempts (``delivery``), the schema (sql/).
+as Arrow. After an outcome that is not known nothing is believed: the tables are asked which of the rows they
+have (``readback``), and get the others. Not here: waits between attempts (``delivery``), the schema (sql/).
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import logging
 import re
 import signal
 import time
-from datetime import UTC, datetime, timedelta
+import uuid
+from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
@@ -24,14 +25,17 @@ import numpy as np
 import pyarrow as pa
 
 from kalshi_fast._columns import CLEAR
+from kalshi_fast.channels.rows import TABLES
 from kalshi_fast.cluster import quote
 from kalshi_fast.config import writable_directory
-from kalshi_fast.errors import ConfigError, JournalError, SchemaError, SinkError, UnreachableError
+from kalshi_fast.errors import ConfigError, KalshiFastError, SchemaError, SinkError, UnreachableError
 from kalshi_fast.front.endpoint import read_endpoint
 from kalshi_fast.journal import NOBODY, Cursor, Point
 from kalshi_fast.lags import Lags
 from kalshi_fast.migrations import migrate
 from kalshi_fast.sinks.beside import TablesBeside
+from kalshi_fast.sinks.intact import LASTS_S, PartsCheck, is_about_disk, reload
+from kalshi_fast.sinks.readback import REPLACING, is_durable, make_sure_it_is_over, missing, serves_others
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,9 +52,23 @@ MAX_MERGED_ROWS: Final = 200_000
 FORGET_MARKETS: Final = 500
 PARTS_LOOK_S: Final = 1.0
 EASY_PARTS: Final = 100  # in one partition; a server delays inserts from 1000 on, and refuses from 3000 on
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _opened: set[Path] = set()  # by this process, which may open its own directory as often as it likes
 HEALTH_COLUMNS = ["ts", "conn_id", "event", "sid", "seq", "market_ticker", "detail"]
+HEALTH_SCHEMA: Final = pa.schema(
+    [
+        ("ts", pa.timestamp("ns", "UTC")),
+        ("conn_id", pa.uint64()),
+        ("event", pa.string()),
+        ("sid", pa.uint32()),
+        ("seq", pa.uint64()),
+        ("market_ticker", pa.string()),
+        ("detail", pa.string()),
+    ]
+)
+KEEP_S: Final = 120.0  # what a database without our settings has taken is kept so long
+PROVE_S: Final = 1.0  # between two looks at the parts
+EVENT_TABLES: Final = ("orderbook_events", "level_states", "feed_health")
+PROOFS: Final = 3  # so often is inserted what a table does not show
 # A frame may claim any exchange time; a batch with many months must not be refused.
 # And whatever the profile of the user says: an insert is done when it returns, and known by its token.
 INSERT_SETTINGS = {"max_partitions_per_insert_block": 0, "async_insert": 0, "insert_deduplicate": 1}
@@ -213,22 +231,29 @@ def _root(error: BaseException) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """The gist of a ClickHouse error for a terminal."""
-    return str(error).strip().split("\n")[0][:300]
+    """The gist of a ClickHouse error for a terminal, without the query that it may quote."""
+    return re.sub(r" In scope .*?(?=\. \(|\Z)", "", str(error).strip().split("\n")[0])[:300]
 
 
 class ClickHouseSink:
     """Delivers the journal to a database: events, level states, feed health, and the tables beside.
 
     ``connect`` gives a client whose database has the schema. An insert takes all that has come since the
-    last one. Before it begins, its extent is written down, so that one of unknown outcome, even before a
-    crash, is repeated with the same rows and the same token, and ClickHouse knows it again.
+    last one, and nothing that a failure of the machine could take from the journal. Of batches before
+    ``_doubt_end`` the outcome is not known: after a start of all that are in the journal, after an error of
+    those that were being inserted. Of these the tables get only what they do not show, under a new token, and
+    have to show it then.
+
+    ``done_seq`` is behind what is proven: answered LASTS_S ago by tables whose parts have been read since
+    (``intact``), or KEEP_S ago by tables without the settings of sql/0011. What was answered later is looked
+    for at each reconnect, and when a part is damaged.
     """
 
     name = "ClickHouse"
 
     def __init__(self, connect: Callable[[], Client], journal: Journal, position: Position) -> None:
         self.inserts = 0
+        self.repaired = 0  # rows that a table should have had and did not
         self.lags = Lags()
         self.insert_times = Lags()
         self._connect = connect
@@ -244,12 +269,20 @@ class ClickHouseSink:
         point = position.point
         if point is None or point.journal != journal.id:
             position.write(Point(journal.id, journal.first_seq))
-        self._beside = TablesBeside(journal, position.beside("channels"), self._insert_arrow)
+        self._doubt_end = journal.end
+        self._durable = True  # the tables have our settings
+        self._answered: deque[tuple[float, int]] = deque()  # when, and up to where
+        self._safe_seq = max(self._point.durable, journal.first_seq)
+        self._tail_looked = False
+        self._parts: PartsCheck | None = None
+        self._proved = 0.0
+        self._reload = False  # the engine's memory is not to be believed
+        self._beside = TablesBeside(journal, position.beside("channels"), self._put)
         self._cursor = self._begin()
 
     def _begin(self) -> Cursor:
         self._beside.restart()
-        return Cursor(self._journal, self.done_seq)
+        return Cursor(self._journal, self._answered_seq)
 
     @property
     def _point(self) -> Point:
@@ -262,21 +295,54 @@ class ClickHouseSink:
         return self._point.rows if self._point.recorder == self._journal.recorder.hex else 0
 
     @property
-    def done_seq(self) -> int:
+    def _answered_seq(self) -> int:
         return min(self._point.seq, self._beside.done_seq)
+
+    @property
+    def done_seq(self) -> int:
+        return min(self._safe_seq, self._answered_seq)
 
     @property
     def pause_s(self) -> float:
         """Until the next insert is due."""
         return self._began + self._interval_s - time.monotonic()
 
+    @property
+    def _query_ids(self) -> str:
+        """What the ids of our inserts begin with."""
+        return f"kalshi-fast:{self._journal.id}:"
+
     def open(self) -> None:
         """Connects now and checks the schema. Raises ConfigError or SinkError."""
-        if self._client is None:
-            self._client = self._connect()
+        if self._client is not None:
+            return
+        client = self._connect()
+        try:
+            make_sure_it_is_over(client, self._query_ids)
+            self._durable = is_durable(client)
+            if self._reload:
+                reload(client, [*EVENT_TABLES, *TABLES])
+                self._reload = False
+            self._parts = PartsCheck(client)
+        except KalshiFastError:
+            client.close()
+            raise
+        except Exception as error:
+            client.close()
+            raise SinkError(f"ClickHouse takes no rows: {first_line(error)}") from error
+        self._client = client
+        if not self._durable:
+            log.warning(
+                "ClickHouse: its tables do not have the settings of sql/0011_durable.sql: the journal keeps"
+                " what they take for %.0f s",
+                KEEP_S,
+            )
 
     def step(self) -> bool:
         self.open()
+        if not self._tail_looked:
+            self._look_at_tail()
+        self._prove()
         if not self._pending:
             self._take()
         if not self._pending:
@@ -286,9 +352,15 @@ class ClickHouseSink:
         last = self._pending[-1]
         if self._point.until != last.end:  # it could not be written down when it was taken
             self._intend()
+        self._sync_journal()
         try:
-            self._insert(self._point.token)
+            self._insert(self._pending, self._point.token, doubtful=self._pending[0].seq < self._doubt_end)
+        except KalshiFastError:
+            self._doubt_end = max(self._doubt_end, last.end)
+            raise
         except Exception as error:
+            self._doubt_end = max(self._doubt_end, last.end)
+            self._reload = is_about_disk(self._open_client, str(error))
             raise SinkError(f"ClickHouse takes no rows: {first_line(error)}") from error
         now_ns = time.time_ns()
         self.insert_times.add(np.array([(time.monotonic() - self._began) * 1e9], np.int64))
@@ -306,10 +378,64 @@ class ClickHouseSink:
         self.open()
         try:
             self._beside.flush(force=force)
-        except JournalError:
+        except KalshiFastError:
             raise
         except Exception as error:
+            self._reload = is_about_disk(self._open_client, str(error))
             raise SinkError(f"ClickHouse takes no rows: {first_line(error)}") from error
+
+    def _sync_journal(self) -> None:
+        """A table never knows of batches that the journal may yet lose: books would be known to it alone."""
+        if self._journal.fsync == "interval":
+            self._journal.sync()
+
+    # --- proven -----------------------------------------------------------------------------------
+
+    def _prove(self, *, every: bool = False) -> None:
+        """Reads the parts that have lasted, or every one; what was answered before they came is proven then.
+        Raises SinkError when one is damaged: its table is loaded anew, and gets what it lacks."""
+        now = time.monotonic()
+        if not every and now - self._proved < PROVE_S:
+            return
+        self._proved = now
+        if not self._answered or self._answered[-1][1] < self._answered_seq:
+            self._answered.append((now, self._answered_seq))
+        assert self._parts is not None  # noqa: S101 - opened at the beginning of every step
+        try:
+            damaged = self._parts.look(every=every)
+        except Exception as error:
+            raise SinkError(f"ClickHouse: its parts cannot be read: {first_line(error)}") from error
+        if damaged:
+            self._reload = not serves_others(self._open_client)
+            raise SinkError(f"ClickHouse: {', '.join(damaged)} has damaged parts")
+        lasts_s = (0.0 if every else 2 * LASTS_S) if self._durable else KEEP_S
+        safe = self._safe_seq
+        while self._answered and now - self._answered[0][0] >= lasts_s:
+            safe = max(safe, self._answered.popleft()[1])
+        if safe > self._safe_seq:
+            self._safe_seq = safe
+            self._position.write(msgspec.structs.replace(self._point, durable=safe))
+
+    def _look_at_tail(self) -> None:
+        """After each connect: is all that was answered, and is not proven, really there?"""
+        cursor = Cursor(self._journal, self._safe_seq)
+        try:
+            while cursor.seq < self._answered_seq:
+                entries = [e for e in cursor.take(MAX_MERGED_ROWS) if e.end <= self._answered_seq]
+                if not entries:
+                    break
+                self._insert(entries, f"{self._query_ids}tail", doubtful=True)
+                self._beside.store(entries, f"{self._query_ids}tail", doubtful=True)
+        except KalshiFastError:
+            raise
+        except Exception as error:
+            self._reload = is_about_disk(self._open_client, str(error))
+            raise SinkError(f"ClickHouse takes no rows: {first_line(error)}") from error
+        finally:
+            cursor.close()
+        self._tail_looked = True
+
+    # --- inserts ----------------------------------------------------------------------------------
 
     def _take(self) -> None:
         point = self._point
@@ -339,40 +465,61 @@ class ClickHouseSink:
         rows = sum(entry.rows for entry in self._pending if entry.recorder == present)
         if point.recorder == present.hex:
             rows += point.rows
-        return Point(self._journal.id, seq, recorder=present.hex, rows=rows)
+        return Point(self._journal.id, seq, recorder=present.hex, rows=rows, durable=self._safe_seq)
 
-    def _insert(self, token: str) -> None:
-        entries = self._pending
-        self._insert_arrow(
-            "orderbook_events",
-            [entry.names.events(entry.events) for entry in entries if entry.events is not None],
-            token,
-        )
-        self._insert_arrow(
-            "level_states",
-            [entry.names.levels(entry.levels) for entry in entries if entry.levels is not None],
-            token,
-        )
+    def _insert(self, entries: list[Entry], token: str, *, doubtful: bool) -> None:
+        events = [entry.names.events(entry.events) for entry in entries if entry.events is not None]
+        self._put("orderbook_events", events, token, doubtful=doubtful)
+        levels = [entry.names.levels(entry.levels) for entry in entries if entry.levels is not None]
+        self._put("level_states", levels, token, doubtful=doubtful)
         self._forget_levels(entries)
         health = [
-            [_time(row.ts_ns), row.conn_id, row.event, row.sid, row.seq, row.market_ticker, row.detail]
+            {**msgspec.structs.asdict(row), "ts": row.ts_ns // 1000 * 1000}
             for entry in entries
             for row in entry.extra.health
         ]
         if health:
-            settings = {**INSERT_SETTINGS, "insert_deduplication_token": token}
-            self._open_client.insert("feed_health", health, HEALTH_COLUMNS, settings=settings)
+            rows = pa.RecordBatch.from_pylist(health, HEALTH_SCHEMA)
+            self._put("feed_health", [rows], token, doubtful=doubtful)
 
     @property
     def _open_client(self) -> Client:
         assert self._client is not None  # noqa: S101 - opened at the beginning of every step
         return self._client
 
-    def _insert_arrow(self, table: str, parts: list[pa.RecordBatch], token: str) -> None:
+    def _put(self, table: str, parts: list[pa.RecordBatch], token: str, *, doubtful: bool) -> None:
+        """Rows into a table; of doubtful ones those that it does not show, until it shows them all.
+
+        The first attempt has the token of the insert that is in doubt: should that arrive only now, one of
+        the two is swallowed.
+        """
         if not parts:
             return
         rows = pa.Table.from_batches(parts).unify_dictionaries()
-        settings = {**INSERT_SETTINGS, "insert_deduplication_token": token}
+        if not doubtful or table in REPLACING:
+            self._insert_arrow(table, rows, f"{token}:{uuid.uuid4().hex[:8]}" if doubtful else token)
+            return
+        whole = rows.num_rows
+        for attempt in range(PROOFS + 1):
+            rows = missing(self._open_client, table, rows)
+            if not rows.num_rows:
+                return
+            if attempt == PROOFS:
+                break
+            if attempt == 0 and rows.num_rows < whole:
+                self.repaired += rows.num_rows
+                log.warning("ClickHouse: %s lacked %d of %d rows", table, rows.num_rows, whole)
+            self._insert_arrow(table, rows, f"{token}:{uuid.uuid4().hex[:8]}" if attempt else token)
+        raise SinkError(
+            f"ClickHouse takes no rows: {table} has answered and does not show {rows.num_rows} rows"
+        )
+
+    def _insert_arrow(self, table: str, rows: pa.Table, token: str) -> None:
+        settings = {
+            **INSERT_SETTINGS,
+            "insert_deduplication_token": token,
+            "query_id": f"{self._query_ids}{uuid.uuid4().hex}",
+        }
         self._open_client.insert_arrow(table, rows, settings=settings)
         self.inserts += 1
 
@@ -418,6 +565,7 @@ class ClickHouseSink:
     def reset(self) -> None:
         """After a failure: a new client; what is pending stays and is repeated as it is."""
         self._clear.clear()
+        self._tail_looked = False
         if not self._pending:  # the cursor may have failed half-way
             self._cursor.close()
             self._cursor = self._begin()
@@ -426,16 +574,14 @@ class ClickHouseSink:
             self._client = None
 
     def close(self) -> None:
+        """All is stored, and has been read, when this returns."""
         self.flush()
+        self._prove(every=True)
         self._cursor.close()
         self._position.close()
         self._beside.close()
         if self._client is not None:
             self._client.close()
-
-
-def _time(ts_ns: int) -> datetime:
-    return _EPOCH + timedelta(microseconds=ts_ns // 1000)
 
 
 def ask(client: Client, sql: str, output_format: str) -> bytes:
