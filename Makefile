@@ -9,8 +9,10 @@ TEST_ARGS ?=
 BENCH_ARGS ?=
 AUDIT_ARGS ?=
 FUZZ_EXAMPLES ?= 200000
+CRASH_FAULTS ?= 2000
+CRASH_CUTS ?= 50
 
-.PHONY: install demo test sanitize fuzz lint docs bench dist audit clean
+.PHONY: install demo test sanitize fuzz crash lint docs bench dist audit clean
 
 install: $(VENV)/.installed
 
@@ -35,6 +37,11 @@ sanitize: install
 # What is found is written to tests/corpus/ and is a test from then on.
 fuzz: install
 	@KALSHI_FAST_FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(BIN)/python -m pytest tests/test_fuzz.py $(TEST_ARGS)
+
+# Calls that fail and processes that are killed at them, and power cuts (as root): hours. CRASH_FAULTS, CRASH_CUTS.
+crash: install
+	@$(BIN)/python tests/sweep.py $(CRASH_FAULTS)
+	@$(BIN)/python tests/powercut.py $(CRASH_CUTS)
 
 lint: install
 	@$(BIN)/ruff check .
