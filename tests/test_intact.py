@@ -27,13 +27,13 @@ def open_embedded(engine_url: str, tmp_path: Path) -> Callable[[], Client]:
     return lambda: clickhouse.connect(engine_url, user="default", password="", database=database)
 
 
-def damage(client: Client, table: str) -> str:
-    """Cuts the newest part of a table short, as a write does that fails and is not reported."""
+def damage(client: Client, table: str, file_name: str) -> str:
+    """Cuts a file of the newest part of a table short, as a write does that fails and is not reported."""
     (part, path), *_ = client.query(
         "SELECT name, path FROM system.parts WHERE active AND database = currentDatabase()"
         f" AND table = '{table}' ORDER BY modification_time DESC, name DESC LIMIT 1"
     ).result_rows
-    file = Path(path) / "data.bin"
+    file = Path(path) / file_name
     file.write_bytes(file.read_bytes()[:-20])
     return str(part)
 
@@ -58,15 +58,16 @@ def test_parts_that_last_are_read_once_and_damaged_ones_are_named(
     client.command("SYSTEM STOP MERGES orderbook_events")
     source.feed(delta(2, "0.50", "1.00"))
     deliver(sink)
-    damage(client, "orderbook_events")
+    damage(client, "orderbook_events", "data.bin")
     assert check.look() == []
     assert check.look(every=True) == ["orderbook_events"]
     assert check.look(every=True) == ["orderbook_events"], "until it is made good"
     client.command("SYSTEM START MERGES orderbook_events")
 
 
+@pytest.mark.parametrize("file_name", ["data.bin", "metadata_version.txt"])
 def test_what_a_damaged_part_held_is_stored_again(
-    open_embedded: Callable[[], Client], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    file_name: str, open_embedded: Callable[[], Client], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = open_embedded()
     monkeypatch.setattr(client, "close", lambda: None)
@@ -77,7 +78,7 @@ def test_what_a_damaged_part_held_is_stored_again(
     client.command("SYSTEM STOP MERGES orderbook_events")
     source.feed(delta(2, "0.50", "1.00"))
     deliver(sink)
-    part = damage(client, "orderbook_events")
+    part = damage(client, "orderbook_events", file_name)
     assert sink.done_seq == 0, "answered, and not yet read"
     with pytest.raises(SinkError, match="orderbook_events has damaged parts"):
         sink._prove(every=True)

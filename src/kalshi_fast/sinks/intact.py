@@ -13,7 +13,9 @@ from __future__ import annotations
 import logging
 import re
 import time
-from typing import TYPE_CHECKING, Final
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from kalshi_fast.cluster import quote
 from kalshi_fast.sinks.readback import serves_others
@@ -26,8 +28,9 @@ if TYPE_CHECKING:
 log = logging.getLogger("kalshi_fast.clickhouse")
 
 LASTS_S: Final = 5.0  # a part that is older than this is read
+_Part: TypeAlias = tuple[str, str, str]  # table, name, directory
 _PARTS: Final = (
-    "SELECT table, name, modification_time >= now() - 120 FROM system.parts"
+    "SELECT table, name, path, modification_time >= now() - 120 FROM system.parts"
     " WHERE active AND database = currentDatabase()"
 )
 # Of errors of an insert: what the engine says of the disk, after which its memory may differ from that.
@@ -41,21 +44,18 @@ class PartsCheck:
         self.checked = 0
         self._client = client
         self._clock = clock
-        self._seen: dict[tuple[str, str], float] = {}  # parts to be read, and since when they are there
-        self._good: set[tuple[str, str]] = set()
-        for table, part, new in self._active():
-            if not new:
-                self._good.add((table, part))
+        self._seen: dict[_Part, float] = {}  # parts to be read, and since when they are there
+        self._good: set[_Part] = {part for part, new in self._active() if not new}
 
-    def _active(self) -> list[tuple[str, str, bool]]:
-        rows: list[tuple[str, str, bool]] = self._client.query(_PARTS).result_rows  # type: ignore[assignment]
-        return rows
+    def _active(self) -> list[tuple[_Part, bool]]:
+        rows = self._client.query(_PARTS).result_rows
+        return [((str(table), str(name), str(path)), bool(new)) for table, name, path, new in rows]
 
     def look(self, *, every: bool = False) -> list[str]:
         """Reads the parts that have lasted, or ``every`` one that was not read yet. Which tables have damaged
         ones. Raises what ClickHouse says."""
         now = self._clock()
-        active = {(table, part) for table, part, _ in self._active()}
+        active = {part for part, _ in self._active()}
         self._good &= active
         self._seen = {part: self._seen.get(part, now) for part in active - self._good}
         damaged = []
@@ -67,7 +67,10 @@ class PartsCheck:
                     damaged.append(part[0])
         return sorted(set(damaged))
 
-    def _is_intact(self, table: str, part: str) -> bool:
+    def _is_intact(self, table: str, part: str, path: str) -> bool:
+        if not serves_others(self._client) and (empty := _empty_file(Path(path))):
+            log.error("ClickHouse: part %s of %s is damaged: %s is empty", part, table, empty)
+            return False
         try:
             rows = self._client.query(
                 f"CHECK TABLE {quote(table)} PART '{part}' SETTINGS check_query_single_value_result = 0"
@@ -82,6 +85,17 @@ class PartsCheck:
                 log.error("ClickHouse: part %s of %s is damaged: %s", part, table, message[:200])
                 return False
         return True
+
+
+def _empty_file(part: Path) -> str:
+    """A file of a part that must not be empty, and of which its checksums say nothing: the engine reads it at
+    its next start only, and then drops the part. "" when there is none, or the part is merged meanwhile."""
+    for pattern in ("*.txt", "*.json"):
+        for path in part.glob(pattern):
+            with suppress(FileNotFoundError):
+                if path.stat().st_size == 0:
+                    return path.name
+    return ""
 
 
 def reload(client: Client, tables: list[str]) -> None:
