@@ -16,6 +16,7 @@ import sys
 import time
 import uuid
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,9 @@ class Storing:
                 self.errors[type(error).__name__] += 1
                 for sink in sinks:
                     sink.reset()
+                if hasattr(self, "journal"):
+                    with suppress(JournalError):
+                        self.journal.commit()
                 time.sleep(0.002)
         raise RuntimeError(f"{TRIES} times: {self.errors}")
 

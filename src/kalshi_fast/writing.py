@@ -244,6 +244,10 @@ class WriterProcess:
         time.sleep(FULL_WAIT_S)
 
     def _make_room(self) -> None:
+        try:
+            self._journal.commit()  # after a failed sync the stores wait for this, also when nothing comes
+        except JournalError as error:
+            log.error("%s", error)
         if self._deliveries:
             done = min(delivery.sink.done_seq for delivery in self._deliveries)
             if self._journal.trimmable(done) and self._positions_are_durable():
