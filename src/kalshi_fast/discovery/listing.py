@@ -142,9 +142,7 @@ def some_known(rest: Rest, tickers: Sequence[str]) -> None:
     shown = ", ".join(tickers[:_SUGGESTED]) + (
         f" and {more} more" if (more := len(tickers) - _SUGGESTED) > 0 else ""
     )
-    refusal = ConfigError(f"MARKET_TICKERS: there is no market to record: the exchange does not know {shown}")
-    refusal.exit_code = 1  # time may mend it
-    raise refusal
+    raise ConfigError(f"MARKET_TICKERS: there is no market to record: the exchange does not know {shown}")
 
 
 def _check_names(rest: Rest, selection: Selection, found: dict[str, RestMarket]) -> None:
