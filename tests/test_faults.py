@@ -531,6 +531,28 @@ def test_extra_adds_keys_that_nobody_knows(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
+def test_drift_spoils_fields_that_no_row_needs(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with played(tmp_path, fault(0.1, "drift", s=0.2)) as (running, client):
+            deltas = [frame["msg"] for frame in client.frames if frame["type"] == BOOKS[1]]
+            plain = list(deltas[0])
+            assert all(list(body) == plain for body in deltas[:100] + deltas[300:])
+            needed = {"market_ticker", "price_dollars", "delta_fp", "side"}
+            assert all(needed <= set(body) <= set(plain) for body in deltas[100:300])
+            assert {name for body in deltas[100:300] for name in plain if name not in body} == set(
+                plain
+            ) - needed
+            assert {repr(body["ts"]) for body in deltas[100:300] if "ts" in body} >= {
+                "None",
+                "''",
+                "[]",
+                "1.5",
+            }
+            assert rebuilt(client.frames) == truth(running)
+
+    asyncio.run(run())
+
+
 def test_unknown_frames_are_mixed_in_some_with_numbers(tmp_path: Path) -> None:
     async def run() -> None:
         async with played(tmp_path, fault(0.1, "unknown", s=0.25)) as (running, client):

@@ -315,7 +315,9 @@ def test_receive_times_of_other_channels_do_not_fall_over_a_restart_either(
     source.journal.end_recorder()
     gap = read(source.journal, source.journal.first_seq)[-1]
     assert gap.events is not None
-    assert gap.events.column("ingest_ns").to_pylist() == [good_ns + 1], "behind the last row of its connection"
+    assert gap.events.column("ingest_ns").to_pylist() == [good_ns + 1], (
+        "behind the last row of its connection"
+    )
     assert source.journal.floor_ns > last_ns
 
 

@@ -1,4 +1,4 @@
-"""JSON as nobody expects it, and yet within the protocol: keys in any order, unknown keys, unknown types."""
+"""JSON as nobody expects it: keys in any order, unknown keys, unknown types, fields that have drifted."""
 
 from __future__ import annotations
 
@@ -20,6 +20,37 @@ _EXTRAS: Final[tuple[tuple[str, Any], ...]] = (
     ("", {"": ""}),
     ("yes_no", "}],\n\t"),
 )
+# Fields that a row can do without, by the type of the message.
+_NOT_NEEDED: Final[dict[str, tuple[str, ...]]] = {
+    "orderbook_delta": ("market_id", "ts", "ts_ms"),
+    "trade": (
+        "no_price_dollars",
+        "taker_side",
+        "taker_outcome_side",
+        "taker_book_side",
+        "is_block_trade",
+        "ts",
+        "ts_ms",
+    ),
+    "ticker": (
+        "market_id",
+        "price_dollars",
+        "yes_bid_dollars",
+        "yes_ask_dollars",
+        "volume_fp",
+        "open_interest_fp",
+        "dollar_volume",
+        "dollar_open_interest",
+        "yes_bid_size_fp",
+        "yes_ask_size_fp",
+        "last_trade_size_fp",
+        "ts",
+        "ts_ms",
+        "time",
+    ),
+}
+_GONE: Final = object()
+_DRIFTED: Final[tuple[Any, ...]] = (_GONE, None, "", "?", -1, 1.5, 2**70, True, [], {"": 0})
 
 
 class Dialect:
@@ -28,17 +59,20 @@ class Dialect:
     def __init__(self, rng: random.Random) -> None:
         self.shuffle = False
         self.extra = False
+        self.drift = False
         self.unknown = False
         self._rng = rng
 
     @property
     def active(self) -> bool:
-        return self.shuffle or self.extra or self.unknown
+        return self.shuffle or self.extra or self.drift or self.unknown
 
     def rewrite(self, payload: bytes) -> bytes:
-        if not (self.shuffle or self.extra):
+        if not (self.shuffle or self.extra or self.drift):
             return payload
         frame = json.loads(payload)
+        if self.drift:
+            self._drift(frame)
         shuffled = self.shuffle and frame["type"] in _BOOK_TYPES
         body = frame.get("msg")
         if isinstance(body, dict):
@@ -53,6 +87,17 @@ class Dialect:
         if shuffled:
             self._rng.shuffle(items)
         return dict(items)
+
+    def _drift(self, frame: dict[str, Any]) -> None:
+        """Spoils one field, if there is one that no row needs."""
+        names = [name for name in _NOT_NEEDED.get(frame["type"], ()) if name in frame["msg"]]
+        if not names:
+            return
+        name, value = self._rng.choice(names), self._rng.choice(_DRIFTED)
+        if value is _GONE:
+            del frame["msg"][name]
+        else:
+            frame["msg"][name] = value
 
     def wants_unknown(self) -> bool:
         """Whether a frame of an unknown type is to follow now."""

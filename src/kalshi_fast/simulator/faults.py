@@ -122,6 +122,9 @@ MARKET_KINDS: Final[dict[str, dict[str, _Argument]]] = {"grid": {}, "empty": {},
 DIALECT_KINDS: Final[dict[str, dict[str, _Argument]]] = {
     "shuffle": {"s": _Seconds(1.0, 1.0)},
     "extra": {"s": _Seconds(1.0, 1.0)},
+    "drift": {
+        "s": _Seconds(1.0, 1.0)
+    },  # of each frame one field that no row needs is gone, or of another kind
     "unknown": {"s": _Seconds(1.0, 1.0)},
 }
 # Of requests by REST. When they come is a client's affair, so chaos, the same for each seed, leaves them out.
