@@ -11,7 +11,16 @@ from hypothesis import strategies as st
 
 from channels import commands
 from kalshi_fast import wire
-from kalshi_fast.channels.session import CHANNELS, LIFECYCLE, NEVER, REPLY_NS, TICKER, TRADE, ChannelSession
+from kalshi_fast.channels.session import (
+    BY_MARKET,
+    CHANNELS,
+    LIFECYCLE,
+    NEVER,
+    REPLY_NS,
+    TICKER,
+    TRADE,
+    ChannelSession,
+)
 from kalshi_fast.subscription import Verdict
 
 if TYPE_CHECKING:
@@ -208,6 +217,28 @@ def test_a_change_that_fails_or_grows_too_large_makes_it_one_of_all_markets() ->
         assert rig.session.granted == [TRADE]
 
 
+def test_without_a_market_left_nothing_is_asked_for_until_there_is_one() -> None:
+    rig = Rig(TRADE, LIFECYCLE)
+    rig.grant()
+    rig.session.remove(["A", "B"])
+    (old,) = rig.asked()
+    assert (old["cmd"], old["sids"]) == ("unsubscribe", [1])
+    rig.session.on_unsubscribed(wire.Unsubscribed(1, old["id"], 3))
+    rig.later()
+    assert rig.asked() == [], "not all markets"
+    assert rig.session.wake_ns == NEVER
+    rig.session.closed()
+    rig.session.opened()
+    assert [command["channels"] for command in rig.asked()] == [[LIFECYCLE]]
+    rig.session.add(["C"])
+    (new,) = rig.asked()
+    assert (new["channels"], new["tickers"]) == ([TRADE], ["C"])
+    rig.session.remove(["C"])
+    rig.session.on_subscribed(wire.Subscribed(new["id"], wire.ChannelSid(TRADE, 5)))
+    (old,) = rig.asked()
+    assert (old["cmd"], old["sids"]) == ("unsubscribe", [5])
+
+
 def test_what_the_exchange_ends_is_made_anew_and_was_interrupted() -> None:
     rig = Rig(TRADE, LIFECYCLE)
     rig.grant()
@@ -298,7 +329,9 @@ def test_whatever_is_answered_every_channel_is_carried_or_will_be(data: st.DataO
             else:
                 rig.session.on_ok(wire.Ok(command["id"]))
         rig.later(31)
-    assert all(rig.session.carries(channel) for channel in CHANNELS)
+    wanted = [channel for channel in CHANNELS if rig.session.tickers or channel not in BY_MARKET]
+    assert [channel for channel in CHANNELS if rig.session.carries(channel)] == wanted
     assert rig.asked() == []
     for channel in rig.session._channels:
-        assert channel.markets is None or channel.markets == set(rig.session.tickers)
+        if channel.sid is not None:
+            assert channel.markets is None or channel.markets == set(rig.session.tickers)

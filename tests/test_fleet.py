@@ -307,6 +307,7 @@ def test_markets_beyond_the_last_connection_wait_for_room(
         await rig.until(lambda: rig.exact(ALL[2:5]))
         assert rig.fleet.tickers == set(ALL[2:5])
         assert rig.fleet.wanted == 3
+        await rig.until(lambda: not rig.fleet._homeless)  # they have found a place
         await frozen(rig, running, ALL[2:5])
 
     play(tmp_path, ALL[:2], scene, CONNECTION_MARKETS="2")

@@ -427,6 +427,7 @@ def test_a_frame_that_cannot_be_used_is_kept_aside_and_said() -> None:
         "reject",
         "reference_missed",
     ]
+    assert rig.recorder.counts.repeated == 0, "its number counts once"
 
 
 def test_what_a_row_loses_is_counted() -> None:

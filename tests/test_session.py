@@ -58,6 +58,15 @@ class Rig:
         self.session.on_error(wire.Error(wire.ErrorBody(code, "no", **body), **fields))
         return self.sent()
 
+    def soon(self) -> list[dict[str, Any]]:
+        """What is sent next, whenever that is; nothing if no command is to be expected."""
+        for _ in range(20):
+            if self.session.wake_ns == NEVER:
+                break
+            if commands := self.wake():
+                return commands
+        return []
+
     def wake(self) -> list[dict[str, Any]]:
         assert self.session.wake_ns < NEVER
         self.now = max(self.now, self.session.wake_ns)
@@ -233,12 +242,15 @@ def test_an_unknown_market_that_the_error_does_not_name_is_found() -> None:
         command = commands.pop(0)
         if "M-13" in tickers(command):
             refused += 1
-            commands += rig.error(11, id=command["id"])
+            following = rig.error(11, id=command["id"])
+            assert refused > 1 or not following, "the halves are not asked for at once"
+            commands += following
         elif command["cmd"] == "subscribe":
             rig.grant(7, command["id"])
             commands += rig.sent()
         else:
             commands += rig.added(command)
+        commands = commands or rig.soon()
     assert refused <= 6
     assert rig.session.subscriptions[7].tickers == set(names) - {"M-13"}
     assert rig.session.unknown_tickers == ["M-13"]
@@ -386,6 +398,7 @@ def test_an_added_market_that_the_error_does_not_name_is_found_and_the_others_re
             commands += rig.error(11, id=command["id"])
         else:
             commands += rig.added(command)
+        commands = commands or rig.soon()
     assert rig.session.unknown_tickers == ["NOPE"]
     assert all(rig.session.exact(7, name) for name in names)
 
@@ -564,7 +577,7 @@ def test_a_sid_that_counts_anew_is_made_anew() -> None:
     assert rig.sent()[0]["cmd"] == "unsubscribe"
 
 
-def test_deletes_that_are_refused_are_sent_again_and_at_last_the_sid_is_made_anew() -> None:
+def test_deletes_that_are_refused_for_now_are_sent_again_and_at_last_count_as_done() -> None:
     rig = opened("A", "B", failures=2)
     rig.session.remove(["A"])
     (command,) = rig.sent()
@@ -575,11 +588,97 @@ def test_deletes_that_are_refused_are_sent_again_and_at_last_the_sid_is_made_ane
             commands = rig.wake()
         (command,) = commands
         assert (command["params"]["action"], tickers(command)) == ("delete_markets", ["A"])
+    rig.session.add(["A"])
     (command,) = rig.error(1, id=command["id"])
-    assert command["params"] == {"sids": [7]}
-    rig.session.on_unsubscribed(wire.Unsubscribed(7, command["id"], 9))
-    (command,) = rig.wake()
-    assert (command["cmd"], tickers(command)) == ("subscribe", ["B"])
+    assert rig.session.exact(7, "B")
+    assert (command["params"]["action"], tickers(command)) == ("add_markets", ["A"])
+    rig.session.on_ok(wire.Ok(command["id"], 7))
+    assert rig.asked() == [("get_snapshot", "A")], "it may never have gone: no snapshot comes by itself"
+
+
+def test_a_delete_without_any_answer_ends_as_done_and_no_book_is_lost() -> None:
+    rig = opened("A", "B", failures=2)
+    rig.session.remove(["A"])
+    rig.session.lost.clear()
+    commands = rig.sent()
+    while found := rig.soon():
+        commands += found
+    assert [c["params"]["action"] for c in commands] == ["delete_markets"] * 3
+    assert rig.session.subscriptions[7].deleting == {}
+    assert rig.session.exact(7, "B")
+    assert rig.session.lost == []
+
+
+@pytest.mark.parametrize("code", [2, 11, 14])
+def test_a_delete_that_is_refused_for_good_is_done(code: int) -> None:
+    rig = opened("A", "B")
+    rig.session.remove(["A"])
+    (command,) = rig.sent()
+    assert rig.error(code, id=command["id"]) == []
+    assert rig.session.subscriptions[7].deleting == {}
+    assert rig.soon() == []
+    assert rig.session.exact(7, "B")
+
+
+def test_a_refusal_of_everything_is_not_taken_for_unknown_markets(caplog: pytest.LogCaptureFixture) -> None:
+    """Error 11 whatever is asked for: all stay wanted, ever more slowly, and are carried when it is over."""
+    names = [f"M-{n:04d}" for n in range(2000)]
+    rig = Rig(*names)
+    commands, started, sent = rig.opened(), rig.now, 0
+    while rig.now < started + 600 * NS:
+        (command,) = commands
+        sent += 1
+        assert rig.error(11, id=command["id"]) == []
+        commands = rig.soon()
+    assert sent < 140
+    assert rig.session.fatal is None
+    assert rig.session.unknown_tickers == []
+    assert caplog.text.count("stay wanted") == 1
+    while commands:
+        command = commands.pop(0)
+        if names[3] in tickers(command):
+            commands += rig.error(11, id=command["id"])
+        elif command["cmd"] == "subscribe":
+            rig.grant(7, command["id"])
+            commands += rig.sent()
+        else:
+            commands += rig.added(command)
+        commands = commands or rig.soon()
+    assert rig.session.unknown_tickers == [names[3]]
+    assert rig.session.subscriptions[7].tickers == set(names) - {names[3]}
+
+
+@pytest.mark.parametrize("place", [0, 1, 2, 500, 998, 999])
+def test_one_unknown_market_among_a_thousand_is_found_and_holds_up_few(place: int) -> None:
+    names = [f"M-{n:04d}" for n in range(1000)]
+    rig = Rig(*names)
+    commands, started, refused = rig.opened(), rig.now, 0
+    half_ns = 0
+    while commands:
+        command = commands.pop(0)
+        if names[place] in tickers(command):
+            refused += 1
+            commands += rig.error(11, id=command["id"])
+        elif command["cmd"] == "subscribe":
+            rig.grant(7, command["id"])
+            half_ns = rig.now - started
+            commands += rig.sent()
+        else:
+            commands += rig.added(command)
+        commands = commands or rig.soon()
+    assert half_ns < NS, "half of them are recorded at once"
+    assert refused <= 11
+    assert rig.session.unknown_tickers == [names[place]]
+    assert rig.session.subscriptions[7].tickers == set(names) - {names[place]}
+
+
+def test_markets_that_are_all_refused_one_by_one_are_unknown_when_they_are_few() -> None:
+    rig = Rig("X", "Y", "Z")
+    commands = rig.opened()
+    while commands:
+        (command,) = commands
+        commands = rig.error(11, id=command["id"]) or rig.soon()
+    assert "knows none of X, Y, Z" in str(rig.session.fatal)
 
 
 def test_one_subscribe_and_then_portions_as_many_at_a_time_as_are_dealt_with() -> None:
@@ -684,3 +783,43 @@ def test_a_book_that_was_known_is_lost_when_it_is_put_off() -> None:
     rig.session.put_off(7, "NOT-CARRIED", 5, NS)
     rig.session.put_off(9, "A", 5, NS)  # of no subscription
     assert rig.session.lost == [Loss("A", 7, 5)]
+
+
+@pytest.mark.parametrize("code", [None, 11, 18])
+def test_probes_without_a_result_are_put_off_ever_longer_and_cost_nothing(code: int | None) -> None:
+    rig = opened("A", "B", "C", failures=2)
+    rig.session.put_off(7, "A", 4, 60 * NS)
+    rig.session.put_off(7, "B", 4, 60 * NS)
+    rig.session.lost.clear()
+    asked, times = 0, []
+    while rig.now < 3 * 3600 * NS:
+        for command in rig.wake():
+            assert command["params"]["action"] == "get_snapshot"
+            assert set(tickers(command)) <= {"A", "B"}
+            asked += 1
+            times.append(rig.now)
+            if code is not None:
+                named = {"market_ticker": "A"} if "A" in tickers(command) else {}
+                assert rig.error(code, id=command["id"], **named) == []
+    assert 6 < asked < 24
+    assert times[-1] - times[-3] > 1200 * NS
+    assert (rig.session.lost, rig.session.unknown_tickers) == ([], [])
+    assert rig.session.exact(7, "C")
+    assert rig.session.subscriptions[7].failures == 0
+
+
+def test_probes_and_repairs_are_not_asked_for_together() -> None:
+    rig = opened("A", "B", "C", "D")
+    rig.session.put_off(7, "A", 5, 60 * NS)
+    rig.session.put_off(7, "D", 5, 60 * NS)
+    rig.now += 60 * NS
+    rig.session.subscriptions[7].hold_ns = rig.now + 1
+    rig.session.lose(7, ["C", "B"], 5)
+    assert rig.asked() == []
+    rig.now += 1
+    rig.session.tick()
+    assert rig.asked() == [("get_snapshot", "B", "C"), ("get_snapshot", "A", "D")]
+    rig.session.repaired(7, "A")
+    rig.session.lose(7, ["A"], 6)
+    assert rig.asked() == [("get_snapshot", "A")]
+    assert rig.session.subscriptions[7].probes.keys() == {"D"}, "A has a book: it is repaired like any other"

@@ -182,7 +182,10 @@ class Fleet:
         if due:
             carried = Counter(ticker for feed in self.feeds for ticker in feed.link.session.tickers)
             # A twin may find no room for what its other half has already brought elsewhere.
-            due = [ticker for ticker in due if carried[ticker] < self._copies]
+            homeless = [ticker for ticker in due if carried[ticker] < self._copies]
+            for ticker in set(due).difference(homeless):  # it has kept its place until now
+                del self._homeless[ticker]
+            due = homeless
         if due:
             for ticker in due:
                 times, _ = self._homeless[ticker]

@@ -20,6 +20,7 @@ which are known. ``tick`` is to be called from ``wake_ns`` on. Nothing here know
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
@@ -43,6 +44,12 @@ _ASK_AGAIN_NS = NS // 20  # another session asks which size is allowed
 _REPEATS = 100  # so many known numbers in a row, and none that is due: the sid counts anew
 _HEALTHY_NS = 60 * NS  # what has gone well for so long starts its failures anew
 _PORTIONS = (Kind.SUBSCRIBE, Kind.ADD)
+_DELETE_AGAIN = (1, 18, 27)  # after any other refusal of a delete there is nothing to delete
+_PROBE_FIRST_NS = NS
+_PROBE_MOST_NS = 3600 * NS
+_SINGLES = 5  # so many markets refused alone, and none granted: it is not about the markets
+
+log = logging.getLogger("kalshi_fast.session")
 
 
 def _no_activity(ticker: str) -> int:
@@ -92,6 +99,9 @@ class Session:
         self._groups: deque[Group] = deque()  # to be subscribed or added
         self._deletes: deque[Group] = deque()
         self._strays: dict[int, int] = {}  # sids of nobody, and the last number seen of each
+        self._granted_here = False  # this connection has carried some market
+        self._suspects: dict[str, wire.Error] = {}  # refused alone before anything was granted
+        self._all_refused = False  # error 11 is not about the markets: everything is tried again, slowly
 
     # --- the connection ---------------------------------------------------------------------------
 
@@ -118,6 +128,8 @@ class Session:
         self._groups.clear()
         self._deletes.clear()
         self._strays.clear()
+        self._granted_here, self._all_refused = False, False
+        self._suspects.clear()
         self._next_id = 1
         self.wake_ns = NEVER
 
@@ -176,6 +188,7 @@ class Session:
         subscription = self.subscriptions[sid]
         subscription.due.pop(ticker, None)
         subscription.put_off.pop(ticker, None)
+        subscription.probes.pop(ticker, None)
         self._came(subscription, subscription.waiting.pop(ticker, 0), ticker)
 
     def _came(self, subscription: Subscription, command_id: int, ticker: str) -> None:
@@ -197,6 +210,7 @@ class Session:
         command_id, subscription.waiting[ticker] = subscription.waiting.get(ticker, 0), 0
         subscription.due.pop(ticker, None)
         subscription.aside.pop(ticker, None)
+        subscription.probes[ticker] = delay_ns
         subscription.put_off[ticker] = due_ns = self._clock() + delay_ns
         self.wake_ns = min(self.wake_ns, due_ns)
         self._came(subscription, command_id, ticker)
@@ -308,6 +322,7 @@ class Session:
             subscription.due.pop(ticker, None)
             subscription.aside.pop(ticker, None)
             subscription.put_off.pop(ticker, None)
+            subscription.probes.pop(ticker, None)
 
     def _delete(
         self, subscription: Subscription, tickers: list[str], due_ns: int = 0, failures: int = 0
@@ -356,6 +371,7 @@ class Session:
     def _granted(self, command: Command, sid: int, command_id: int, merged_at: int = 0) -> None:
         """A subscribe is answered: by a sid, or by the number that its ``ok`` has in a sid."""
         self._served = True
+        self._vouch(command)
         seen = max(self._strays.pop(sid, 0), merged_at)
         subscription = self.subscriptions.get(sid)
         new = subscription is None
@@ -383,6 +399,13 @@ class Session:
         elif unwanted:
             self._delete(subscription, unwanted)
 
+    def _vouch(self, command: Command) -> None:
+        """The exchange has granted some market: those that were refused alone before are asked for once more,
+        and are unknown if they are refused again."""
+        self._granted_here, self._all_refused = True, False
+        self._groups.extend(Group([ticker]) for ticker in self._suspects if ticker not in command.tickers)
+        self._suspects.clear()
+
     def _grant_size(self, subscription: Subscription) -> None:
         self._refused_alone = 0
         self.size.grant(len(subscription.tickers) - len(subscription.adding), self._clock())
@@ -402,6 +425,7 @@ class Session:
         if command.question:
             self.size.release(self)
         command.answered = True
+        self._vouch(command)
         unwanted = []
         for ticker in self._take_adding(subscription, command, command_id):
             if ticker not in self.tickers:
@@ -480,7 +504,7 @@ class Session:
         elif code == 26:
             self._too_many(asked, command, 0)
         elif code == 11:
-            self._find_unknown(asked, error)
+            self._find_unknown(asked, error, command.failures + 1)
         elif code in _RETRIED_ERRORS or self._served:
             self._again(asked, command.failures + 1)
         else:
@@ -498,13 +522,57 @@ class Session:
         for group in self._groups:
             group.due_ns = max(group.due_ns, due_ns)
 
-    def _find_unknown(self, asked: list[str], error: wire.Error) -> None:
-        """One of these is not known to the exchange, which does not say which: in halves it will be found."""
-        if len(asked) == 1:
+    def _find_unknown(self, asked: list[str], error: wire.Error, depth: int) -> None:
+        """One of these is not known to the exchange, which does not say which: in halves it will be found.
+
+        As long as nothing is granted on this connection, the error may be about something else: then all
+        that waits keeps the pace, the other half comes first, and a market refused alone is only a suspect.
+        """
+        if len(asked) == 1 and self._granted_here:
             self._drop_unknown(set(asked), error)
             return
+        bound_ns, delay_ns = RETRY.bound_ns(64), RETRY.delay_ns(depth, self._rng)
+        due_ns = self._clock() + (bound_ns if self._all_refused else delay_ns)
+        self.wake_ns = min(self.wake_ns, due_ns)
+        if len(asked) == 1:
+            self._suspects[asked[0]] = error
+            if len(self._suspects) >= _SINGLES:
+                self._refused_in_general(error)
+                return
         half = (len(asked) + 1) // 2
-        self._groups.extendleft((Group(asked[half:]), Group(asked[:half])))
+        halves = [Group(part, due_ns, depth) for part in (asked[:half], asked[half:]) if len(asked) > 1]
+        if self._granted_here:
+            self._groups.extendleft(reversed(halves))
+            return
+        other = [self._groups.popleft()] if self._groups else []
+        self._groups.extendleft(reversed([*other, *halves]))
+        for group in self._groups:
+            group.due_ns = max(group.due_ns, due_ns)
+
+    def _refused_in_general(self, error: wire.Error) -> None:
+        """It is not this or that market: all stay wanted, and are asked for again slowly."""
+        if not self._all_refused:
+            log.warning(
+                "the exchange refuses to subscribe any market, %d of them one by one, and has granted none on"
+                " this connection (%s): all %d markets stay wanted and are asked for again slowly",
+                len(self._suspects),
+                _text(error),
+                len(self.tickers),
+            )
+        self._all_refused = True
+        self._suspects.clear()
+        due_ns = self._clock() + RETRY.bound_ns(64)
+        self._queue_all(due_ns)
+        self.wake_ns = min(self.wake_ns, due_ns)
+
+    def _judge_suspects(self) -> None:
+        """No other market is left that the exchange could grant: they are not known."""
+        if self._suspects and self.tickers.keys() <= self._suspects.keys():
+            error = next(reversed(self._suspects.values()))
+            tickers = self.tickers.keys() & self._suspects.keys()
+            self._suspects.clear()
+            if tickers:
+                self._drop_unknown(tickers, error)
 
     def _update_refused(self, subscription: Subscription, command: Command, error: wire.Error) -> None:
         code = error.msg.code
@@ -514,9 +582,12 @@ class Session:
         elif command.kind is Kind.ADD:
             self._add_refused(subscription, command, error)
         elif command.kind is Kind.DELETE:
-            self._delete_again(subscription, command, error.id, too_often=code == 27)
+            if code in _DELETE_AGAIN:
+                self._delete_again(subscription, command, error.id, too_often=code == 27)
+            else:
+                self._deleted(subscription, command, error.id)
         elif command.kind is Kind.SNAPSHOT:
-            if named and code == 11:
+            if named and code == 11 and not command.probe:
                 self._drop_unknown(named, error)
                 self._let_go(subscription, named & subscription.tickers, set())
             self._unanswered(subscription, command, too_often=code == 27)
@@ -533,7 +604,7 @@ class Session:
         elif code == 26 and refused:
             self._too_many(asked, command, command.total - len(command.tickers))
         elif code == 11 and asked:
-            self._find_unknown(asked, error)
+            self._find_unknown(asked, error, command.failures + 1)
         elif asked:
             self._again(asked, command.failures + 1)
 
@@ -560,6 +631,7 @@ class Session:
         if self._strays and not self._subscribing and (subscription is not None or not self.tickers):
             self._command("unsubscribe", wire.Params(sids=list(self._strays)))
             self._strays.clear()
+        self._judge_suspects()
         if subscription is not None:
             self._send_deletes(subscription, now)
         self._place(now)
@@ -596,16 +668,25 @@ class Session:
     def _delete_again(
         self, subscription: Subscription, command: Command, command_id: int, *, too_often: bool = False
     ) -> None:
+        """Ever more slowly. At last it counts as done: frames of these markets are not used in any case."""
         failures = command.failures + 1
         if failures > self._limits.failures and not too_often:
-            self._remake(subscription)
+            # Those that are wanted again may be carried still, and then get no snapshot by themselves.
+            deleting, wanted = subscription.deleting, self.tickers
+            subscription.doubtful.update(
+                t for t in command.tickers if deleting.get(t) == command_id and t in wanted
+            )
+            self._deleted(subscription, command, command_id)
             return
         tickers = [t for t in command.tickers if subscription.deleting.get(t) == command_id]
         self._delete(subscription, tickers, self._clock() + RETRY.delay_ns(failures, self._rng), failures)
 
     def _unanswered(self, subscription: Subscription, command: Command, *, too_often: bool = False) -> None:
         """The snapshots that have not come are asked for again, slower each time; at last on a new sid,
-        unless it is only that we have asked too often."""
+        unless it is only that we have asked too often. Markets that were put off are no failure of it."""
+        if command.probe:
+            self._put_off_again(subscription, command)
+            return
         if subscription.hold_ns <= self._clock():  # commands that fail together are one failure
             subscription.failures += 1
             if subscription.failures > self._limits.failures and not too_often:
@@ -615,6 +696,16 @@ class Session:
         for ticker in command.missing & subscription.waiting.keys():
             subscription.waiting[ticker] = 0
             self._ask_soon(subscription, ticker)
+
+    def _put_off_again(self, subscription: Subscription, command: Command) -> None:
+        """Nothing has come of these either: twice as late next time, not all together."""
+        for ticker in sorted(command.missing & subscription.waiting.keys()):
+            delay_ns = max(2 * subscription.probes.get(ticker, 0), _PROBE_FIRST_NS)
+            subscription.probes[ticker] = delay_ns = min(delay_ns, _PROBE_MOST_NS)
+            subscription.waiting[ticker] = 0
+            due_ns = self._clock() + delay_ns - self._rng.randrange(delay_ns // 2)
+            subscription.put_off[ticker] = due_ns
+            self.wake_ns = min(self.wake_ns, due_ns)
 
     def _remake(self, subscription: Subscription) -> None:
         """Unsubscribe and subscribe: a new sid, with numbers from 1."""
@@ -780,9 +871,15 @@ class Session:
         earliest_ns = max(subscription.hold_ns, subscription.paced_ns - ahead_ns)
         while subscription.due and earliest_ns <= now:
             if not order:
-                order += sorted(subscription.due, key=lambda t: (-self.activity(t), t), reverse=True)
+                probes = subscription.probes
+                order += sorted(
+                    subscription.due, key=lambda t: (t in probes, -self.activity(t), t), reverse=True
+                )
             tickers: list[str] = []
+            probe = order[-1] in subscription.probes
             while order and len(tickers) < limits.snapshots_per_command:
+                if (order[-1] in subscription.probes) != probe:
+                    break  # what is put off must not be the failure of a command that repairs
                 ticker = order.pop()
                 if subscription.due.pop(ticker, subscription) is None:
                     tickers.append(ticker)
@@ -790,6 +887,7 @@ class Session:
                 command_id = self._update(subscription, "get_snapshot", tickers)
                 command = self._await(Kind.SNAPSHOT, subscription.sid, tickers, command_id)
                 command.answered = True  # by the snapshots themselves
+                command.probe = probe
                 self._expect(subscription, command, tickers, command_id)
                 self.requests += 1
             earliest_ns = subscription.paced_ns - ahead_ns

@@ -53,6 +53,7 @@ class Subscription(Sequence):
     to be asked for). ``due``: to be asked for now, ``order`` the same, the most urgent one last.
     ``aside``: markets with frames that could not be used, how often in a row, and when to ask again.
     ``put_off``: markets whose snapshot has come and does not make their book known, and when to ask again.
+    ``probes``: the same until a book is known, asked for or not, and how long they were put off last.
     """
 
     __slots__ = (
@@ -67,6 +68,7 @@ class Subscription(Sequence):
         "opened_ns",
         "order",
         "paced_ns",
+        "probes",
         "put_off",
         "repeated_at",
         "repeats",
@@ -86,6 +88,7 @@ class Subscription(Sequence):
         self.order: list[str] = []
         self.aside: dict[str, tuple[int, int]] = {}
         self.put_off: dict[str, int] = {}
+        self.probes: dict[str, int] = {}
         self.failures = 0  # requests in a row that came to nothing
         self.lives = lives  # subscriptions that the exchange has ended before, in a row
         self.opened_ns = opened_ns
@@ -115,7 +118,7 @@ class Command:
     """A command whose answer or snapshots are awaited. ``missing``: markets whose snapshot is yet to come.
 
     ``total``: how many markets the subscription has when it is granted. ``question``: nobody knows yet
-    whether the exchange grants so many.
+    whether the exchange grants so many. ``probe``: for the snapshots of markets that were put off.
     """
 
     kind: Kind
@@ -126,6 +129,7 @@ class Command:
     total: int = 0
     question: bool = False
     answered: bool = False
+    probe: bool = False
     missing: set[str] = field(default_factory=set)
 
 

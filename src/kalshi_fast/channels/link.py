@@ -190,7 +190,8 @@ class ChannelLink:
             frame_error.sid = getattr(message, "sid", None)
         self._streams.recorder.reject(payload, ingest_ns, self, frame_error)
         sid, seq = frame_error.sid, frame_error.seq
-        if sid is not None and seq is not None and self.session.channel_of(sid) is not None:
+        counted = frame_error.counted or seq is None or self.session.channel_of(sid) is None
+        if sid is not None and seq is not None and not counted:
             self._in_sequence(sid, seq, ingest_ns)
         self.session.miss(sid)
 

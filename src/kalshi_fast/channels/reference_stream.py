@@ -50,7 +50,7 @@ class References:
         try:
             row, lost, odd = reference_row(message, link.conn_id, ingest_ns)
         except FrameError as error:
-            error.sid, error.seq = message.sid, message.seq
+            error.sid, error.seq, error.counted = message.sid, message.seq, True
             raise
         counts, channel = self._recorder.counters, row.channel
         self._seen_ns[channel] = ingest_ns

@@ -5,7 +5,8 @@ A connection has one sid a channel, as recordings of production of 2026 show: th
 answered by ``subscribed``, a further one is merged into the same sid and answered by ``ok`` (that of
 ``ticker`` has no number, for ``ticker`` has no sequence). So there is one subscribe a channel, and no other
 one before the sid that was has ended. ``trade`` and ``ticker`` are asked for by market while the markets are
-few, else for all of them: what nobody wants is then left out here (``streams``). The life-cycle channels take
+few, else for all of them: what nobody wants is then left out here (``streams``). When the last market
+is gone they are not subscribed until there is one again. The life-cycle channels take
 no markets. What ends is made anew, ever more slowly; a channel that the exchange does not know, on the next
 connection. The rules of sequences are those of ``session``. Commands wait in ``outbox``; ``interrupted`` are
 the channels of which something was missed and ``granted`` those that are carried (again), each until it is
@@ -97,6 +98,7 @@ class ChannelSession:
         self._clock = clock
         self._rng = rng
         self._most_markets = most_markets
+        self._by_market = bool(self.tickers)  # markets have been named, ever: none is then not all of them
         self._next_id = 1
         self._channels: list[_Channel] = []
         self._by_sid: dict[int, _Channel] = {}
@@ -184,6 +186,7 @@ class ChannelSession:
     def add(self, tickers: Iterable[str]) -> None:
         """These markets too, from now on."""
         self.tickers.update(dict.fromkeys(tickers))
+        self._by_market = self._by_market or bool(self.tickers)
         self.tick()
 
     def remove(self, tickers: Iterable[str]) -> None:
@@ -329,14 +332,24 @@ class ChannelSession:
             if channel.ending is not None and channel.ending_ns <= now:
                 channel.ending = None  # if it lives on after all, the subscribe is merged into it
             if channel.sid is None and not channel.asked:
+                if self._idle(channel):
+                    continue
                 due_ns = channel.due_ns if channel.ending is None else channel.ending_ns
                 if due_ns <= now:
                     self._subscribe(channel, now)
                 else:
                     self.wake_ns = min(self.wake_ns, due_ns)
+            elif not channel.asked and self._idle(channel):
+                self._unsubscribe(channel)
+                self._end(channel, at_once=True)
+                self.wake_ns = min(self.wake_ns, channel.ending_ns)
             elif channel.markets is not None and not channel.update and not channel.asked:
                 self._follow(channel, now)
             self.wake_ns = min(self.wake_ns, channel.deadline_ns)
+
+    def _idle(self, channel: _Channel) -> bool:
+        """Nothing of this channel is wanted until there are markets again."""
+        return channel.name in BY_MARKET and self._by_market and not self.tickers
 
     def _subscribe(self, channel: _Channel, now: int) -> None:
         by_market = channel.name in BY_MARKET and not channel.whole
@@ -360,7 +373,7 @@ class ChannelSession:
         gone, new = channel.markets - self.tickers.keys(), self.tickers.keys() - channel.markets
         if not gone and not new:
             return
-        if not self.tickers or len(self.tickers) > self._most_markets:
+        if len(self.tickers) > self._most_markets:
             self._change_failed(channel)
             self.wake_ns = min(self.wake_ns, channel.ending_ns)
             return

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -22,7 +22,7 @@ from kalshi_fast.discovery import listing
 from kalshi_fast.errors import FieldError, RestError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Coroutine, Iterable
 
     from kalshi_fast.recorder import Recorder
     from kalshi_fast.rest import Rest
@@ -58,28 +58,30 @@ class Inquiry:
         self._recorder = recorder
         self._named = named
         self._checked: set[str] = set()
-        self._failures = 0
-        self._due_s = 0.0
+        self._failures = {self._names: 0, self._books: 0}  # one that fails does not hold up the other
+        self._due_s = {self._names: 0.0, self._books: 0.0}
         self._rounds = 0  # of questions for books, without a proof
         self._books_due_s = 0.0
 
     async def run(self) -> None:
         while not self._rest.closed:
             await asyncio.sleep(LOOK_S)
-            if time.monotonic() < self._due_s:
-                continue
-            try:
-                await self._names()
-                await self._books()
-            except RestError as error:
-                if self._rest.closed:
-                    return
-                self._failures += 1
-                wait_ns = AGAIN.bound_ns(self._failures)
-                self._due_s = time.monotonic() + wait_ns / NS
-                log.warning("REST cannot be asked about markets: %s; again in %d s", error, wait_ns // NS)
-            else:
-                self._failures = 0
+            for question in self._failures:
+                if time.monotonic() >= self._due_s[question]:
+                    await self._ask(question)
+
+    async def _ask(self, question: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        try:
+            await question()
+        except RestError as error:
+            if self._rest.closed:
+                return
+            self._failures[question] += 1
+            wait_ns = AGAIN.bound_ns(self._failures[question])
+            self._due_s[question] = time.monotonic() + wait_ns / NS
+            log.warning("REST cannot be asked about markets: %s; again in %d s", error, wait_ns // NS)
+        else:
+            self._failures[question] = 0
 
     # --- which there are --------------------------------------------------------------------------
 
