@@ -233,7 +233,10 @@ class Recorder:
                 market.known = False
                 self.counters.known -= 1
                 at_ns = max(since_ns, replica.active_since_ns)
-                self._event(GAP, market, link.conn_id, loss.sid, loss.seq, YES, 0, 0, at_ns // 1000, at_ns)
+                names = (market.ix, market.id_ix)
+                self._add_event(
+                    (GAP, link.conn_id, loss.sid, loss.seq, *names, YES, 0, 0, at_ns // 1000, at_ns)
+                )
                 self.counters.gap_events += 1
             lost.append(replica)
         for replica in lost:  # behind all gaps: rows are in the order of their times
@@ -316,24 +319,12 @@ class Recorder:
         ingest_ns: int,
     ) -> None:
         """One row of orderbook_events; behind a handover in the same read none is earlier than that."""
-        self._event(
-            kind, market, conn_id, sid, seq, side, price, qty, ts_us, max(ingest_ns, self._handover_ns)
+        ingest_ns = max(ingest_ns, self._handover_ns)
+        self._add_event(
+            (kind, conn_id, sid, seq, market.ix, market.id_ix, side, price, qty, ts_us, ingest_ns)
         )
 
-    def _event(
-        self,
-        kind: int,
-        market: Market,
-        conn_id: int,
-        sid: int,
-        seq: int,
-        side: int,
-        price: int,
-        qty: int,
-        ts_us: int,
-        ingest_ns: int,
-    ) -> None:
-        row = (kind, conn_id, sid, seq, market.ix, market.id_ix, side, price, qty, ts_us, ingest_ns)
+    def _add_event(self, row: tuple[int, ...]) -> None:
         if not self._batch.events.add(*row):
             self.seal()
             self._batch.events.add(*row)
