@@ -14,13 +14,15 @@ import links
 import oracle
 from conformance import WITH_BOOKS, named, of_books
 from frames import delta, frame, snapshot
+from kalshi_fast import wire
 from kalshi_fast._decode import price_e4, qty_e2
-from kalshi_fast.admission import HELD_NS
+from kalshi_fast.admission import HELD_NS, QUOTE_NS
 from kalshi_fast.books import Books
+from kalshi_fast.errors import FrameError
 from kalshi_fast.pool import LocalPool
 from kalshi_fast.recorder import Recorder
 from kalshi_fast.replaying.replay import Replay
-from kalshi_fast.scale import IN_A_ROW, ScaleProof, told_by_ask, told_by_book, told_by_ladder
+from kalshi_fast.scale import IN_A_ROW, ScaleProof, Weight, told_by_ask, told_by_book, told_by_ladder
 from recordings import DIRECTORY, Capture, capture
 
 if TYPE_CHECKING:
@@ -172,41 +174,71 @@ def test_a_ladder_that_has_changed_meanwhile_or_fits_both_ways_says_nothing() ->
 # --- the rule -----------------------------------------------------------------------------------------
 
 
-def test_the_first_word_proves_and_three_in_a_row_against_end_it() -> None:
+def test_two_markets_prove_and_three_in_a_row_against_end_it() -> None:
     proof = ScaleProof(on_yes_scale=True)
-    assert proof.hear(True)
+    assert proof.hear(True, "A", 9)
+    assert proof.hear(True, "A", 9)
+    assert not proof.proven
+    assert proof.hear(True, "B", 9)
     assert proof.proven
-    for _ in range(IN_A_ROW - 1):
-        assert not proof.hear(False)
-    assert proof.proven
-    proof.hear(True)  # those were flukes
-    for _ in range(IN_A_ROW - 1):
-        proof.hear(False)
+    for ticker in "CDCDCD":
+        assert not proof.hear(False, ticker, 9)
+    assert proof.proven, "markets count, not words"
+    proof.hear(True, "A", 9)  # those were flukes
+    for ticker in "CD":
+        proof.hear(False, ticker, 9)
     assert not proof.contradicted
-    proof.hear(False)
+    proof.hear(False, "E", 9)
     assert proof.contradicted
     assert not proof.proven
-    proof.hear(True)
+    proof.hear(True, "A", 9)
+    proof.hear(True, "B", 9)
     assert not proof.proven, "what is disproven stays so until the next connection"
     proof.turn()
     proof.begin()
     assert (proof.on_yes_scale, proof.proven, proof.contradicted) == (False, False, False)
 
 
-def test_after_a_contradiction_it_takes_three_words_to_prove() -> None:
+def test_more_markets_have_to_confirm_than_contradict() -> None:
     proof = ScaleProof(on_yes_scale=False)
-    proof.hear(True)
-    for _ in range(IN_A_ROW - 1):
-        proof.hear(False)
+    for ticker, word in (("A", True), ("B", True), ("C", False), ("D", False)):
+        proof.hear(word, ticker, 9)
         assert not proof.proven
-    proof.hear(False)
+    proof.hear(False, "E", 9)
     assert proof.proven
 
 
-def test_a_ladder_weighs_as_much_as_three_books() -> None:
+def test_where_few_are_carried_all_that_decide_have_to_agree() -> None:
+    alone = ScaleProof(on_yes_scale=True)
+    alone.hear(True, "A", 1, Weight.HINT)
+    assert not alone.proven
+    alone.hear(True, "A", 1)
+    assert alone.proven
+    for carried, tickers in ((1, "AAA"), (2, "AAA"), (2, "ABA")):
+        proof = ScaleProof(on_yes_scale=True)
+        for ticker in tickers[:-1]:
+            proof.hear(False, ticker, carried)
+        for _ in range(9):
+            proof.hear(False, "A", carried, Weight.HINT)
+        assert not proof.contradicted
+        proof.hear(False, tickers[-1], carried)
+        assert proof.contradicted
+    other = ScaleProof(on_yes_scale=True)
+    other.hear(True, "B", 2)
+    for _ in range(9):
+        other.hear(False, "A", 2)
+    assert not other.contradicted, "the other one confirms"
+
+
+def test_a_ladder_decides_alone_until_others_have() -> None:
     proof = ScaleProof(on_yes_scale=True)
-    proof.hear(False, IN_A_ROW)
+    proof.hear(False, "A", 9, Weight.LADDER)
     assert proof.contradicted
+    proof.begin()
+    proof.hear(True, "A", 9, Weight.LADDER)
+    assert proof.proven
+    proof.hear(False, "B", 9, Weight.LADDER)
+    assert proof.proven
 
 
 # --- what a connection does about it ------------------------------------------------------------------
@@ -269,17 +301,19 @@ ONE_SIDED: dict[str, Any] = {"no": [["0.3000", "5.00"], ["0.8000", "7.00"]]}
 
 
 def test_a_proven_connection_has_its_books_and_the_fast_path() -> None:
-    rig = Rig("AB")
+    rig = Rig("ABC")
     rig.feed(snapshot(1, "A", **ON_YES))
     assert rig.known == {"A"}
     assert ("snapshot", "A", 1, 3900) in rig.rows
+    assert rig.said() == []
+    rig.feed(snapshot(2, "C", **ON_YES))
     assert rig.said() == [
-        ("A", "proven: no-side prices come on the yes scale (best yes 0.6000, no told from 0.6100 to 0.9900)")
+        ("C", "proven: no-side prices come on the yes scale (best yes 0.6000, no told from 0.6100 to 0.9900)")
     ]
-    change = delta(2, "0.9900", "-1.00", "no", ts_ms=1795000050500).replace(b": ", b":").replace(b", ", b",")
+    change = delta(3, "0.9900", "-1.00", "no", ts_ms=1795000050500).replace(b": ", b":").replace(b", ", b",")
     assert rig.link.path.take(change, rig.now) == 1
-    rig.feed(snapshot(3, "B", **ONE_SIDED))
-    assert rig.known == {"A", "B"}
+    rig.feed(snapshot(4, "B", **ONE_SIDED))
+    assert rig.known == {"A", "B", "C"}
     assert ("snapshot", "B", 1, 7000) in rig.rows
     assert rig.recorder.scale_doubts(rig.now) == []
 
@@ -324,15 +358,42 @@ def test_a_single_crossed_book_costs_that_book_alone() -> None:
     rig = Rig("ABC")
     rig.feed(snapshot(1, "A", **ON_YES), snapshot(2, "B", **ON_NO), snapshot(3, "C", **ON_YES))
     assert rig.known == {"A", "C"}
-    assert [ticker for ticker, _ in rig.said()] == ["A", "B"]
+    assert [ticker for ticker, _ in rig.said()] == ["B", "C"]
     assert rig.tick(1) == [("B",)]
     rig.feed(snapshot(4, "B", **ON_YES))
     assert rig.known == {"A", "B", "C"}
     assert rig.link.session.closing is None
 
 
+@pytest.mark.parametrize("tickers", ["AB", "ACDB"])
+def test_a_book_that_stays_crossed_is_said_once_and_put_off_ever_longer(tickers: str) -> None:
+    rig = Rig(tickers)
+    rig.feed(*(snapshot(n, ticker, **ON_YES) for n, ticker in enumerate(tickers[:-1], 1)))
+    delay_s = 1
+    for seq in range(len(tickers), len(tickers) + 8):
+        rig.feed(snapshot(seq, "B", **ON_NO))
+        assert rig.tick(0.9 * delay_s) == []
+        assert rig.tick(0.2 * delay_s) == [("B",)]
+        delay_s *= 2
+    assert rig.link.session.closing is None
+    assert rig.known == set(tickers) - {"B"}
+    assert [ticker for ticker, detail in rig.said() if "as believed" in detail] == ["B"]
+    assert [row for row in rig.rows if row[1] == "B"] == []
+
+
+def test_a_book_that_decides_for_itself_goes_on_before_others_are_released() -> None:
+    rig = Rig("ABC")
+    rig.feed(snapshot(1, "A", **ON_YES), snapshot(2, "B", **ONE_SIDED), delta(3, "0.6100", "1.00", "no"))
+    assert rig.known == {"A"}
+    assert rig.rows[-1] == ("delta", "A", 1, 3900)
+    assert rig.recorder.held_tickers == ["B"]
+    rig.feed(snapshot(4, "A", **ONE_SIDED), delta(5, "0.3000", "1.00", "no"))
+    assert rig.known == set(), "this one does not decide"
+    assert rig.rows[-1] == ("gap", "A", 0, 0)
+
+
 def test_books_that_do_not_decide_wait_for_one_that_does() -> None:
-    rig = Rig("AB")
+    rig = Rig("ABC")
     rig.feed(
         snapshot(1, "A", **ONE_SIDED), delta(2, "0.3000", "1.00", "no"), delta(3, "0.1000", "1.00", "yes")
     )
@@ -344,9 +405,13 @@ def test_books_that_do_not_decide_wait_for_one_that_does() -> None:
     assert "1 books wait" in rig.recorder.scale_doubts(rig.now)[0]
     rig.feed(snapshot(4, "B", **ON_YES))
     assert rig.known == {"B"}
-    assert rig.tick() == [("A",)]
+    assert rig.tick() == [("A",)]  # it is time; one market alone does not release it
     rig.feed(snapshot(5, "A", **ONE_SIDED))
-    assert rig.known == {"A", "B"}
+    assert rig.known == {"B"}
+    rig.feed(snapshot(6, "C", **ON_YES))
+    assert rig.tick() == [("A",)]
+    rig.feed(snapshot(7, "A", **ONE_SIDED))
+    assert rig.known == {"A", "B", "C"}
     assert ("snapshot", "A", 1, 7000) in rig.rows
     assert ("snapshot", "A", 1, 3000) not in rig.rows
     assert rig.recorder.held == 0
@@ -367,22 +432,50 @@ def test_a_book_without_a_no_side_is_the_same_on_both_scales_until_it_gets_one()
     assert rig.tick() == [("B",)]
     rig.feed(snapshot(5, "B", yes=[["0.4100", "1.00"]], no=[["0.4500", "2.00"]]))  # uncrossed either way
     assert rig.known == {"A"}
-    rig.recorder.quoted("B", 4200, rig.now)
+    rig.recorder.quoted("B", 4200, 200, rig.now)
     assert rig.tick() == []
-    rig.recorder.quoted("B", 4500, rig.now)
+    rig.recorder.quoted("B", 4500, 200, rig.now)
+    assert rig.tick() == []
+    rig.feed(snapshot(6, "C", **ON_YES))
     assert rig.tick() == [("B",)]
-    rig.feed(snapshot(6, "B", yes=[["0.4100", "1.00"]], no=[["0.4500", "2.00"]]))
-    assert rig.known == {"A", "B"}
+    rig.feed(snapshot(7, "B", yes=[["0.4100", "1.00"]], no=[["0.4500", "2.00"]]))
+    assert rig.known == {"A", "B", "C"}
 
 
-def test_three_asks_of_the_ticker_channel_against_it_end_a_connection() -> None:
-    rig = Rig("A")
-    rig.feed(snapshot(1, "A", **ONE_SIDED))
-    for ask_e4 in (5000, 2000, 2000, 2000):  # 1 - 0.80: the no levels are bids
+def test_asks_of_three_markets_against_it_end_a_connection() -> None:
+    rig = Rig("ABC")
+    rig.feed(*(snapshot(n, ticker, **ONE_SIDED) for n, ticker in enumerate("ABC", 1)))
+    for ticker in "ABC":
         assert rig.link.session.closing is None
-        rig.recorder.quoted("A", ask_e4, rig.now)
+        for ask_e4 in (5000, 2000, 2000, 2000):  # 1 - 0.80: the no levels are bids
+            rig.recorder.quoted(ticker, ask_e4, None, rig.now)
     assert rig.link.session.closing is not None
+    assert rig.recorder.counts.scale_contradictions == 3, "once for each snapshot"
     assert rig.rows == []
+
+
+def test_an_ask_of_another_moment_decides_nothing() -> None:
+    """A book of bids at 0.01, 0.50 and 0.93; the yes ask was 0.07 and moves to 0.01 at the end."""
+    held: dict[str, Any] = {"no": [["0.0100", "5.00"], ["0.5000", "6.00"], ["0.9300", "7.00"]]}
+    rig = Rig("AB")
+    rig.feed(snapshot(1, "A", **held), snapshot(2, "B", **ONE_SIDED))
+    rig.recorder.quoted("A", 100, 500, rig.now + QUOTE_NS + 1)
+    rig.recorder.quoted("A", 700, 700, rig.now + 5 * QUOTE_NS)
+    assert rig.recorder.counts.scale_contradictions == 0
+    assert rig.link.admission.scale.confirmations == 0
+    for _ in range(5):
+        rig.recorder.quoted("A", 100, 800, rig.now)  # of this moment, and of one market
+    assert rig.link.admission.scale.confirmations == 1
+    assert rig.recorder.held_tickers == ["A", "B"]
+    assert rig.said() == []
+
+
+def test_an_ask_proves_a_lone_market_by_its_size_alone() -> None:
+    for size_e2, held in ((None, 1), (400, 1), (500, 0)):
+        rig = Rig("A")
+        rig.feed(snapshot(1, "A", **ONE_SIDED))
+        rig.recorder.quoted("A", 3000, size_e2, rig.now)
+        assert rig.recorder.held == held
 
 
 def test_a_ladder_of_rest_proves_or_ends_a_connection_at_once() -> None:
@@ -422,12 +515,12 @@ def test_a_scale_that_changes_in_mid_connection_is_found_out() -> None:
 
 
 def test_a_book_that_the_exchange_itself_sends_crossed_is_left_at_that() -> None:
-    rig = Rig("AB")
+    rig = Rig("ABC")
     crossed: dict[str, Any] = {"yes": [["0.6000", "1.00"]], "no": [["0.5000", "1.00"]]}
-    rig.feed(snapshot(1, "A", **ON_YES), snapshot(2, "B", **crossed))
+    rig.feed(snapshot(1, "A", **ON_YES), snapshot(2, "C", **ON_YES), snapshot(3, "B", **crossed))
     for _ in range(3):
         rig.link.admission.look(rig.now)
-    assert rig.known == {"A", "B"}
+    assert rig.known == {"A", "B", "C"}
     assert rig.recorder.counts.scale_contradictions == 0
 
 
@@ -439,6 +532,19 @@ def test_a_book_that_is_crossed_for_a_moment_is_no_sign() -> None:
     rig.link.admission.look(rig.now)
     assert rig.known == {"A"}
     assert rig.recorder.counts.scale_contradictions == 0
+
+
+# --- levels under another name ------------------------------------------------------------------------
+
+
+def test_levels_under_keys_that_we_do_not_know_are_no_empty_book() -> None:
+    rig = Rig("AB")
+    rig.feed(snapshot(1, "A", yes_levels=[["0.6000", "5.00"]]), snapshot(2, "B", levels=[], flags={"x": [1]}))
+    assert rig.known == {"B"}
+    assert rig.recorder.counts.rejected == 1
+    assert rig.rows == [("clear", "B", 0, 0)]
+    with pytest.raises(FrameError, match=r"msg\.yes_levels"):
+        wire.decode(snapshot(1, "A", yes_levels=[["0.6000", "5.00"]]))
 
 
 # --- captures -----------------------------------------------------------------------------------------

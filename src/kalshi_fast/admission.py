@@ -3,23 +3,25 @@
 Two things can be wrong with a snapshot that is written well. The exchange answers a subscription to a market
 that it does not have with an empty snapshot whose ``market_id`` is "": that is no book, the market is
 *absent*, and asked for ever more rarely. And its no side may be on another scale than we believe (``scale``):
-such a book would be stored mirrored. It stays unknown, and is said; IN_A_ROW of them end the connection, and
-the next one is read the other way, which has to be proven as well.
+such a book would be stored mirrored. It stays unknown, and is said; IN_A_ROW markets with such books end the
+connection, and the next one is read the other way, which has to be proven as well.
 
-``hold``: until a connection has proven its scale, nothing of a no side is taken from it: snapshots that do
-not decide are held back, and the fast path is closed. Whoever knows the scale beforehand (a capture says it)
-does without. Not here: sequences and replies (``session``), rows (``recorder``).
+``hold``: until a connection has proven its scale, nothing of a no side is taken from it but the books that
+decide for themselves: snapshots that do not are held back, and the fast path is closed. Whoever knows the
+scale beforehand (a capture says it) does without. Not here: sequences and replies (``session``), rows
+(``recorder``).
 """
 
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from kalshi_fast import scale
 from kalshi_fast._book import NO, YES
 from kalshi_fast.backoff import NS, Scale
-from kalshi_fast.scale import DOLLAR_E4, IN_A_ROW, ScaleProof, name
+from kalshi_fast.scale import DOLLAR_E4, ScaleProof, Weight, name
+from kalshi_fast.wire import has_levels
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -33,16 +35,25 @@ if TYPE_CHECKING:
 PROBE: Final = Scale(60 * NS, 3600 * NS)  # between two questions for a market that does not exist
 DOUBT_NS: Final = 10 * NS  # so long may a proof take before it is a failure
 HELD_NS: Final = 10 * NS  # between two looks at a book that does not decide
+DISPUTED: Final = Scale(NS, 600 * NS)  # between two questions for a book that contradicts the scale
+QUOTE_NS: Final = NS  # so far from a snapshot is an ask still of the same moment
 BOOKS_PER_LOOK: Final = 20
-SAID: Final = 20  # contradictions of one connection that are told one by one
+SAID: Final = 20  # markets of one connection whose contradiction is told, once for each
 
 log = logging.getLogger("kalshi_fast.admission")
+
+
+class Held(NamedTuple):
+    """A snapshot that waits for the proof of the scale."""
+
+    no: list[tuple[int, int]]  # as they were told
+    ingest_ns: int
 
 
 def is_absent(body: SnapshotBody) -> bool:
     """The exchange's word for a market that it does not have. A missing ``market_id`` says nothing: frames of
     before 2026 have none."""
-    return body.market_id == "" and not (body.yes_dollars_fp or body.no_dollars_fp or body.yes or body.no)
+    return body.market_id == "" and not has_levels(body)
 
 
 class Admission:
@@ -50,13 +61,16 @@ class Admission:
 
     def __init__(self, link: Link, recorder: Recorder, *, hold: bool) -> None:
         self.scale = ScaleProof(on_yes_scale=link.session.use_yes_price)
-        self.held: dict[str, list[tuple[int, int]]] = {}  # the no levels as they were told
+        self.held: dict[str, Held] = {}
         self.open_since_ns = 0  # of a connection that has not proven its scale: since when; 0: it has
         self._link = link
         self._recorder = recorder
         self._hold = hold
         self._turned = False
-        self._said = 0
+        self._said: set[str] = set()
+        self._disputes: dict[str, int] = {}  # markets whose snapshots contradict the scale, and how often
+        self._own: set[str] = set()  # markets whose book was taken because it decides for itself
+        self._asked: set[str] = set()  # held snapshots that an ask has spoken about
         self._probes: dict[str, int] = {}  # absent markets, and how often they were
         self._crossed: set[str] = set()  # markets whose last snapshot was crossed, however it is read
         self._suspects: dict[str, Replica] = {}
@@ -68,7 +82,9 @@ class Admission:
         """A new connection."""
         self._release()
         self.scale.begin()
-        self._said = 0
+        self._said.clear()
+        self._disputes.clear()
+        self._own.clear()
         self._suspects.clear()
         self._crossed.clear()
         self._to_look_at.clear()
@@ -94,7 +110,7 @@ class Admission:
             return f"{who}: its books contradict the {believed}"
         if not self.closed:
             return ""
-        if self._turned:
+        if self._turned and (self.held or not self.scale.confirmations):
             return f"{who}: books contradicted the other scale, and none has proven the {believed}"
         if self.held and self._link.up and now_ns - self.open_since_ns > DOUBT_NS:
             return (
@@ -142,11 +158,12 @@ class Admission:
         """May this snapshot become the market's book? If not, the session knows what to do about it."""
         yes, no = sides
         self._drop(ticker)
+        self._own.discard(ticker)
         self._crossed.discard(ticker)
         word = scale.told_by_book(yes, no)
         if word is None:
             if self.closed and any(size for _, size in no):
-                self._keep(sid, seq, ticker, no)
+                self._keep(sid, seq, ticker, no, ingest_ns)
                 return False
             if scale.is_crossed_in_both(yes, no):
                 self._crossed.add(ticker)  # the exchange's own word
@@ -154,34 +171,34 @@ class Admission:
         what = f"best yes {_shown(max(p for p, q in yes if q))}, no told from {_range(no)}"
         if not self._hear(word, ticker, what, sid, seq, ingest_ns):
             return False
-        if self.closed:
-            self._keep(sid, seq, ticker, no, NS)  # more words are needed
-            return False
+        self._disputes.pop(ticker, None)
+        self._own.add(ticker)
         return True
 
     def admits_delta(self, sid: int, seq: int, ticker: str, side: int, book: OrderBook) -> bool:
-        """May this change be used? Asked only while ``closed``. A book without no levels could be taken; with
-        its first one it is unknown until a snapshot decides."""
-        if side == YES and not self.scale.contradicted:
+        """May this change be used? Asked only while ``closed``. A book that has decided for itself
+        goes on. One without no levels could be taken; with its first one it is unknown until a snapshot
+        decides."""
+        if not self.scale.contradicted and (side == YES or ticker in self._own):
             return True
         if not book.stale:
             self._link.session.put_off(sid, ticker, seq, 0)
         return False
 
-    def _keep(
-        self, sid: int, seq: int, ticker: str, no: list[tuple[int, int]], delay_ns: int = HELD_NS
-    ) -> None:
-        self.held[ticker] = no
+    def _keep(self, sid: int, seq: int, ticker: str, no: list[tuple[int, int]], ingest_ns: int) -> None:
+        self.held[ticker] = Held(no, ingest_ns)
         self._recorder.held += 1
-        self._link.session.put_off(sid, ticker, seq, delay_ns)
+        self._link.session.put_off(sid, ticker, seq, HELD_NS)
 
     def _drop(self, ticker: str) -> None:
+        self._asked.discard(ticker)
         if self.held.pop(ticker, None) is not None:
             self._recorder.held -= 1
 
     def _release(self) -> None:
         self._recorder.held -= len(self.held)
         self.held.clear()
+        self._asked.clear()
 
     def forget(self, tickers: Iterable[str]) -> None:
         """Markets that are not carried any more."""
@@ -190,50 +207,65 @@ class Admission:
             self._probes.pop(ticker, None)
             self._suspects.pop(ticker, None)
             self._crossed.discard(ticker)
+            self._own.discard(ticker)
+            self._disputes.pop(ticker, None)
+            self.scale.forget(ticker)
         self._to_look_at.clear()
 
     # --- words that decide ------------------------------------------------------------------------
 
-    def quoted(self, ticker: str, ask_e4: int, ingest_ns: int) -> None:
-        """The ticker channel's yes ask of a market."""
-        no = self.held.get(ticker)
-        word = None if no is None else scale.told_by_ask(no, ask_e4)
-        if no is not None and word is not None:
-            what = f"the ticker channel's yes ask {_shown(ask_e4)}, no told from {_range(no)}"
-            self._hear(word, ticker, what, 0, 0, ingest_ns)
+    def quoted(self, ticker: str, ask_e4: int, size_e2: int | None, ingest_ns: int) -> None:
+        """The ticker channel's yes ask of a market: of one at the same moment, one word for each snapshot."""
+        held = self.held.get(ticker)
+        if held is None or ticker in self._asked or abs(ingest_ns - held.ingest_ns) > QUOTE_NS:
+            return
+        word = scale.told_by_ask(held.no, ask_e4)
+        if word is not None:
+            self._asked.add(ticker)
+            weight = Weight.WORD if scale.is_of_size(held.no, ask_e4, word, size_e2) else Weight.HINT
+            what = f"the ticker channel's yes ask {_shown(ask_e4)}, no told from {_range(held.no)}"
+            self._hear(word, ticker, what, 0, 0, ingest_ns, weight)
 
     def listed(self, ticker: str, no_bids: Mapping[int, int], ingest_ns: int) -> None:
         """The no bids of a market as the REST interface has them."""
-        no = self.held.get(ticker)
-        if no is None:
+        held = self.held.get(ticker)
+        if held is None:
             return
-        word, fitting = scale.told_by_ladder(no, no_bids)
+        word, fitting = scale.told_by_ladder(held.no, no_bids)
         if word is not None:
-            weight = IN_A_ROW if fitting >= scale.LADDER_LEVELS else 1
-            what = f"{fitting} of {len(no)} no levels are those of the REST interface"
+            weight = Weight.LADDER if fitting >= scale.LADDER_LEVELS else Weight.WORD
+            what = f"{fitting} of {len(held.no)} no levels are those of the REST interface"
             self._hear(word, ticker, what, 0, 0, ingest_ns, weight)
 
     def _hear(
-        self, word: bool, ticker: str, what: str, sid: int, seq: int, ingest_ns: int, weight: int = 1
+        self,
+        word: bool,
+        ticker: str,
+        what: str,
+        sid: int,
+        seq: int,
+        ingest_ns: int,
+        weight: Weight = Weight.WORD,
     ) -> bool:
         proof, was_proven = self.scale, self.scale.proven
         if proof.contradicted:
             return False
-        if proof.hear(word, weight):
+        if proof.hear(word, ticker, len(self._link.session.tickers), weight):
             if proof.proven and not was_proven:
                 self._prove(ticker, what, ingest_ns)
             return True
         self._recorder.counters.scale_contradictions += 1
         believed = name(on_yes_scale=proof.on_yes_scale)
-        if self._said < SAID:
-            self._said += 1
+        if ticker not in self._said and len(self._said) < SAID:
+            self._said.add(ticker)
             detail = f"not on the {believed} as believed: {what}; not stored"
             self._recorder.health(
                 ingest_ns, self._link, "scale", sid=sid, seq=seq, market_ticker=ticker, detail=detail
             )
             log.error("%s: the book is %s", ticker, detail)
         if sid:
-            self._link.session.lose(sid, [ticker], seq, unusable=True)
+            times = self._disputes[ticker] = self._disputes.get(ticker, 0) + 1
+            self._link.session.put_off(sid, ticker, seq, DISPUTED.bound_ns(times))
         if proof.contradicted:
             self._end_connection(believed, ingest_ns)
         return False

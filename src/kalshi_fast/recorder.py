@@ -277,11 +277,11 @@ class Recorder:
             link.forget(gone)
         self.books.forget(gone)
 
-    def quoted(self, ticker: str, ask_e4: int | None, ingest_ns: int) -> None:
+    def quoted(self, ticker: str, ask_e4: int | None, size_e2: int | None, ingest_ns: int) -> None:
         """The ticker channel's yes ask, for books that wait for a word on their scale."""
         if self.held and ask_e4 is not None:
             for link in self._links:
-                link.admission.quoted(ticker, ask_e4, ingest_ns)
+                link.admission.quoted(ticker, ask_e4, size_e2, ingest_ns)
 
     def listed(self, ticker: str, no_bids: dict[int, int]) -> None:
         """The no bids by REST, for the same."""

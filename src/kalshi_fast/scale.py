@@ -9,20 +9,22 @@ possible, best prices just touching) says nothing and is never guessed. In recor
 September 2026) 26 of 31 snapshots decide, all of them rightly, and none of 315 two-sided states after a
 delta is crossed as it was told.
 
-Two independent words decide where a book does not: the ask of the ticker channel, and the ladder of the REST
-interface, which always has both sides as bids. Not here: what is done about it (``admission``).
+Two independent words decide where a book does not: the ask of the ticker channel at that moment, and the
+ladder of the REST interface, which always has both sides as bids. Not here: what is done about it
+(``admission``).
 """
 
 from __future__ import annotations
 
+from enum import IntEnum
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 DOLLAR_E4: Final = 10_000
-IN_A_ROW: Final = 3  # so many contradictions without a confirmation between them end a connection
-LADDER_LEVELS: Final = 3  # so many levels that fit, price and size, are as good as IN_A_ROW books
+IN_A_ROW: Final = 3  # so many markets, with no confirmation between them, end a connection
+LADDER_LEVELS: Final = 3  # so many levels that fit, price and size, decide alone
 
 
 def name(*, on_yes_scale: bool) -> str:
@@ -68,6 +70,12 @@ def told_by_ask(no: Iterable[tuple[int, int]], ask_e4: int) -> bool | None:
     return None if on_yes == on_no else on_yes
 
 
+def is_of_size(no: Iterable[tuple[int, int]], ask_e4: int, word: bool, size_e2: int | None) -> bool:
+    """The ask that has told this has the size of its level as well: hardly a price of another moment."""
+    level = ask_e4 if word else DOLLAR_E4 - ask_e4
+    return bool(size_e2) and dict(no).get(level) == size_e2
+
+
 def told_by_ladder(no: Iterable[tuple[int, int]], bids: Mapping[int, int]) -> tuple[bool | None, int]:
     """What the no bids of REST say about the no levels as they were told, and how many levels fit.
 
@@ -83,15 +91,29 @@ def told_by_ladder(no: Iterable[tuple[int, int]], bids: Mapping[int, int]) -> tu
     return on_yes > on_no, most
 
 
+class Weight(IntEnum):
+    """What a word is worth."""
+
+    HINT = 0  # an ask by its price alone, which may be of another moment
+    WORD = 1  # a book, an ask with its size, or a ladder of few levels
+    LADDER = 2  # LADDER_LEVELS levels that fit, price and size
+
+
 class ScaleProof:
     """What one connection has shown so far: ``on_yes_scale`` is what is believed of it.
 
-    ``proven``: the first word was for it, or IN_A_ROW words in a row were after one against it.
-    ``contradicted``: IN_A_ROW words in a row were against it. One alone may be a book that is truly crossed.
+    Words are counted by market: one book can be truly crossed, however often it is sent.
+
+    ``proven``: two markets, and more than are against it, or a ladder. Where a single market is carried,
+    its own word will do.
+    ``contradicted``: IN_A_ROW markets, with no confirmation between them, or a ladder before it was proven.
+    Where fewer are carried: IN_A_ROW words, and none of the markets confirms.
     """
 
     def __init__(self, *, on_yes_scale: bool) -> None:
         self.on_yes_scale = on_yes_scale
+        self._words: dict[str, bool] = {}  # of each market: its last word was a confirmation
+        self._run: set[str] = set()  # the markets of the contradictions since the last confirmation
         self.begin()
 
     def begin(self) -> None:
@@ -100,24 +122,43 @@ class ScaleProof:
         self.contradicted = False
         self.confirmations = 0
         self.contradictions = 0
-        self._for_in_a_row = 0
-        self._against_in_a_row = 0
+        self._words.clear()
+        self._run.clear()
+        self._run_words = 0
 
-    def hear(self, word: bool, weight: int = 1) -> bool:
-        """Counts a word that decides; True when it is for what is believed. ``weight``: as so many words."""
-        if word == self.on_yes_scale:
+    def hear(self, word: bool, ticker: str, carried: int, weight: Weight = Weight.WORD) -> bool:
+        """Counts what a market says; True when it is for what is believed. ``carried``: so many markets does
+        the connection carry."""
+        confirms = self._words[ticker] = word == self.on_yes_scale
+        if confirms:
             self.confirmations += 1
-            self._for_in_a_row += weight
-            self._against_in_a_row = 0
-            if not self.contradicted and (not self.contradictions or self._for_in_a_row >= IN_A_ROW):
-                self.proven = True
+            self._run.clear()
+            self._run_words = 0
+            if not self.contradicted and not self.proven:
+                self.proven = self._is_proof(carried, weight)
             return True
         self.contradictions += 1
-        self._against_in_a_row += weight
-        self._for_in_a_row = 0
-        if self._against_in_a_row >= IN_A_ROW:
+        self._run.add(ticker)
+        self._run_words += weight > Weight.HINT
+        if self._is_disproof(carried, weight):
             self.contradicted, self.proven = True, False
         return False
+
+    def _is_proof(self, carried: int, weight: Weight) -> bool:
+        if weight is Weight.LADDER or (carried == 1 and weight is Weight.WORD):
+            return True
+        confirming = sum(self._words.values())
+        return confirming >= 2 and 2 * confirming > len(self._words)
+
+    def _is_disproof(self, carried: int, weight: Weight) -> bool:
+        if len(self._run) >= IN_A_ROW or (weight is Weight.LADDER and not self.proven):
+            return True
+        return carried < IN_A_ROW <= self._run_words and not any(self._words.values())
+
+    def forget(self, ticker: str) -> None:
+        """A market that is not carried any more."""
+        self._words.pop(ticker, None)
+        self._run.discard(ticker)
 
     def turn(self) -> None:
         """Believes the other scale, of the connections to come."""

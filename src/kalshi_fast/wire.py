@@ -307,6 +307,10 @@ _BODIES: dict[type[Struct], type[Struct]] = {
 }
 
 
+class _Keys(Struct):
+    msg: dict[str, msgspec.Raw]
+
+
 class _TickerHint(Struct):
     market_ticker: str | None = None
 
@@ -346,6 +350,7 @@ _unknown = msgspec.json.Decoder(Unknown)
 _ticker_hint = msgspec.json.Decoder(_TickerHint)
 _command = msgspec.json.Decoder(Command)
 _any = msgspec.json.Decoder()
+_keys = msgspec.json.Decoder(_Keys)
 _encoder = msgspec.json.Encoder()
 
 
@@ -356,10 +361,34 @@ def decode(payload: bytes | memoryview, losses: Losses | None = None) -> Message
     error carries what could still be read (type, sid, seq, market_ticker), so that a bad frame does not
     cost a good book.
     """
+    message: Message | Unknown
     try:
-        return _message.decode(payload)
+        message = _message.decode(payload)
     except UNREADABLE as error:
-        return _second_reading(bytes(payload), error, losses)
+        message = _second_reading(bytes(payload), error, losses)
+    if type(message) is OrderbookSnapshot and not has_levels(message.msg):
+        _check_emptiness(payload, message)
+    return message
+
+
+def has_levels(body: SnapshotBody) -> bool:
+    """Some level has been read of it."""
+    return bool(body.yes_dollars_fp or body.no_dollars_fp or body.yes or body.no)
+
+
+def _check_emptiness(payload: bytes | memoryview, message: OrderbookSnapshot) -> None:
+    """A snapshot without levels is a known, empty book: unless they stand under keys that we do not know.
+    Raises FrameError."""
+    for key, value in _keys.decode(payload).msg.items():
+        if key not in SnapshotBody.__struct_fields__ and bytes(value).lstrip().startswith(b"["):
+            items = _any.decode(value)
+            if items:
+                error = FrameError(
+                    f"msg.{key}", items, "no list under an unknown key of a book without levels"
+                )
+                error.kind, error.sid, error.seq = "orderbook_snapshot", message.sid, message.seq
+                error.market_ticker, error.about_book = message.msg.market_ticker, True
+                raise error
 
 
 def type_of(message: Message | Unknown) -> str:

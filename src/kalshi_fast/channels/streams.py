@@ -214,7 +214,7 @@ class Streams:
         row = ticker_row(body, link.conn_id, message.sid, ingest_ns, self.recorder.counters.losses)
         self.recorder.counters.tickers += 1
         self.recorder.keep("tickers", row)
-        self.recorder.quoted(body.market_ticker, row.yes_ask_e4, ingest_ns)
+        self.recorder.quoted(body.market_ticker, row.yes_ask_e4, row.yes_ask_qty_e2, ingest_ns)
 
     def announcement(
         self, link: ChannelLink, channel: str, message: Announcement, body: str, ingest_ns: int

@@ -20,6 +20,7 @@ _EXTRAS: Final[tuple[tuple[str, Any], ...]] = (
     ("", {"": ""}),
     ("yes_no", "}],\n\t"),
 )
+_LEVELS: Final = ("yes_dollars_fp", "no_dollars_fp", "yes", "no")
 # Fields that a row can do without, by the type of the message.
 _NOT_NEEDED: Final[dict[str, tuple[str, ...]]] = {
     "orderbook_delta": ("market_id", "ts", "ts_ms"),
@@ -76,7 +77,10 @@ class Dialect:
         shuffled = self.shuffle and frame["type"] in _BOOK_TYPES
         body = frame.get("msg")
         if isinstance(body, dict):
-            frame["msg"] = self._object(body, shuffled=shuffled)
+            found = self._object(body, shuffled=shuffled)
+            if frame["type"] == "orderbook_snapshot" and not any(name in body for name in _LEVELS):
+                found.pop("flags", None)  # a list in a book without levels could be its levels, renamed
+            frame["msg"] = found
         return json.dumps(self._object(frame, shuffled=shuffled), separators=(",", ":")).encode()
 
     def _object(self, found: dict[str, Any], *, shuffled: bool) -> dict[str, Any]:
