@@ -101,6 +101,8 @@ class Cuts:
         process.stdout.read()
         process.wait()
         reader.join()
+        process.stdout.close()
+        process.stderr.close()
         if cut:
             self.disk.unmount()
             self.disk.mount()

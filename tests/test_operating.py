@@ -134,6 +134,7 @@ def test_alerts_and_dashboard_use_metrics_that_there_are(recorder: Recorder) -> 
     assert left_out <= {
         *("snapshots_total", "deltas_total", "connects_total", "blackout_max_seconds"),
         *("last_frame_timestamp_seconds", "batches_total", "queue_slots", "trades_repeated_total"),
+        *("reference_prices_total", "reference_prices_repeated_total"),
     }
 
 

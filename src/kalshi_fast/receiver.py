@@ -5,7 +5,8 @@ reading while the recorder's buffers are pressed, and tells in one sentence why 
 frames mean is not known here.
 
 A peer that breaks RFC 6455 fails the connection, as its section 7.1.7 asks: a close frame with a code and a
-reason, and nothing that comes after it is used. picows checks opcodes, masks, lengths, close codes, and that
+reason, and nothing that comes after it is used; after a close frame with a wrong code, which picows answers
+itself, frames of a later read may be. picows checks opcodes, masks, lengths, close codes, and that
 control frames are whole and short; here are reserved bits and the order of the parts of a message. Not done:
 the whole connection does not end for a text that is not UTF-8 (section 8.1); that frame is rejected alone,
 since a new connection would cost every book and bring nothing back.
