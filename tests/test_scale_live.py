@@ -174,6 +174,8 @@ def test_the_ticker_channel_is_a_word_too(tmp_path: Path, monkeypatch: pytest.Mo
         """REST is asked for no books."""
 
     monkeypatch.setattr(Inquiry, "_books", silent)
+    monkeypatch.setattr("kalshi_fast.scale.told_by_book", lambda yes, no: None)
+    monkeypatch.setattr("kalshi_fast.admission.HELD_NS", NS // 2)
 
     async def run() -> None:
         async with exchange(tmp_path, one_sided(3), rate=50) as running:

@@ -379,16 +379,21 @@ def has_levels(body: SnapshotBody) -> bool:
 def _check_emptiness(payload: bytes | memoryview, message: OrderbookSnapshot) -> None:
     """A snapshot without levels is a known, empty book: unless they stand under keys that we do not know.
     Raises FrameError."""
-    for key, value in _keys.decode(payload).msg.items():
-        if key not in SnapshotBody.__struct_fields__ and bytes(value).lstrip().startswith(b"["):
-            items = _any.decode(value)
-            if items:
-                error = FrameError(
-                    f"msg.{key}", items, "no list under an unknown key of a book without levels"
-                )
-                error.kind, error.sid, error.seq = "orderbook_snapshot", message.sid, message.seq
-                error.market_ticker, error.about_book = message.msg.market_ticker, True
-                raise error
+    expected = "nothing but known keys, or no list under another, in a book without levels"
+    error: FrameError | None = None
+    try:
+        for key, value in _keys.decode(payload).msg.items():
+            if key not in SnapshotBody.__struct_fields__ and bytes(value).lstrip().startswith(b"["):
+                items = _any.decode(value)
+                if items:
+                    error = FrameError(f"msg.{key}", items, expected)
+                    break
+    except UNREADABLE as cause:  # the message decoder does not look into what it skips
+        error = FrameError("msg", bytes(payload), f"{expected} ({reason(cause)})")
+    if error is not None:
+        error.kind, error.sid, error.seq = "orderbook_snapshot", message.sid, message.seq
+        error.market_ticker, error.about_book = message.msg.market_ticker, True
+        raise error
 
 
 def type_of(message: Message | Unknown) -> str:
