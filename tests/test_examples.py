@@ -21,7 +21,8 @@ from frames import delta, snapshot
 from journals import Source, deliver
 from kalshi_fast import __version__, migrations
 from kalshi_fast._book import NO, YES
-from kalshi_fast.channels.rows import MarketRow, ReferenceRow, TickerRow, TradeRow
+from kalshi_fast.channels.reference_rows import ReferenceRow
+from kalshi_fast.channels.rows import MarketRow, TickerRow, TradeRow
 from kalshi_fast.journal import Cursor
 from kalshi_fast.sinks import clickhouse
 from kalshi_fast.sinks.clickhouse import ClickHouseSink

@@ -157,7 +157,7 @@ def test_what_breaks_the_protocol_fails_the_connection(
     link, sent = played(*((ONE, wrong, AFTER) if apart else (ONE + wrong + AFTER,)))
     if reason != "invalid close code":
         assert link.messages == [b"one"]
-    else:  # picows answers it and goes on reading until the connection has ended: what comes apart may be seen
+    else:  # picows answers it and reads on until the connection has ended: what comes apart may be seen
         assert link.messages[:1] == [b"one"]
     assert len(sent) == 1, sent
     kind, payload = sent[0]
