@@ -53,7 +53,7 @@ def test_markets_that_are_not_there_are_said_and_the_others_recorded(
                 assert UNKNOWN in of(said, "absent")
                 assert rec.status is not None
                 told: dict[str, str] = {}
-                # First the exchange's word stands there, then that of REST; what is published is a moment old.
+                # First the exchange's word stands there, then REST's; what is published is a moment old.
                 expected = {"absent": f"the exchange does not have NOPE-1 ({UNKNOWN})"}
                 async with asyncio.timeout(20):
                     while told != expected:
